@@ -1,0 +1,20 @@
+//! keychain-auth: a hardened daemon between command-line tools and a user's secrets.
+//!
+//! A request passes the rooms of this crate in one direction:
+//! `bytes → Frame → Request → Authorized<Batch> → Committed → Reply`.
+//! `ARCHITECTURE.md` is the map; `daemon::corridor` is the one place that knows the order.
+
+pub mod audit;
+pub mod caller;
+pub mod cli;
+pub mod daemon;
+pub mod digest;
+pub mod name;
+pub mod paths;
+pub mod policy;
+pub mod sandbox;
+pub mod secret;
+pub mod store;
+pub mod sys;
+pub mod wire;
+pub mod witness;

@@ -1,0 +1,169 @@
+//! What a store is asked, what it answers, and the one trait through which it is asked.
+
+use std::fmt;
+
+use crate::{
+    name::{Attributes, Service, Target, TargetPrefix},
+    policy::Authorized,
+    secret::SecretValue,
+};
+
+/// Which names of a service are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Names {
+    /// These, each at most once, in the order of the request.
+    Exact(Vec<Target>),
+    /// Every one that begins with one of these, sorted.
+    Prefix(Vec<TargetPrefix>),
+    /// Every one, sorted.
+    All,
+}
+
+/// Which records of a service are meant: by name, and by attributes that must be equal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selection {
+    /// The namespace.
+    pub service: Service,
+    /// The names.
+    pub names: Names,
+    /// Attributes that a record must have; empty matches all.
+    pub filter: Attributes,
+}
+
+/// A batch that changes nothing. It is answered from one snapshot: it never mixes two writes.
+#[derive(Debug)]
+pub struct Query {
+    /// The records.
+    pub selection: Selection,
+    /// Whether values are wanted (`read`) or names only (`search`).
+    pub values: bool,
+}
+
+/// One secret of a `write`. No Debug: it holds the value.
+pub struct WriteItem {
+    /// The name.
+    pub target: Target,
+    /// The value.
+    pub value: SecretValue,
+}
+
+/// A batch that changes the store, whole or not at all.
+pub enum Change {
+    /// Puts every item in place, over what is there.
+    Write {
+        /// The namespace.
+        service: Service,
+        /// The secrets, each name once.
+        items: Vec<WriteItem>,
+        /// The attributes of each of them; they replace those that were there.
+        attributes: Attributes,
+    },
+    /// Removes what exists; a missing name is no error.
+    Delete(Selection),
+}
+
+/// A record found, or the name of one removed.
+pub struct Record {
+    /// The name.
+    pub target: Target,
+    /// The value, for a `read` only.
+    pub value: Option<SecretValue>,
+    /// The attributes.
+    pub attributes: Attributes,
+}
+
+/// An audit line, rendered by the audit room, that a change carries in its own transaction.
+pub type RenderRecord = Box<dyn FnOnce(&[Target]) -> Vec<u8> + Send>;
+
+/// An authorised change with the maker of its audit line. The maker is called inside the transaction with the names touched.
+pub struct PendingChange {
+    /// The change.
+    pub change: Authorized<Change>,
+    /// Makes the audit line from the names that the change touched.
+    pub record: RenderRecord,
+}
+
+/// An audit line that became durable with its change and may not have reached the log yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboxEntry {
+    /// Its number: growing, never used twice.
+    pub id: u64,
+    /// The line as the audit room rendered it.
+    pub line: Vec<u8>,
+}
+
+/// The outcome of a batch. Only a store makes one: after its transaction is durable, or from one snapshot.
+///
+/// Every reply of success needs it, so that success can't be said earlier.
+#[must_use]
+pub struct Committed {
+    records: Vec<Record>,
+    outbox: Option<OutboxEntry>,
+}
+
+impl Committed {
+    pub(super) fn found(records: Vec<Record>) -> Self {
+        Self { records, outbox: None }
+    }
+
+    pub(super) fn changed(records: Vec<Record>, outbox: OutboxEntry) -> Self {
+        Self { records, outbox: Some(outbox) }
+    }
+
+    /// What was found, or the names that were removed. Empty after a `write`.
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// The audit line that is durable with this change; none for a query.
+    pub fn outbox(&self) -> Option<&OutboxEntry> {
+        self.outbox.as_ref()
+    }
+}
+
+/// Why a batch was not applied, or a store not opened. No text holds a name or a value.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The store's key is not at hand.
+    #[error("the store is locked")]
+    Locked,
+    /// What is on the disk is not what was written there.
+    #[error("the vault is damaged: {0}")]
+    Damaged(&'static str),
+    /// The key does not open this vault.
+    #[error("the vault can't be decrypted with the key at hand")]
+    WrongKey,
+    /// A file of the store is missing although its partner is there.
+    #[error("{0}")]
+    Missing(String),
+    /// Another process holds the vault.
+    #[error("the vault is in use by another process")]
+    InUse,
+    /// The disk said no. Nothing was changed.
+    #[error("the vault could not be written or read: {0}")]
+    Io(String),
+}
+
+/// A place where secrets rest. Implemented by the vault and by the model in memory; both pass one behaviour suite.
+pub trait Store: Send + Sync {
+    /// Answers a query from one snapshot.
+    fn read(&self, query: Authorized<Query>) -> Result<Committed, StoreError>;
+
+    /// Applies changes in the order given, all in one durable transaction, each whole or not at all.
+    ///
+    /// Returns one result for each. When the transaction fails, every result is the error and nothing was changed.
+    fn commit(&self, changes: Vec<PendingChange>) -> Vec<Result<Committed, StoreError>>;
+
+    /// Audit lines that may not have reached the log, oldest first; read at start.
+    fn outbox(&self) -> Result<Vec<OutboxEntry>, StoreError>;
+
+    /// Says that every line up to and with `id` is in the log; the next commit forgets them.
+    fn settle(&self, id: u64);
+}
+
+impl fmt::Debug for Committed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Committed").field("records", &self.records.len()).finish_non_exhaustive()
+    }
+}
