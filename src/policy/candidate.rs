@@ -21,6 +21,8 @@ use crate::digest::Digest;
 const USUAL_FOLDERS: [&str; 6] =
     ["/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin"];
 const SETUID_OR_SETGID: u32 = 0o6000;
+/// Room for `vfs_ns_cap_data` of linux/capability.h (24 bytes) and for what may come after it.
+const LONGEST_CAPABILITIES: usize = 64;
 const STICKY: u32 = 0o1000;
 /// The longest first line that the kernel reads of a script.
 const SCRIPT_LINE: u64 = 256;
@@ -175,10 +177,13 @@ fn interpreter_of(line: &[u8]) -> String {
 }
 
 fn gains_rights(opened: &Opened) -> bool {
-    let mut nothing: [u8; 0] = [];
     // where the file system keeps no capabilities, or hides them, there is nothing to gain that we could see
-    let capabilities = rustix::fs::fgetxattr(&opened.file, "security.capability", &mut nothing);
-    opened.metadata.mode() & SETUID_OR_SETGID != 0 || capabilities.is_ok_and(|length| length > 0)
+    let mut capabilities = [0; LONGEST_CAPABILITIES];
+    let found = match rustix::fs::fgetxattr(&opened.file, "security.capability", &mut capabilities) {
+        Ok(length) => length > 0,
+        Err(error) => error == rustix::io::Errno::RANGE,
+    };
+    opened.metadata.mode() & SETUID_OR_SETGID != 0 || found
 }
 
 /// Whether somebody else can change the file, or any folder on the way to it.
