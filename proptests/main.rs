@@ -1,1 +1,4 @@
+//! Properties over the pure rooms.
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod policy;

@@ -17,6 +17,7 @@ use super::{
     context::Context,
     failure::Failure,
     output::{Output, Style},
+    text::word,
 };
 
 /// How often a followed log is looked at: at once for people, rarely for the processor.
@@ -88,7 +89,7 @@ fn show(args: &ShowArgs, log: &Path, out: &mut Output) -> Result<(), Failure> {
         reason: args.reason.clone(),
     };
     let mut printer = Printer { filter, json: args.json, strange: 0 };
-    let file = File::open(log).map_err(|error| unreadable(log, &error))?;
+    let Some(file) = open(log, out)? else { return Ok(()) };
     let mut reader = BufReader::new(file);
     let mut line = Vec::new();
     while out.is_open() {
@@ -186,16 +187,21 @@ fn replaced(log: &Path, open: &fs::Metadata) -> bool {
     fs::metadata(log).map_or(true, |now| (now.dev(), now.ino()) != (open.dev(), open.ino()))
 }
 
-fn unreadable(log: &Path, error: &io::Error) -> Failure {
-    if error.kind() == io::ErrorKind::NotFound {
-        return Failure::new(
-            format!("there is no audit log at {} yet", log.display()),
-            "keychain-auth start; the first request begins the log",
-        );
+/// None, and a note, where there is no log: a new installation has done nothing that could be shown.
+fn open(log: &Path, out: &mut Output) -> Result<Option<File>, Failure> {
+    match File::open(log) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            out.note(&format!("There is no audit log at {} yet; the first request begins it", log.display()));
+            Ok(None)
+        }
+        opened => opened.map(Some).map_err(|error| unreadable(log, &error)),
     }
+}
+
+fn unreadable(log: &Path, error: &io::Error) -> Failure {
     Failure::new(
         format!("the audit log {} can't be read: {}", log.display(), error.kind()),
-        format!("ls -ld {}", log.display()),
+        format!("ls -ld {}", word(log)),
     )
 }
 
