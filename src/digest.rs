@@ -4,6 +4,7 @@
 use std::fmt;
 
 use data_encoding::HEXLOWER_PERMISSIVE as HEX;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// The SHA-256 of an executable's bytes. Written `sha256:<64 hex digits>`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,6 +44,19 @@ impl fmt::Debug for Digest {
     }
 }
 
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| D::Error::custom("not a digest"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,7 +66,11 @@ mod tests {
         let digest = Digest::new([0xab; 32]);
         assert_eq!(Digest::parse(&digest.to_string()), Some(digest));
         assert_eq!(Digest::parse(&"ab".repeat(32)), None);
-        assert_eq!(Digest::parse(&format!("sha256:{}", "ab".repeat(29))), None, "the quickstart's own sample");
+        assert_eq!(
+            Digest::parse(&format!("sha256:{}", "ab".repeat(29))),
+            None,
+            "the quickstart's own sample"
+        );
         assert_eq!(Digest::parse(&format!("sha256:{}0", "ab".repeat(32))), None);
     }
 }

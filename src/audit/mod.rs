@@ -1,1 +1,3 @@
-//! (room)
+//! temp
+/// x
+pub struct Receipt(());

@@ -1,0 +1,4 @@
+//! Linux 5.10 and later; what newer kernels add is probed.
+
+pub mod peer;
+pub mod process;
