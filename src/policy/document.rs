@@ -14,6 +14,17 @@ pub struct Permissions {
 }
 
 impl Permissions {
+    /// Permissions to these services, and to the targets that begin with one of `target_prefixes` where it is given.
+    pub fn new(
+        read: impl IntoIterator<Item = Service>,
+        write: impl IntoIterator<Item = Service>,
+        can_search: bool,
+        target_prefixes: Option<Vec<TargetPrefix>>,
+    ) -> Self {
+        let (read, write) = (read.into_iter().collect(), write.into_iter().collect());
+        Self { read, write, can_search, target_prefixes }
+    }
+
     /// Whether `read` and `search` may touch the service.
     pub fn reads(&self, service: &Service) -> bool {
         self.read.contains(service)
@@ -31,6 +42,8 @@ impl Permissions {
 
     /// Whether a target, or every target that begins with it, lies within `allowed_target_prefixes`.
     pub fn covers(&self, target: &str) -> bool {
-        self.target_prefixes.as_ref().is_none_or(|prefixes| prefixes.iter().any(|prefix| prefix.covers(target)))
+        self.target_prefixes
+            .as_ref()
+            .is_none_or(|prefixes| prefixes.iter().any(|prefix| prefix.covers(target)))
     }
 }
