@@ -1,6 +1,6 @@
 //! The verdict over the facts: pure, total, and the only maker of [`VerifiedCaller`].
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     check::Check,
@@ -31,7 +31,10 @@ pub struct Terms<'a> {
 /// A process that passed every check of its entry. Made only by [`verify`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
-pub struct VerifiedCaller {
+pub struct VerifiedCaller(Arc<Passed>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Passed {
     pid: u32,
     path: String,
     digest: Digest,
@@ -41,22 +44,22 @@ pub struct VerifiedCaller {
 impl VerifiedCaller {
     /// The process.
     pub fn pid(&self) -> u32 {
-        self.pid
+        self.0.pid
     }
 
     /// The canonical path of its executable.
     pub fn path(&self) -> &str {
-        &self.path
+        &self.0.path
     }
 
     /// The digest of its executable.
     pub fn digest(&self) -> &Digest {
-        &self.digest
+        &self.0.digest
     }
 
     /// Checks that failed and that its entry turns off: part of every record.
     pub fn relaxed(&self) -> &[Check] {
-        &self.relaxed
+        &self.0.relaxed
     }
 }
 
@@ -83,7 +86,12 @@ pub fn verify(facts: &Facts, observer: &Observer, terms: Terms<'_>) -> Result<Ve
         }
         relaxed.push(check);
     }
-    Ok(VerifiedCaller { pid: facts.pid, path: facts.executable.path.clone(), digest: facts.digest, relaxed })
+    Ok(VerifiedCaller(Arc::new(Passed {
+        pid: facts.pid,
+        path: facts.executable.path.clone(),
+        digest: facts.digest,
+        relaxed,
+    })))
 }
 
 /// Every check that these facts fail, most telling first, each at most once.

@@ -106,7 +106,7 @@ impl Store for Memory {
         for target in state.names(&selection) {
             let stored = state.records.get(&selection.service).and_then(|targets| targets.get(&target));
             let Some(stored) = stored else { continue };
-            let copy = || SecretValue::from_bytes(Zeroizing::new(stored.value.expose().to_vec()));
+            let copy = || SecretValue::from_bytes(Zeroizing::new(stored.value.expose().as_bytes().to_vec()));
             let value = if values { copy() } else { None };
             answer.push(Record { target, value, attributes: stored.attributes.clone() })?;
         }

@@ -127,7 +127,7 @@ impl Sealer {
         label::encode(label, first).ok_or(Unsealable)?;
         let tag = seal(&self.label, nonce, &self.context(Use::Label, at, &[0; TAG]), first)?;
 
-        let secret = value.expose();
+        let secret = value.expose().as_bytes();
         second.get_mut(..secret.len()).ok_or(Unsealable)?.copy_from_slice(secret);
         let length = u32::try_from(secret.len()).map_err(|_| Unsealable)?;
         second.get_mut(value_room - 4..value_room).ok_or(Unsealable)?.copy_from_slice(&length.to_le_bytes());
@@ -321,7 +321,7 @@ mod tests {
         let (at, elsewhere) = ([1; 32], [2; 32]);
         let sealed = sealer.seal_record(&at, &[9; NONCE], &one, &secret(b"v")).unwrap();
         assert_eq!(sealer.open_label(&at, &sealed), Ok((one, [9; NONCE])));
-        assert_eq!(sealer.open_value(&at, &sealed).unwrap().expose(), b"v");
+        assert_eq!(sealer.open_value(&at, &sealed).unwrap().expose(), "v");
         assert_eq!(sealer.open_label(&elsewhere, &sealed), Err(Unsealable));
         assert!(sealer.open_value(&elsewhere, &sealed).is_err());
 
@@ -370,7 +370,7 @@ mod tests {
             let sealed = sealer.seal_record(&at, &nonce, &label, &secret(value.as_bytes())).unwrap();
             prop_assert_eq!(sealer.open_label(&at, &sealed), Ok((label, nonce)));
             let opened = sealer.open_value(&at, &sealed).unwrap();
-            prop_assert_eq!(opened.expose(), value.as_bytes());
+            prop_assert_eq!(opened.expose(), value);
         }
 
         #[test]

@@ -54,6 +54,9 @@ pub enum FrameError {
         /// The writer of a later one.
         other: Writer,
     },
+    /// The kernel could not say who wrote a chunk.
+    #[error("nobody can say who wrote the line")]
+    UnknownWriter,
 }
 
 /// The unread bytes of one connection. Holds no memory while it is empty; wipes what it gives up.

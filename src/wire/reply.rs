@@ -8,8 +8,11 @@ use zeroize::Zeroizing;
 use super::{limits::MAX_REPLY, nonce::Nonce};
 use crate::{
     audit::Receipt,
-    store::{Committed, Record},
+    store::{Committed, OutboxEntry, Record},
 };
+
+/// What a client is told when its request could not be recorded.
+pub const UNRECORDED: &str = "the audit log can't be written, so nothing was released; make room or mend the log's folder, then try again";
 
 /// The first word of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,19 +106,19 @@ pub struct TooLarge;
 pub struct Reply(Zeroizing<Vec<u8>>);
 
 impl Reply {
-    /// The answer to `read`, `search`, `write` and `delete`.
-    pub fn success(committed: &Committed, _recorded: Receipt) -> Self {
-        let records = committed.records();
-        let mut line = Line::with_capacity(measure(records));
-        line.results(records);
-        Self(line.0.0)
+    /// The answer to `read` and `search`: what was found, once the record of it is written.
+    pub fn released(found: &Committed, _recorded: Receipt) -> Self {
+        Self::success(found.records())
+    }
+
+    /// The answer to `write` and `delete`: the record became durable in the same transaction as the change.
+    pub fn changed(changed: &Committed, _recorded: &OutboxEntry) -> Self {
+        Self::success(changed.records())
     }
 
     /// The answer to a `check` that found the service allowed.
     pub fn allowed(_recorded: Receipt) -> Self {
-        let mut line = Line::with_capacity(measure(&[]));
-        line.results(&[]);
-        Self(line.0.0)
+        Self::success(&[])
     }
 
     /// A refusal: its code, and one sentence of advice that repeats nothing of the request.
@@ -125,8 +128,7 @@ impl Reply {
 
     /// The one answer without a record: there could be none, so nothing was released or changed.
     pub fn unrecorded() -> Self {
-        let message = "the audit log can't be written, so nothing was released; make room or mend the log's folder, then try again";
-        Self(refusal(Reason::AuditUnavailable, message))
+        Self(refusal(Reason::AuditUnavailable, UNRECORDED))
     }
 
     /// The answer to `HELLO`.
@@ -142,6 +144,12 @@ impl Reply {
     /// The line.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    fn success(records: &[Record]) -> Self {
+        let mut line = Line::with_capacity(measure(records));
+        line.results(records);
+        Self(line.0.0)
     }
 
     fn object(object: &impl Serialize) -> Self {

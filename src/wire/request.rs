@@ -74,7 +74,7 @@ pub struct Asked {
     /// The namespace.
     pub service: Service,
     /// The targets or prefixes as given.
-    pub targets: Vec<Box<str>>,
+    pub targets: Vec<Target>,
     /// Whether `targets` are prefixes.
     pub prefix: bool,
 }
@@ -210,7 +210,7 @@ impl Members {
         let asked = Asked {
             action,
             service: service.clone(),
-            targets: self.targets.iter().flatten().map(|target| target.as_str().into()).collect(),
+            targets: self.targets.iter().flatten().cloned().collect(),
             prefix,
         };
         let batch = match (action, self.targets) {

@@ -3,15 +3,20 @@
 
 use std::path::Path;
 
+use self::admitted::{admit, policy_for};
+
 use zeroize::Zeroizing;
 
 use super::{files::scratch, *};
 use crate::{
     name::{Attributes, Service, Target, TargetPrefix},
-    policy::{Authorized, Permissions, decide_change, decide_query},
+    policy::{Authorized, decide_change, decide_query},
     secret::SecretValue,
 };
 
+#[path = "../../../proptests/admitted.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod admitted;
 mod behaviour;
 mod crash;
 mod damage;
@@ -38,16 +43,13 @@ fn attributes(pairs: &[(&str, &str)]) -> Attributes {
     attributes
 }
 
-fn everything(service: &Service) -> Permissions {
-    Permissions::new([service.clone()], [service.clone()], true, None)
-}
-
 fn selection(service_name: &str, names: Names, filter: &[(&str, &str)]) -> Selection {
     Selection { service: service(service_name), names, filter: attributes(filter) }
 }
 
 fn query(selection: Selection, values: bool) -> Authorized<Query> {
-    decide_query(&everything(&selection.service.clone()), Query { selection, values }).unwrap()
+    let policy = policy_for(&[selection.service.as_str()]);
+    decide_query(&admit(&policy), Query { selection, values }).unwrap()
 }
 
 fn secret(text: &str) -> SecretValue {
@@ -61,7 +63,8 @@ fn pending(word: &str, service: &Service, change: Change) -> PendingChange {
         let names: Vec<&str> = touched.iter().map(Target::as_str).collect();
         format!("{word} {}", names.join(",")).into_bytes()
     };
-    PendingChange { change: decide_change(&everything(service), change).unwrap(), record: Box::new(record) }
+    let policy = policy_for(&[service.as_str()]);
+    PendingChange { change: decide_change(&admit(&policy), change).unwrap(), record: Box::new(record) }
 }
 
 fn write(name: &str, pairs: &[(&str, &str)], labels: &[(&str, &str)]) -> PendingChange {
@@ -94,7 +97,7 @@ fn done(store: &dyn Store, change: PendingChange) {
 /// The names and values of an answer; `-` where no value came.
 fn words(answer: &Committed) -> Vec<String> {
     let word = |record: &Record| {
-        let value = record.value.as_ref().map(|value| String::from_utf8(value.expose().to_vec()).unwrap());
+        let value = record.value.as_ref().map(|value| value.expose().to_owned());
         format!("{}={}", record.target, value.as_deref().unwrap_or("-"))
     };
     answer.records().iter().map(word).collect()
