@@ -21,7 +21,7 @@ mod source;
 mod stamp;
 
 pub use candidate::{Allowances, Candidate, CandidateError, Risk};
-pub use decide::{Authorized, Denial, decide_change, decide_check, decide_query};
+pub use decide::{Admitted, Authorized, Denial, decide_change, decide_check, decide_query};
 pub use document::{Entry, Library, Policy, Standing, Warning};
 pub use draft::{Draft, DraftError, Grant, Registration};
 pub use interpreter::is_interpreter;
