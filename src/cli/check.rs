@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use super::{args, context::Context, failure::Failure, output::Output, text::word};
 use crate::{
-    name::Service,
-    policy::{Entry, Measured, Policy, Standing},
+    name::{Attributes, Service},
+    policy::{Denial, Entry, Measured, Policy, Standing, decide_check},
+    store::{Names, Selection},
 };
 
 #[derive(clap::Args)]
@@ -46,8 +47,9 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
         Standing::Expired | Standing::HashDiffers | Standing::Unknown => None,
     };
     let refusal = match entry {
-        Some(entry) if entry.permissions().touches(&args.service) => None,
-        Some(_) => Some(("service_not_allowed", not_allowed(&args.service, &measured))),
+        Some(entry) => {
+            decide(entry, &args.service).err().map(|denial| not_allowed(denial, &args.service, &measured))
+        }
         None => Some(("unregistered_binary_pending_approval", not_recognised(standing, &policy, &measured))),
     };
     if args.json {
@@ -60,11 +62,24 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
     refusal.map_or(Ok(()), |(_, failure)| Err(failure))
 }
 
-fn not_allowed(service: &Service, measured: &Measured) -> Failure {
-    Failure::new(
-        format!("{} is registered and may not use the service {service}", measured.path().display()),
+/// The same decision as the daemon's.
+fn decide(entry: &Entry, service: &Service) -> Result<(), Denial> {
+    let asked = Selection { service: service.clone(), names: Names::All, filter: Attributes::new() };
+    decide_check(entry.permissions(), &asked)
+}
+
+fn not_allowed(denial: Denial, service: &Service, measured: &Measured) -> (&'static str, Failure) {
+    let reason = match denial {
+        Denial::ServiceNotAllowed => "service_not_allowed",
+        Denial::ActionNotInPolicy => "action_not_in_policy",
+        Denial::TargetNotAllowed => "target_not_allowed",
+    };
+    let path = measured.path().display();
+    let failure = Failure::new(
+        format!("{path} is registered and may not use the service {service}"),
         format!("keychain-auth grant {} --read {}", word(measured.path()), word(Path::new(service.as_str()))),
-    )
+    );
+    (reason, failure)
 }
 
 fn not_recognised(standing: Standing<'_>, policy: &Policy, measured: &Measured) -> Failure {

@@ -1,5 +1,5 @@
 //! Whole commands, from the command line to what is printed and what is on the disk.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::{cell::RefCell, fs, io, os::unix::fs::PermissionsExt, path::Path, rc::Rc};
 

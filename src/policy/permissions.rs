@@ -34,11 +34,6 @@ impl Permissions {
         self.write.contains(service)
     }
 
-    /// Whether any action on the service is allowed: what a `check` asks.
-    pub fn touches(&self, service: &Service) -> bool {
-        self.reads(service) || self.writes(service)
-    }
-
     /// Whether `search` and prefix actions are allowed.
     pub fn can_search(&self) -> bool {
         self.can_search
