@@ -15,7 +15,7 @@ pub(super) fn columns(record: &RecordLine) -> [String; 3] {
     }
     end.extend([&record.reason, &record.detail].into_iter().flatten().map(|text| format!("[{text}]")));
     [
-        format!("{:<20}  ", record.timestamp),
+        format!("{:<30}  ", record.timestamp),
         format!("{:<7}", record.result),
         format!(
             "  {:<7} {:>7}  {:<32}  {:<20}  {}",
@@ -97,7 +97,7 @@ mod tests {
         let columns = columns(&RecordLine::parse(LINE).unwrap()).concat();
         assert_eq!(
             columns,
-            "2026-05-21T10:34:02Z  DENIED   read       8412  /usr/local/bin/agentsecrets       agentsecrets          a/KEY,b/KEY [service_not_allowed]"
+            "2026-05-21T10:34:02Z            DENIED   read       8412  /usr/local/bin/agentsecrets       agentsecrets          a/KEY,b/KEY [service_not_allowed]"
         );
     }
 
