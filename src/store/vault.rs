@@ -42,9 +42,13 @@ struct Writer {
     head: Head,
 }
 
+/// One result for each change of a group.
+type Outcomes = Vec<Result<Committed, StoreError>>;
+
 /// One group, applied within a transaction that is not yet committed.
 struct Staged {
-    applied: Vec<Applied>,
+    /// None for a change whose answer would be too large.
+    applied: Vec<Option<Applied>>,
     overlay: Overlay,
     header: Header,
 }
@@ -129,11 +133,7 @@ impl Vault {
     }
 
     /// Stages and commits one group. On error nothing has changed, in memory or on the disk.
-    fn transact(
-        &self,
-        writer: &mut Writer,
-        changes: Vec<PendingChange>,
-    ) -> Result<Vec<Committed>, StoreError> {
+    fn transact(&self, writer: &mut Writer, changes: Vec<PendingChange>) -> Result<Outcomes, StoreError> {
         if writer.db.is_none() {
             self.reopen(writer)?;
         }
@@ -163,7 +163,7 @@ impl Vault {
             self.publish(writer, staged.overlay, staged.header)?;
         }
         let committed = |(records, line)| Committed::changed(records, line);
-        Ok(staged.applied.into_iter().map(committed).collect())
+        Ok(staged.applied.into_iter().map(|one| one.map(committed).ok_or(StoreError::TooLarge)).collect())
     }
 
     fn stage(
@@ -306,7 +306,7 @@ impl Store for Vault {
             return Vec::new();
         }
         match self.transact(&mut self.write_lock(), changes) {
-            Ok(all) => all.into_iter().map(Ok).collect(),
+            Ok(outcomes) => outcomes,
             Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
         }
     }

@@ -29,6 +29,7 @@ fn suite(make: &dyn Fn() -> Made) {
         every_change_leaves_a_line_until_it_is_settled_and_another_commit_came,
         values_may_be_empty_and_as_long_as_allowed,
         an_answer_beyond_the_limit_is_an_error,
+        a_delete_beyond_the_limit_touches_nothing_and_spares_its_group,
     ] {
         let (_dir, store) = make();
         behaviour(&*store);
@@ -140,4 +141,19 @@ fn an_answer_beyond_the_limit_is_an_error(store: &dyn Store) {
     assert_eq!(read(store, "s", Names::All), Err(StoreError::TooLarge));
     let search = store.read(query(selection("s", Names::All, &[]), false)).unwrap();
     assert_eq!(search.records().len(), 170);
+}
+
+fn a_delete_beyond_the_limit_touches_nothing_and_spares_its_group(store: &dyn Store) {
+    let names: Vec<String> = (0..10_300).map(|number| format!("{number:01024}")).collect();
+    for chunk in names.chunks(1030) {
+        let pairs: Vec<(&str, &str)> = chunk.iter().map(|name| (name.as_str(), "")).collect();
+        done(store, write("s", &pairs, &[]));
+    }
+    let delete_all = delete(selection("s", Names::All, &[]));
+    let results = store.commit(vec![delete_all, write("t", &[("a", "1")], &[])]);
+    assert_eq!(results[0].as_ref().err(), Some(&StoreError::TooLarge));
+    assert!(results[1].is_ok());
+    assert_eq!(read(store, "t", Names::All).unwrap(), ["a=1"]);
+    assert_eq!(read(store, "s", prefixes(&[names[0].as_str()])).unwrap().len(), 1);
+    assert_eq!(store.outbox().unwrap().len(), 11);
 }
