@@ -50,6 +50,17 @@ fn a_vault_with_one_flipped_bit_is_an_error_or_intact_never_less() {
                     fs::write(dir.path().join(file), damaged).unwrap();
                     tried += 1;
                     let opened = panic::catch_unwind(|| opens_whole(dir.path(), &expected));
+                    let path = dir.path().join(file);
+                    let mut now = fs::read(&path).unwrap();
+                    if !matches!(opened, Ok(Ok(()))) && now.len() == bytes.len() {
+                        now[bit / 8] = bytes[bit / 8];
+                        fs::write(&path, now).unwrap();
+                        let again = opens_whole(dir.path(), &expected);
+                        assert!(
+                            again.is_ok(),
+                            "{file} bit {bit} closed {closed}: a refusal changed the file: {again:?}"
+                        );
+                    }
                     match opened {
                         Ok(Ok(())) => {}
                         Ok(Err(_)) => refused += 1,
@@ -78,7 +89,7 @@ fn positions(bytes: usize) -> Vec<usize> {
     if bytes < 100 {
         return (0..bytes * 8).collect();
     }
-    let spread = (0..300).map(|step| step * (bytes * 8) / 300 + step % 8);
+    let spread = (0..120).map(|step| step * (bytes * 8) / 120 + step % 8);
     (0..16 * 8).chain((16..320).map(|byte| byte * 8 + byte % 8)).chain(spread).collect()
 }
 
