@@ -14,13 +14,15 @@ use std::{
 use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 
 use super::{
-    batch::{Answer, Committed, OutboxEntry, PendingChange, Query, Record, Selection, Store, StoreError},
+    batch::{
+        Answer, Committed, Names, OutboxEntry, PendingChange, Query, Record, Selection, Store, StoreError,
+    },
     disk::{self, Disk, Header, RECORDS, Records, VAULT_FILE, failed},
     files::Folder,
     group::{Applied, Group, current},
     head::{HEAD_FILE, Head},
     key::{KEY_FILE, KeyFile, VaultKey},
-    names::{NameIndex, Overlay, Place},
+    names::{Found, NameIndex, Overlay, Place},
     seal::Sealer,
 };
 use crate::{
@@ -228,11 +230,7 @@ impl Vault {
     }
 
     /// The places that the selection means and the records of the same commit.
-    fn look_up(
-        &self,
-        service: &Service,
-        names: super::Names,
-    ) -> Result<(Vec<(Target, Place)>, Arc<Records>), StoreError> {
+    fn look_up(&self, service: &Service, names: Names) -> Result<(Found, Arc<Records>), StoreError> {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         match &view.records {
             Some(records) => Ok((view.names.select(service, names), Arc::clone(records))),

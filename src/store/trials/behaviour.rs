@@ -29,6 +29,7 @@ fn suite(make: &dyn Fn() -> Made) {
         every_change_leaves_a_line_until_it_is_settled_and_another_commit_came,
         values_may_be_empty_and_as_long_as_allowed,
         an_answer_beyond_the_limit_is_an_error,
+        a_reader_beside_a_writer_never_sees_two_writes_mixed,
         a_delete_beyond_the_limit_touches_nothing_and_spares_its_group,
     ] {
         let (_dir, store) = make();
@@ -156,4 +157,32 @@ fn a_delete_beyond_the_limit_touches_nothing_and_spares_its_group(store: &dyn St
     assert_eq!(read(store, "t", Names::All).unwrap(), ["a=1"]);
     assert_eq!(read(store, "s", prefixes(&[names[0].as_str()])).unwrap().len(), 1);
     assert_eq!(store.outbox().unwrap().len(), 11);
+}
+
+fn a_reader_beside_a_writer_never_sees_two_writes_mixed(store: &dyn Store) {
+    let names: Vec<String> = (0..100).map(|number| format!("t{number:03}")).collect();
+    let flip = |value: &str, count: usize| {
+        let pairs: Vec<(&str, &str)> = names[..count].iter().map(|name| (name.as_str(), value)).collect();
+        vec![delete(selection("s", Names::All, &[])), write("s", &pairs, &[])]
+    };
+    assert!(store.commit(flip("0", 100)).iter().all(Result::is_ok));
+    std::thread::scope(|scope| {
+        let reader = || {
+            let mut seen = std::collections::BTreeSet::new();
+            while !seen.contains("99") {
+                let found = read(store, "s", Names::All).unwrap();
+                let (_, value) = found[0].split_once('=').unwrap();
+                assert!(found.iter().all(|one| one.ends_with(&format!("={value}"))), "{found:?}");
+                assert_eq!(found.len(), 100 - value.parse::<usize>().unwrap() % 7);
+                seen.insert(value.to_owned());
+            }
+        };
+        let readers = [scope.spawn(reader), scope.spawn(reader)];
+        for round in 1..100 {
+            assert!(store.commit(flip(&round.to_string(), 100 - round % 7)).iter().all(Result::is_ok));
+        }
+        for reader in readers {
+            reader.join().unwrap();
+        }
+    });
 }
