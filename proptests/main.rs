@@ -1,7 +1,9 @@
-//! Properties over the pure rooms.
-#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, unreachable_pub)]
+//! Properties over the pure rooms and the stores.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, unreachable_pub)]
 
 #[allow(dead_code)]
 mod admitted;
+mod audit;
 mod decision;
 mod policy;
+mod store;
