@@ -18,6 +18,7 @@ mod attacks;
 mod audit;
 mod client;
 mod commands;
+mod config_faults;
 mod crash;
 mod lifecycle;
 mod limits;
