@@ -52,7 +52,11 @@ mod tests {
         let digest = Digest::new([0xab; 32]);
         assert_eq!(Digest::parse(&digest.to_string()), Some(digest));
         assert_eq!(Digest::parse(&"ab".repeat(32)), None);
-        assert_eq!(Digest::parse(&format!("sha256:{}", "ab".repeat(29))), None, "the quickstart's own sample");
+        assert_eq!(
+            Digest::parse(&format!("sha256:{}", "ab".repeat(29))),
+            None,
+            "the quickstart's own sample"
+        );
         assert_eq!(Digest::parse(&format!("sha256:{}0", "ab".repeat(32))), None);
     }
 }

@@ -32,7 +32,9 @@ impl Paths {
     pub fn new(var: impl Fn(&str) -> Option<OsString>, socket: Option<&Path>) -> Result<Self, NoHome> {
         let folder = |name: &str| var(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let under = |name: &str, in_home: &str| {
-            folder(name).or_else(|| folder("HOME").map(|home| home.join(in_home))).map(|base| base.join(FOLDER))
+            folder(name)
+                .or_else(|| folder("HOME").map(|home| home.join(in_home)))
+                .map(|base| base.join(FOLDER))
         };
         let config_dir = under("XDG_CONFIG_HOME", ".config").ok_or(NoHome)?;
         let data_dir = under("XDG_DATA_HOME", ".local/share").ok_or(NoHome)?;
@@ -67,7 +69,8 @@ mod tests {
     use super::*;
 
     fn paths(vars: &[(&str, &str)], socket: Option<&str>) -> Result<Paths, NoHome> {
-        let find = |name: &str| vars.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+        let find =
+            |name: &str| vars.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
         Paths::new(find, socket.map(Path::new))
     }
 
@@ -84,7 +87,10 @@ mod tests {
     #[test]
     fn a_relative_xdg_variable_counts_as_unset_and_no_home_is_an_error() {
         let vars = [("HOME", "/h"), ("XDG_CONFIG_HOME", "relative")];
-        assert_eq!(paths(&vars, None).map(|paths| paths.config()), Ok("/h/.config/keychain-auth/config.json".into()));
+        assert_eq!(
+            paths(&vars, None).map(|paths| paths.config()),
+            Ok("/h/.config/keychain-auth/config.json".into())
+        );
         assert_eq!(paths(&[("HOME", "relative")], None), Err(NoHome));
     }
 }

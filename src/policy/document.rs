@@ -31,6 +31,8 @@ impl Permissions {
 
     /// Whether a target, or every target that begins with it, lies within `allowed_target_prefixes`.
     pub fn covers(&self, target: &str) -> bool {
-        self.target_prefixes.as_ref().is_none_or(|prefixes| prefixes.iter().any(|prefix| prefix.covers(target)))
+        self.target_prefixes
+            .as_ref()
+            .is_none_or(|prefixes| prefixes.iter().any(|prefix| prefix.covers(target)))
     }
 }

@@ -6,6 +6,6 @@
 mod batch;
 
 pub use batch::{
-    Change, Committed, Names, OutboxEntry, PendingChange, Query, Record, RenderRecord, Selection, Store, StoreError,
-    WriteItem,
+    Change, Committed, Names, OutboxEntry, PendingChange, Query, Record, RenderRecord, Selection, Store,
+    StoreError, WriteItem,
 };

@@ -8,8 +8,19 @@ use crate::world::{World, await_that};
 
 /// The members of a record, in the only order in which they may stand.
 const ORDER: [&str; 13] = [
-    "timestamp", "action", "pid", "binary_path", "binary_hash", "service", "targets", "result", "reason", "detail",
-    "uid", "seq", "mac",
+    "timestamp",
+    "action",
+    "pid",
+    "binary_path",
+    "binary_hash",
+    "service",
+    "targets",
+    "result",
+    "reason",
+    "detail",
+    "uid",
+    "seq",
+    "mac",
 ];
 const ACTIONS: [&str; 7] = ["read", "write", "delete", "search", "check", "connect", "policy"];
 const RESULTS: [&str; 3] = ["GRANTED", "DENIED", "ERROR"];
@@ -51,7 +62,10 @@ fn record(line: &str) -> Value {
     }
     assert!(ACTIONS.contains(&record["action"].as_str().unwrap()), "{line}");
     assert!(RESULTS.contains(&record["result"].as_str().unwrap()), "{line}");
-    assert!(members.get("reason").is_none() == (record["result"] == "GRANTED"), "a reason stands on refusals only: {line}");
+    assert!(
+        members.get("reason").is_none() == (record["result"] == "GRANTED"),
+        "a reason stands on refusals only: {line}"
+    );
     let time = record["timestamp"].as_str().unwrap();
     assert!(time.ends_with('Z') && time.as_bytes()[10] == b'T', "not RFC 3339 in UTC: {line}");
     record

@@ -199,7 +199,8 @@ pub fn written() -> Value {
 
 /// The reply to a `read` that found `pairs`.
 pub fn found(pairs: &[(&str, &str)]) -> Value {
-    let results: Vec<Value> = pairs.iter().map(|(target, value)| json!({"target": target, "value": value})).collect();
+    let results: Vec<Value> =
+        pairs.iter().map(|(target, value)| json!({"target": target, "value": value})).collect();
     json!({"type": "RESPONSE", "status": "success", "results": results})
 }
 
@@ -208,6 +209,9 @@ pub fn found(pairs: &[(&str, &str)]) -> Value {
 pub fn assert_refused(reply: &Value, status: &str, reason: &str) {
     let members: Vec<&str> = reply.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(members, ["type", "status", "reason", "message"], "{reply}");
-    assert_eq!((&reply["type"], &reply["status"], &reply["reason"]), (&json!("RESPONSE"), &json!(status), &json!(reason)));
+    assert_eq!(
+        (&reply["type"], &reply["status"], &reply["reason"]),
+        (&json!("RESPONSE"), &json!(status), &json!(reason))
+    );
     assert!(reply["message"].as_str().is_some_and(|message| !message.is_empty()), "{reply}");
 }

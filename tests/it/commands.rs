@@ -43,7 +43,10 @@ fn register_prints_path_and_hash_and_grants_nothing() {
     assert_eq!(policy["protocol_version"], "1");
     let entry = world.entry(&tool).unwrap();
     let members: Vec<&String> = entry.as_object().unwrap().keys().collect();
-    assert_eq!(members, ["path", "hash", "registered_at", "allowed_read_services", "allowed_write_services", "can_search"]);
+    assert_eq!(
+        members,
+        ["path", "hash", "registered_at", "allowed_read_services", "allowed_write_services", "can_search"]
+    );
     assert_eq!(entry["hash"], json!(hash_of(&tool)));
     assert_eq!((&entry["allowed_read_services"], &entry["allowed_write_services"]), (&json!([]), &json!([])));
     assert_eq!(entry["can_search"], json!(false));
@@ -106,7 +109,8 @@ fn fifty_registers_at_once_lose_nothing() {
     });
     assert_eq!(world.read_policy()["registered_binaries"].as_array().unwrap().len(), 50);
     assert!(tools.iter().all(|tool| world.entry(tool).is_some()));
-    let left: Vec<_> = fs::read_dir(world.config().parent().unwrap()).unwrap().map(|f| f.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        fs::read_dir(world.config().parent().unwrap()).unwrap().map(|f| f.unwrap().file_name()).collect();
     assert!(left.len() <= 2, "only config.json and its lock stay: {left:?}");
 }
 
@@ -218,8 +222,14 @@ fn approve_verifies_the_file_and_wipes_no_permissions() {
     world.start();
     update(&world, &tool);
     let new = hash_of(&tool);
-    assert_refused(&Client::connected(&world, &tool).read("s", &["k"]), "denied", "unregistered_binary_pending_approval");
-    await_that("the stranger waits", || world.cli(&["list-pending"]).done().contains(text(&tool)).then_some(()));
+    assert_refused(
+        &Client::connected(&world, &tool).read("s", &["k"]),
+        "denied",
+        "unregistered_binary_pending_approval",
+    );
+    await_that("the stranger waits", || {
+        world.cli(&["list-pending"]).done().contains(text(&tool)).then_some(())
+    });
     update(&world, &tool);
     assert_eq!(world.cli(&["approve", &new, text(&tool)]).code, Some(1), "the file has another hash by now");
     let now = hash_of(&tool);
@@ -233,7 +243,9 @@ fn a_denied_stranger_leaves_the_queue() {
     let world = World::started();
     let tool = world.tool("tool");
     Client::connected(&world, &tool).read("s", &["k"]);
-    await_that("the stranger waits", || world.cli(&["list-pending"]).done().contains(text(&tool)).then_some(()));
+    await_that("the stranger waits", || {
+        world.cli(&["list-pending"]).done().contains(text(&tool)).then_some(())
+    });
     world.cli(&["deny", &hash_of(&tool)]).done();
     assert!(!world.cli(&["list-pending"]).done().contains(text(&tool)));
     assert_eq!(world.cli(&["deny", &hash_of(&tool)]).code, Some(1), "nothing waits under that hash");
@@ -281,7 +293,10 @@ fn authorize_registers_and_grants_everything_on_one_service() {
     let tool = world.tool("tool");
     world.cli(&["authorize", text(&tool), "s"]).done();
     let entry = world.entry(&tool).unwrap();
-    assert_eq!((&entry["allowed_read_services"], &entry["allowed_write_services"]), (&json!(["s"]), &json!(["s"])));
+    assert_eq!(
+        (&entry["allowed_read_services"], &entry["allowed_write_services"]),
+        (&json!(["s"]), &json!(["s"]))
+    );
     assert_eq!(entry["can_search"], json!(true));
     world.cli(&["authorize", text(&tool), "s"]).done();
     world.cli(&["authorize", text(&tool), "t"]).done();
@@ -294,7 +309,12 @@ fn authorize_registers_and_grants_everything_on_one_service() {
 fn list_shows_each_entry_with_its_permissions() {
     let world = World::new();
     let tool = world.tool("tool");
-    world.policy(&[Entry { path: tool.clone(), read: vec!["alpha".into()], write: vec!["beta".into()], ..Entry::default() }]);
+    world.policy(&[Entry {
+        path: tool.clone(),
+        read: vec!["alpha".into()],
+        write: vec!["beta".into()],
+        ..Entry::default()
+    }]);
     let said = world.cli(&["list"]).done();
     for word in [text(&tool), "alpha", "beta"] {
         assert!(said.contains(word), "{word}: {said}");
@@ -309,7 +329,8 @@ fn an_empty_installation_lists_nothing_and_says_so() {
     for command in ["list", "list-pending"] {
         assert_eq!(world.cli(&[command]).code, Some(0), "{command}");
         let json: Value = serde_json::from_str(&world.cli(&[command, "--json"]).done()).unwrap();
-        let list = json.as_array().or_else(|| json.as_object().and_then(|o| o.values().find_map(Value::as_array)));
+        let list =
+            json.as_array().or_else(|| json.as_object().and_then(|o| o.values().find_map(Value::as_array)));
         assert_eq!(list.map(Vec::len), Some(0), "{command}: {json}");
     }
     assert_eq!(world.cli(&["audit", "show"]).code, Some(0));
@@ -327,7 +348,10 @@ fn status_tells_whether_the_daemon_runs_and_where() {
     let running = status(&world);
     assert_eq!(running["daemon_running"], json!(true));
     assert_eq!(running["version"], json!(env!("CARGO_PKG_VERSION")));
-    assert_eq!((&running["config_path"], &running["socket_path"]), (&json!(world.config()), &json!(world.socket())));
+    assert_eq!(
+        (&running["config_path"], &running["socket_path"]),
+        (&json!(world.config()), &json!(world.socket()))
+    );
     assert!(running["mode"].is_string() && running["requires_sudo"] == json!(false), "{running}");
     assert!(world.cli(&["status"]).done().contains(text(&world.socket())));
     world.stop();

@@ -90,7 +90,8 @@ fn a_reply_beyond_ten_mib_is_refused_and_the_connection_stays() {
     }
     let targets: Vec<&str> = names.iter().map(String::as_str).collect();
     assert_refused(&client.read("s", &targets), "error", "response_too_large");
-    let prefix = json!({"type": "REQUEST", "action": "read", "service": "s", "targets": ["big/"], "match": "prefix"});
+    let prefix =
+        json!({"type": "REQUEST", "action": "read", "service": "s", "targets": ["big/"], "match": "prefix"});
     assert_refused(&client.request(&prefix), "error", "response_too_large");
     let within = client.read("s", &targets[..150]);
     assert_eq!(within["results"].as_array().map(Vec::len), Some(150));
@@ -128,7 +129,11 @@ fn a_write_and_a_read_in_one_go_are_answered_in_order() {
     client.send(all.as_bytes());
     for round in 0..50 {
         assert_eq!(client.recv().json(), written());
-        assert_eq!(client.recv().json(), found(&[("k", &round.to_string())]), "a read sees the write before it");
+        assert_eq!(
+            client.recv().json(),
+            found(&[("k", &round.to_string())]),
+            "a read sees the write before it"
+        );
     }
 }
 
@@ -142,7 +147,8 @@ fn a_client_that_never_reads_delays_nobody_else() {
         let pairs: Vec<(&str, &str)> = some.iter().map(|name| (name.as_str(), value.as_str())).collect();
         assert_eq!(client.write("s", &pairs), written());
     }
-    let greedy = json!({"type": "REQUEST", "action": "read", "service": "s", "targets": names}).to_string() + "\n";
+    let greedy =
+        json!({"type": "REQUEST", "action": "read", "service": "s", "targets": names}).to_string() + "\n";
     let mut deaf: Vec<Client> = (0..4).map(|_| Client::connected(&world, &tool)).collect();
     for client in &mut deaf {
         client.send(greedy.repeat(10).as_bytes());
@@ -180,7 +186,8 @@ fn a_line_that_the_end_of_the_connection_cuts_is_no_request() {
     let mut client = Client::connected(&world, &tool);
     assert_eq!(client.write("s", &[("k", "old")]), written());
     let mut cut = Client::connected(&world, &tool);
-    let write = json!({"type": "REQUEST", "action": "write", "service": "s", "targets": ["k"], "values": ["new"]});
+    let write =
+        json!({"type": "REQUEST", "action": "write", "service": "s", "targets": ["k"], "values": ["new"]});
     // whole but for its line end: whether it was finished can't be known
     cut.send(write.to_string().as_bytes());
     cut.shut();

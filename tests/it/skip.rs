@@ -11,7 +11,10 @@ use std::{
 /// `KEYCHAIN_AUTH_SKIP_LOG` names a file where `scripts/test` collects the names.
 pub fn skip(why: &str) {
     let name = std::thread::current().name().unwrap_or("unnamed").to_owned();
-    assert!(std::env::var_os("KEYCHAIN_AUTH_NO_SKIP").is_none_or(|v| v != "1"), "{name} may not be skipped: {why}");
+    assert!(
+        std::env::var_os("KEYCHAIN_AUTH_NO_SKIP").is_none_or(|v| v != "1"),
+        "{name} may not be skipped: {why}"
+    );
     let line = format!("skipped {name}: {why}\n");
     // past the capture of the test harness: a skipped test must not look like a passed one
     let _ = io::stderr().write_all(line.as_bytes());

@@ -50,11 +50,18 @@ impl Bench {
         assert_eq!(reply["reason"], "malformed_request", "{what}: {reply}");
         assert_refused(&reply, "error", "malformed_request");
         let record = crate::world::await_that(what, || self.world.audit_of(self.pid).get(before).cloned());
-        assert_eq!((&record["result"], &record["reason"]), (&json!("ERROR"), &json!("malformed_request")), "{what}");
+        assert_eq!(
+            (&record["result"], &record["reason"]),
+            (&json!("ERROR"), &json!("malformed_request")),
+            "{what}"
+        );
         assert!(record.get("service").is_none() && record.get("targets").is_none(), "{what}: {record}");
         if then == Then::Closes {
             // bytes that nobody read may turn the end into a reset (ECONNRESET)
-            assert!(matches!(self.client.recv(), Got::Eof | Got::Errno(104)), "{what}: the connection closes");
+            assert!(
+                matches!(self.client.recv(), Got::Eof | Got::Errno(104)),
+                "{what}: the connection closes"
+            );
             self.client.close();
             self.client.connect();
         }
@@ -136,9 +143,12 @@ fn members_must_be_known_single_and_of_their_type() {
 fn names_must_be_there_short_and_free_of_control_characters() {
     let mut bench = Bench::new();
     let line = read_line();
-    let service = |text: &str| line.replace(&format!("\"service\":\"{MARKER}\""), &format!("\"service\":\"{text}\""));
+    let service =
+        |text: &str| line.replace(&format!("\"service\":\"{MARKER}\""), &format!("\"service\":\"{text}\""));
     let target = |text: &str| line.replace(&format!("[\"{MARKER}\"]"), &format!("[\"{MARKER}\",\"{text}\"]"));
-    let attribute = |name: &str, value: &str| line.replace("\"]}", &format!("\"],\"attributes\":{{\"{name}\":\"{value}\"}}}}"));
+    let attribute = |name: &str, value: &str| {
+        line.replace("\"]}", &format!("\"],\"attributes\":{{\"{name}\":\"{value}\"}}}}"))
+    };
     for (what, line) in [
         ("an empty service", service("")),
         ("an empty target", target("")),
@@ -184,19 +194,24 @@ fn names_must_be_there_short_and_free_of_control_characters() {
 fn a_lone_surrogate_in_a_value_is_refused() {
     let mut bench = Bench::new();
     let write = |value: &str| {
-        format!(r#"{{"type":"REQUEST","action":"write","service":"s","targets":["{MARKER}"],"values":["{value}"]}}"#)
+        format!(
+            r#"{{"type":"REQUEST","action":"write","service":"s","targets":["{MARKER}"],"values":["{value}"]}}"#
+        )
     };
     bench.refuses_line("a lone surrogate in a value", &write(&format!("{MARKER}\\udead")));
     bench.refuses_line("a value over 64 KiB", &write(&format!("{MARKER}{}", "v".repeat(64 << 10))));
     bench.refuses_line("an escaped value over 64 KiB", &write(&"\\u20ac".repeat((64 << 10) / 3 + 1)));
     let several = |targets: &str, values: &str| {
-        format!(r#"{{"type":"REQUEST","action":"write","service":"s","targets":{targets},"values":{values}}}"#)
+        format!(
+            r#"{{"type":"REQUEST","action":"write","service":"s","targets":{targets},"values":{values}}}"#
+        )
     };
     bench.refuses_line("fewer values than targets", &several(r#"["a","b"]"#, &format!(r#"["{MARKER}"]"#)));
     bench.refuses_line("more values than targets", &several(r#"["a"]"#, &format!(r#"["1","{MARKER}"]"#)));
     bench.refuses_line("a value null", &several(r#"["a","b"]"#, &format!(r#"["{MARKER}",null]"#)));
     bench.refuses_line("a value a number", &several(r#"["a","b"]"#, &format!(r#"["{MARKER}",1]"#)));
-    bench.refuses_line("a target twice in a write", &several(r#"["a","a"]"#, &format!(r#"["{MARKER}","2"]"#)));
+    bench
+        .refuses_line("a target twice in a write", &several(r#"["a","a"]"#, &format!(r#"["{MARKER}","2"]"#)));
     assert_eq!(bench.client.read("s", &[MARKER, "a", "b"])["results"], json!([]), "nothing was written");
     // the last read named the marker itself: only the files and the log of refused requests count
     assert_quiet("the daemon's stderr", bench.world.log().as_bytes());
@@ -234,7 +249,8 @@ fn json_must_be_whole_and_alone() {
         bench.refuses_line(&format!("100,000 open {what}"), &open.repeat(depth));
         bench.refuses_line(
             &format!("100,000 {what} as attributes"),
-            &line.replace("]}", &format!("],\"attributes\":{}1{}}}", open.repeat(depth), close.repeat(depth))),
+            &line
+                .replace("]}", &format!("],\"attributes\":{}1{}}}", open.repeat(depth), close.repeat(depth))),
         );
     }
     bench.nothing_echoed();
@@ -246,7 +262,8 @@ fn counts_are_bounded() {
     let targets: Vec<String> = (0..1025).map(|n| format!("{MARKER}{n}")).collect();
     let many = json!({"type": "REQUEST", "action": "read", "service": "s", "targets": targets});
     bench.refuses_line("1,025 targets", &many.to_string());
-    let attributes: serde_json::Map<String, Value> = (0..17).map(|n| (format!("{MARKER}{n}"), json!("x"))).collect();
+    let attributes: serde_json::Map<String, Value> =
+        (0..17).map(|n| (format!("{MARKER}{n}"), json!("x"))).collect();
     let labelled = json!({"type": "REQUEST", "action": "search", "service": "s", "attributes": attributes});
     bench.refuses_line("17 attributes", &labelled.to_string());
     bench.nothing_echoed();
@@ -297,7 +314,8 @@ fn bad_utf8_is_refused_and_closes_the_connection() {
 #[test]
 fn an_over_long_line_is_refused_and_closes_the_connection() {
     let mut bench = Bench::new();
-    let long = |n: usize| read_line().replace(&format!("[\"{MARKER}\"]"), &format!("[\"{}\"]", "x".repeat(n)));
+    let long =
+        |n: usize| read_line().replace(&format!("[\"{MARKER}\"]"), &format!("[\"{}\"]", "x".repeat(n)));
     bench.refuses("a line of 9 MiB", format!("{}\n", long(NINE_MIB)).as_bytes(), Then::Closes);
     bench.refuses("9 MiB without an end", long(NINE_MIB).as_bytes(), Then::Closes);
     bench.refuses("one byte over", format!("{}\n", " ".repeat((1 << 20) + 1)).as_bytes(), Then::Closes);

@@ -41,7 +41,10 @@ pub fn compiled(source: &str, link: Link) -> PathBuf {
     if !made.exists() {
         let fresh = made.with_extension(format!("{}.new", std::process::id()));
         let mut cc = Command::new("cc");
-        cc.args(["-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&fresh).arg(&source).args(compiler_args(link));
+        cc.args(["-O1", "-Wall", "-Wextra", "-Werror", "-o"])
+            .arg(&fresh)
+            .arg(&source)
+            .args(compiler_args(link));
         let output = cc.output().expect("cc (Debian: gcc, libc6-dev) is needed");
         assert!(output.status.success(), "{source:?}: {}", String::from_utf8_lossy(&output.stderr));
         fs::rename(&fresh, &made).unwrap();

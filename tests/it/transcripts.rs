@@ -39,7 +39,8 @@ fn every_transcript_is_answered_word_for_word() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/cases");
     let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
     files.sort();
-    let failed: Vec<_> = files.iter().filter(|file| std::panic::catch_unwind(|| replay(file)).is_err()).collect();
+    let failed: Vec<_> =
+        files.iter().filter(|file| std::panic::catch_unwind(|| replay(file)).is_err()).collect();
     assert!(failed.is_empty(), "failed: {failed:?}");
     assert!(files.len() >= 6, "the cases are there");
 }
@@ -77,7 +78,10 @@ impl Play {
 
     fn entries(&self, entries: &Map<String, Value>) {
         let list = |value: &Value| {
-            value.as_array().map(|all| all.iter().map(|s| s.as_str().unwrap().to_owned()).collect()).unwrap_or_default()
+            value
+                .as_array()
+                .map(|all| all.iter().map(|s| s.as_str().unwrap().to_owned()).collect())
+                .unwrap_or_default()
         };
         let entries: Vec<Entry> = entries
             .iter()
@@ -120,7 +124,8 @@ impl Play {
             actor.open = false;
         }
         if let Some(wanted) = step.get("audit") {
-            let record = await_that("the step is in the audit log", || self.world.audit_of(pid).get(before).cloned());
+            let record =
+                await_that("the step is in the audit log", || self.world.audit_of(pid).get(before).cloned());
             compare(&record, wanted.as_object().unwrap(), &self.at);
             assert_eq!(record["binary_path"], json!(path), "{}: {record}", self.at);
             assert_eq!(record["binary_hash"], json!(tools::hash_of(&path)), "{}: {record}", self.at);
@@ -145,7 +150,8 @@ fn fill(expected: &Value, got: &Value, nonce: &mut String) -> Value {
     match expected {
         Value::String(word) => {
             let text = got.as_str().unwrap_or_default();
-            let hex = text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+            let hex =
+                text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
             match word.as_str() {
                 "$text" if !text.is_empty() => got.clone(),
                 "$version" => json!(env!("CARGO_PKG_VERSION")),
@@ -156,9 +162,11 @@ fn fill(expected: &Value, got: &Value, nonce: &mut String) -> Value {
                 _ => expected.clone(),
             }
         }
-        Value::Object(members) => {
-            members.iter().map(|(name, value)| (name.clone(), fill(value, &got[name], nonce))).collect::<Map<_, _>>().into()
-        }
+        Value::Object(members) => members
+            .iter()
+            .map(|(name, value)| (name.clone(), fill(value, &got[name], nonce)))
+            .collect::<Map<_, _>>()
+            .into(),
         other => other.clone(),
     }
 }

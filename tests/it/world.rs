@@ -56,7 +56,13 @@ impl Entry {
     /// Everything on `services`.
     pub fn all(path: &Path, services: &[&str]) -> Self {
         let services: Vec<String> = services.iter().map(|s| (*s).to_owned()).collect();
-        Self { path: path.to_owned(), read: services.clone(), write: services, search: true, more: Vec::new() }
+        Self {
+            path: path.to_owned(),
+            read: services.clone(),
+            write: services,
+            search: true,
+            more: Vec::new(),
+        }
     }
 
     fn to_json(&self) -> Value {
@@ -286,7 +292,13 @@ impl World {
     pub fn write(&self, path: &Path, bytes: &[u8]) {
         let folder = path.parent().unwrap();
         if !folder.exists() {
-            for missing in folder.ancestors().take_while(|a| a.starts_with(&self.root) && !a.exists()).collect::<Vec<_>>().iter().rev() {
+            for missing in folder
+                .ancestors()
+                .take_while(|a| a.starts_with(&self.root) && !a.exists())
+                .collect::<Vec<_>>()
+                .iter()
+                .rev()
+            {
                 fs::create_dir(missing).unwrap();
                 self.own(missing, 0o700);
             }

@@ -50,8 +50,7 @@ fn a_connection_passed_by_scm_rights_gives_nothing_to_its_receiver() {
         let (out, meeting) = (arena.world.tmp("out"), arena.world.tmp("meet"));
         let _ = fs::remove_file(&meeting);
         let mut command = arena.world.command(&thief);
-        let mut receiver =
-            command.args([&meeting, &request, &out]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut receiver = command.args([&meeting, &request, &out]).stdout(Stdio::piped()).spawn().unwrap();
         let mut ready = String::new();
         BufReader::new(receiver.stdout.take().unwrap()).read_line(&mut ready).unwrap();
         let mut tool = Client::connected(&arena.world, &arena.tool);
@@ -68,10 +67,13 @@ fn a_forked_child_gets_nothing_on_the_connection_of_its_parent() {
         let mut tool = Client::connected(&arena.world, &arena.tool);
         let line = format!("{}\n", Arena::request());
         tool.order(&format!("fork-send {}", line.len()), line.as_bytes());
-        format!("{:?}", String::from_utf8_lossy(&match tool.recv() {
-            crate::client::Got::Line(line) => line,
-            _ => Vec::new(),
-        }))
+        format!(
+            "{:?}",
+            String::from_utf8_lossy(&match tool.recv() {
+                crate::client::Got::Line(line) => line,
+                _ => Vec::new(),
+            })
+        )
     });
 }
 
@@ -101,6 +103,7 @@ fn a_client_that_forgets_cloexec_is_refused_and_told_so() {
     let message = reply["message"].as_str().unwrap();
     assert!(message.contains("SOCK_CLOEXEC"), "the advice names the flag: {message}");
     let pid = tool.pid();
-    let record = arena.world.audit_where("the refusal is recorded", |r| r["pid"] == pid && r["result"] == "DENIED");
+    let record =
+        arena.world.audit_where("the refusal is recorded", |r| r["pid"] == pid && r["result"] == "DENIED");
     assert_eq!(record["detail"], "descriptor_inherited", "{record}");
 }

@@ -12,8 +12,14 @@ fn race(link: Link, how: &str, order: &str) {
     let socket = arena.world.socket();
     // an exec with the wanted descriptor closed may also be seen as the change of executable, or as a writer who
     // is not the one that connected; each of these checks is enough
-    let details =
-        ["descriptor_inherited", "foreign_sender", "executable_changed", "peer_gone", "unreadable_peer", "reason:unregistered_binary_pending_approval"];
+    let details = [
+        "descriptor_inherited",
+        "foreign_sender",
+        "executable_changed",
+        "peer_gone",
+        "unreadable_peer",
+        "reason:unregistered_binary_pending_approval",
+    ];
     arena.play(Trust::Path, &details, |arena| {
         let (tool, runs) = (arena.tool.to_str().unwrap(), RUNS.to_string());
         let request = Arena::request();

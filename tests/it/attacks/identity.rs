@@ -21,7 +21,9 @@ fn play_in_namespace(arena: &mut Arena, name: &str, details: &[&str], more: &[&s
     if unless_impossible(run(arena, &probe, &["/", "-", tool.to_str().unwrap(), "/nowhere"])).is_none() {
         return;
     }
-    arena.play(Trust::Path, details, |arena| unless_impossible(run(arena, &attacker, &args)).unwrap_or_default());
+    arena.play(Trust::Path, details, |arena| {
+        unless_impossible(run(arena, &attacker, &args)).unwrap_or_default()
+    });
 }
 
 #[test]
@@ -45,7 +47,12 @@ fn a_program_mounted_over_the_tool_gives_nothing() {
 #[test]
 fn a_forged_message_pid_gives_nothing() {
     let mut arena = Arena::new(Link::Static);
-    play_in_namespace(&mut arena, "forged_pid", &["foreign_namespace", "foreign_sender", "descriptor_inherited"], &[]);
+    play_in_namespace(
+        &mut arena,
+        "forged_pid",
+        &["foreign_namespace", "foreign_sender", "descriptor_inherited"],
+        &[],
+    );
 }
 
 #[test]
@@ -69,16 +76,12 @@ fn a_pid_that_comes_round_again_gives_nothing() {
 fn the_tools_bytes_from_memory_are_a_stranger() {
     let mut arena = Arena::new(Link::Static);
     let attacker = arena.attacker("memfd");
-    arena.play(
-        Trust::Hash,
-        &["reason:unregistered_binary_pending_approval", "unreadable_peer"],
-        |arena| {
-            let mut command = arena.world.command(&attacker);
-            command.arg(&arena.tool);
-            let mut copy = Client::from_command(&arena.world, &arena.tool, &mut command);
-            ask(&mut copy)
-        },
-    );
+    arena.play(Trust::Hash, &["reason:unregistered_binary_pending_approval", "unreadable_peer"], |arena| {
+        let mut command = arena.world.command(&attacker);
+        command.arg(&arena.tool);
+        let mut copy = Client::from_command(&arena.world, &arena.tool, &mut command);
+        ask(&mut copy)
+    });
 }
 
 #[test]

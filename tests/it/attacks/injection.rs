@@ -24,7 +24,10 @@ fn preloaded(variable: &'static str, value: impl Fn(&Arena) -> PathBuf) {
     let value = value(&arena);
     arena.play(Trust::Path, &["injected_code"], |arena| {
         let mut command = arena.world.command(&arena.tool);
-        command.env(variable, &value).env("KA_SOCKET", arena.world.socket()).env("KA_REQUEST", Arena::request());
+        command
+            .env(variable, &value)
+            .env("KA_SOCKET", arena.world.socket())
+            .env("KA_REQUEST", Arena::request());
         crate::world::run(&mut command).out
     });
 }

@@ -91,7 +91,8 @@ impl Arena {
     #[track_caller]
     fn refused_since(&self, before: usize, details: &[&str]) -> Vec<Value> {
         let refused = crate::world::await_that("the attempt is in the audit log", || {
-            let new: Vec<Value> = self.world.audit().into_iter().skip(before).filter(|r| r["result"] != "GRANTED").collect();
+            let new: Vec<Value> =
+                self.world.audit().into_iter().skip(before).filter(|r| r["result"] != "GRANTED").collect();
             (!new.is_empty()).then_some(new)
         });
         for record in &refused {

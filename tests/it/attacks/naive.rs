@@ -85,8 +85,9 @@ fn serve(client: UnixStream, tool: &Path, hash: &str, trust: Trust) {
         let peer = rustix::net::sockopt::socket_peercred(lines.get_ref()).unwrap();
         let exe = PathBuf::from(format!("/proc/{}/exe", peer.pid.as_raw_nonzero()));
         let known = match trust {
-            Trust::Path => fs::read_link(&exe)
-                .is_ok_and(|path| path.to_string_lossy().trim_end_matches(" (deleted)") == tool.to_string_lossy()),
+            Trust::Path => fs::read_link(&exe).is_ok_and(|path| {
+                path.to_string_lossy().trim_end_matches(" (deleted)") == tool.to_string_lossy()
+            }),
             Trust::Hash => exe.exists() && tools::hash_of(&exe) == hash,
         };
         let reply = if known {
