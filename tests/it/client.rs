@@ -44,21 +44,20 @@ pub struct Client {
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
     socket: PathBuf,
-    pub path: PathBuf,
 }
 
 impl Client {
     /// Starts the program at `path`, not connected.
     pub fn spawn(world: &World, path: &Path) -> Self {
-        Self::from_command(world, path, &mut world.command(path))
+        Self::from_command(world, &mut world.command(path))
     }
 
-    /// Starts `command`, which becomes the client at `path`.
-    pub fn from_command(world: &World, path: &Path, command: &mut std::process::Command) -> Self {
+    /// Starts `command`, which becomes the client.
+    pub fn from_command(world: &World, command: &mut std::process::Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().unwrap());
-        Self { child, input, output, socket: world.socket(), path: path.to_owned() }
+        Self { child, input, output, socket: world.socket() }
     }
 
     /// Starts the program at `path` and connects it.
@@ -71,11 +70,6 @@ impl Client {
     /// The pid as the client sees it, which is the real one after any wrapper such as strace.
     pub fn pid(&mut self) -> u32 {
         self.order("pid", &[]).parse().unwrap()
-    }
-
-    /// The pid of the process that was started.
-    pub fn child_pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// One command with its payload; the first line of the answer.

@@ -188,7 +188,7 @@ fn grant_revoke_and_unregister_of_an_unknown_path_fail_naming_register() {
 
 #[test]
 fn a_stranger_waits_in_the_queue_until_it_is_approved_by_its_hash() {
-    let mut world = World::started();
+    let world = World::started();
     let tool = world.tool("tool");
     let mut client = Client::spawn(&world, &tool);
     for target in ["first", "second"] {
@@ -254,25 +254,36 @@ fn a_denied_stranger_leaves_the_queue() {
 
 #[test]
 fn the_queue_masks_what_looks_like_a_token_on_a_command_line() {
+    const TOKEN: &str = "ghp_0123456789abcdefghijABCDEFGHIJ012345";
     let world = World::started();
-    let ask = world.install("attacks/ask.c", crate::tools::Link::Static, "bin/ask");
-    // the request itself stands on this command line; cut and masked it must be
-    let request = json!({"type": "REQUEST", "action": "read", "service": "s", "targets": ["k"]}).to_string();
-    let outcome = crate::world::run(world.command(&ask).args([world.socket().to_str().unwrap(), &request]));
-    assert!(outcome.out.contains("unregistered_binary_pending_approval"), "{}{}", outcome.out, outcome.err);
-    let mut wrong = world.command(&ask);
-    let _ = crate::world::run(wrong.args(["--token=ghp_0123456789abcdefghijABCDEFGHIJ012345"]));
+    let tool = world.tool("tool");
+    let mut command = world.command(&tool);
+    command.args(["sync", &format!("--token={TOKEN}"), "--verbose", TOKEN, &"long ".repeat(40)]);
+    let mut client = Client::from_command(&world, &mut command);
+    client.connect();
+    assert_refused(&client.read("s", &["k"]), "denied", "unregistered_binary_pending_approval");
+    let file = world.data().join("pending.json");
     let pending = await_that("the stranger waits", || {
-        let file = world.data().join("pending.json");
-        fs::read_to_string(file).ok().filter(|text| text.contains(text_of(&ask)))
+        fs::read_to_string(&file).ok().filter(|waiting| waiting.contains(text(&tool)))
     });
-    assert!(!pending.contains(&request), "arguments are cut to 64 characters: {pending}");
-    let mode = fs::metadata(world.data().join("pending.json")).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode, 0o600);
+    assert!(!pending.contains(&TOKEN[4..]), "{pending}");
+    assert!(pending.contains("sync") && pending.contains("--verbose"), "{pending}");
+    assert!(!pending.contains(&"long ".repeat(13)), "arguments are cut to 64 characters: {pending}");
+    assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
-fn text_of(path: &Path) -> &str {
-    text(path)
+#[test]
+fn a_check_by_a_stranger_queues_nothing() {
+    let world = World::started();
+    let (asks, reads) = (world.tool("asks"), world.tool("reads"));
+    let check = json!({"type": "REQUEST", "action": "check", "service": "s"});
+    let reply = Client::connected(&world, &asks).request(&check);
+    assert_refused(&reply, "denied", "unregistered_binary_pending_approval");
+    Client::connected(&world, &reads).read("s", &["k"]);
+    let pending = await_that("the one that reads waits", || {
+        Some(world.cli(&["list-pending"]).done()).filter(|waiting| waiting.contains(text(&reads)))
+    });
+    assert!(!pending.contains(text(&asks)), "{pending}");
 }
 
 #[test]

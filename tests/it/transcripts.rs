@@ -128,7 +128,12 @@ impl Play {
                 await_that("the step is in the audit log", || self.world.audit_of(pid).get(before).cloned());
             compare(&record, wanted.as_object().unwrap(), &self.at);
             assert_eq!(record["binary_path"], json!(path), "{}: {record}", self.at);
-            assert_eq!(record["binary_hash"], json!(tools::hash_of(&path)), "{}: {record}", self.at);
+            // an executable whose path no entry has is not worth a hash before its refusal
+            if record["reason"] != "unregistered_binary_pending_approval"
+                || record.get("binary_hash").is_some()
+            {
+                assert_eq!(record["binary_hash"], json!(tools::hash_of(&path)), "{}: {record}", self.at);
+            }
             assert_eq!(record["uid"], json!(ordinary_uid()), "{}: {record}", self.at);
         }
     }

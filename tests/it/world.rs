@@ -254,11 +254,6 @@ impl World {
         wait_bounded(&mut daemon, "the daemon ends")
     }
 
-    /// Whether the daemon still runs.
-    pub fn alive(&mut self) -> bool {
-        self.daemon.as_mut().is_some_and(|daemon| daemon.try_wait().unwrap().is_none())
-    }
-
     /// A fresh copy of the scriptable client: an executable identity of its own.
     pub fn tool(&self, name: &str) -> PathBuf {
         self.install("clients/client.c", Link::Static, &format!("bin/{name}"))

@@ -79,7 +79,7 @@ fn the_tools_bytes_from_memory_are_a_stranger() {
     arena.play(Trust::Hash, &["reason:unregistered_binary_pending_approval", "unreadable_peer"], |arena| {
         let mut command = arena.world.command(&attacker);
         command.arg(&arena.tool);
-        let mut copy = Client::from_command(&arena.world, &arena.tool, &mut command);
+        let mut copy = Client::from_command(&arena.world, &mut command);
         ask(&mut copy)
     });
 }
@@ -122,7 +122,7 @@ fn another_user_gets_nothing_even_where_the_socket_lets_him_in() {
     }
     fs::set_permissions(arena.world.socket(), fs::Permissions::from_mode(0o666)).unwrap();
     let mut command = arena.world.command_as(&arena.tool, STRANGE_UID);
-    let mut other = Client::from_command(&arena.world, &arena.tool, &mut command);
+    let mut other = Client::from_command(&arena.world, &mut command);
     assert_eq!(other.try_connect(), "ok");
     assert!(!ask(&mut other).contains(MARKER));
     arena.refused_since(before, &["foreign_uid"]);

@@ -126,7 +126,7 @@ fn a_tool_under_strace_gets_nothing() {
     arena.play(Trust::Path, &["traced"], |arena| {
         let mut command = arena.world.command(&strace);
         command.args(["-f", "-o", "/dev/null"]).arg(&arena.tool);
-        let mut tool = Client::from_command(&arena.world, &arena.tool, &mut command);
+        let mut tool = Client::from_command(&arena.world, &mut command);
         tool.connect();
         tool.read("s", &["k"]).to_string()
     });

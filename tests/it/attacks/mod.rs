@@ -97,7 +97,8 @@ impl Arena {
         });
         for record in &refused {
             let named = match record["detail"].as_str() {
-                Some(detail) => detail.to_owned(),
+                // after the check's name may stand what it found
+                Some(detail) => detail.split(':').next().unwrap_or_default().to_owned(),
                 None => format!("reason:{}", record["reason"].as_str().unwrap_or_default()),
             };
             assert!(details.contains(&named.as_str()), "expected one of {details:?}: {record}");

@@ -11,6 +11,7 @@
  *   hand PATH           passes the connection to whoever listens on PATH (SCM_RIGHTS)
  *   run PROG REQ OUT    starts PROG with the connection as descriptor 9 and "9 REQ OUT" as arguments
  *   load FILE           dlopen (dynamic build), or map FILE executable (static build)
+ *   hammer N MS         N raw bytes follow; connects, sends them, takes a reply, closes, again and again: "ROUNDS"
  *   pid
  */
 #define _GNU_SOURCE
@@ -202,6 +203,26 @@ static void load(const char *file)
 	answer("ok");
 }
 
+static void hammer(const char *bytes, size_t n, long ms)
+{
+	static char path[108];
+	long until = now_ms() + ms;
+	int rounds = 0;
+	char reply[4096];
+
+	snprintf(path, sizeof path, "%s/keychain-auth/agent.sock", getenv("XDG_RUNTIME_DIR"));
+	for (; now_ms() < until; rounds++) {
+		int fd = dial(path, SOCK_CLOEXEC);
+		if (fd < 0)
+			continue;
+		put(fd, bytes, n, n);
+		(void)!read(fd, reply, sizeof reply);
+		close(fd);
+	}
+	printf("%d\n", rounds);
+	fflush(stdout);
+}
+
 static void obey(char *line)
 {
 	char *verb = strtok(line, " "), *a = strtok(NULL, " "), *b = strtok(NULL, " "), *c = strtok(NULL, " ");
@@ -242,6 +263,10 @@ static void obey(char *line)
 		run(a, b, c);
 	} else if (!strcmp(verb, "load")) {
 		load(a);
+	} else if (!strcmp(verb, "hammer")) {
+		char *bytes = payload(n);
+		hammer(bytes, n, atol(b));
+		free(bytes);
 	} else if (!strcmp(verb, "pid")) {
 		printf("%d\n", (int)getpid());
 		fflush(stdout);
