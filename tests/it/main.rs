@@ -14,6 +14,7 @@
     reason = "a test fails by panicking, and nothing here is an interface"
 )]
 
+mod activation;
 mod attacks;
 mod audit;
 mod client;

@@ -35,7 +35,9 @@ pub fn compiled(source: &str, link: Link) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it").join(source);
     let text = fs::read(&source).unwrap();
     let stem = source.file_stem().unwrap().to_str().unwrap();
-    let hash: String = Sha256::digest(&text).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let shared = fs::read(source.with_file_name("attack.h")).unwrap_or_default();
+    let hash: String =
+        Sha256::digest([text, shared].concat()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let made = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{stem}-{link:?}-{hash}"));
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     if !made.exists() {

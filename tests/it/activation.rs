@@ -1,0 +1,59 @@
+//! Under a service manager: the socket handed over, readiness said.
+
+use std::{os::unix::net::UnixDatagram, path::Path, process::Child};
+
+use rustix::process::Signal;
+
+use crate::{
+    client::{Client, written},
+    skip::need,
+    world::{Entry, PATIENCE, World, await_that, is_root, ordinary_uid, signal_child, wait_bounded},
+};
+
+fn ends(mut daemon: Child) {
+    signal_child(&daemon, Signal::TERM);
+    assert!(wait_bounded(&mut daemon, "the daemon ends").success());
+}
+
+#[test]
+fn a_socket_from_the_service_manager_is_used_and_left_to_it() {
+    let Some(python) = need("python3") else { return };
+    let world = World::new();
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.folder(world.socket().parent().unwrap(), 0o700);
+    let script = world.tmp("activate.py");
+    world.copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/clients/activate.py"), &script);
+    let mut command = world.command(&python);
+    command.arg(script).arg(world.socket()).arg(world.binary()).arg("start");
+    let daemon = command.spawn().unwrap();
+    await_that("the socket is there", || world.socket().exists().then_some(()));
+    let mut client = Client::connected(&world, &tool);
+    assert_eq!(client.write("s", &[("k", "v")]), written());
+    ends(daemon);
+    assert!(world.socket().exists(), "the service manager's socket is not ours to remove");
+}
+
+#[test]
+fn readiness_is_said_once_the_socket_answers() {
+    let world = World::new();
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    let notify = world.tmp("notify");
+    let manager = UnixDatagram::bind(&notify).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    if is_root() {
+        std::os::unix::fs::chown(&notify, Some(ordinary_uid()), None).unwrap();
+    }
+    let mut command = world.command(&world.binary());
+    let daemon = command.arg("start").env("NOTIFY_SOCKET", &notify).spawn().unwrap();
+    let mut said = [0; 256];
+    let length = manager.recv(&mut said).expect("a word of readiness");
+    assert!(String::from_utf8_lossy(&said[..length]).lines().any(|line| line == "READY=1"));
+    assert_eq!(
+        Client::connected(&world, &tool).write("s", &[("k", "v")]),
+        written(),
+        "no sooner than it answers"
+    );
+    ends(daemon);
+}
