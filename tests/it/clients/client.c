@@ -58,6 +58,9 @@ static int dial(const char *path, int flags)
 	struct sockaddr_un at = {.sun_family = AF_UNIX};
 	int fd = socket(AF_UNIX, SOCK_STREAM | flags, 0);
 
+	/* a daemon that stops reading must not hang the test */
+	struct timeval patience = {.tv_sec = 20};
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
 	strncpy(at.sun_path, path, sizeof at.sun_path - 1);
 	if (fd >= 0 && connect(fd, (struct sockaddr *)&at, sizeof at) != 0) {
 		int why = errno;
