@@ -4,6 +4,10 @@
 //! `bytes → Frame → Request → Authorized<Batch> → Committed → Reply`.
 //! `ARCHITECTURE.md` is the map; `daemon::corridor` is the one place that knows the order.
 
+// lets tests be shared between this crate and those outside of it
+#[cfg(test)]
+extern crate self as keychain_auth;
+
 pub mod audit;
 pub mod caller;
 pub mod cli;

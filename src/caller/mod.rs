@@ -3,6 +3,12 @@
 //! Pure: the facts are arguments, so that every combination of them can be tested without a kernel. Knows no /proc.
 #![forbid(unsafe_code)]
 
+mod cache;
 mod check;
+mod facts;
+mod verdict;
 
+pub use cache::DigestCache;
 pub use check::Check;
+pub use facts::{Custody, Executable, Facts, FileKey, ForeignCode, Namespace, Sighting};
+pub use verdict::{Observer, Terms, UNRELAXABLE, Untrusted, VerifiedCaller, verify};

@@ -1,1 +1,126 @@
-//! (room)
+//! The commands: one file a verb. They carry words between people and the rooms, and decide nothing themselves.
+//!
+//! Only `output` prints. Every failure is one sentence and one line of advice. Exit codes: 0 done, 1 refused or failed,
+//! 2 usage.
+#![forbid(unsafe_code)]
+
+mod approve;
+mod args;
+mod audit;
+mod audit_record;
+mod check;
+mod completions;
+mod context;
+mod deny;
+mod failure;
+mod grant;
+mod list;
+mod list_pending;
+mod output;
+mod register;
+mod start;
+mod status;
+mod status_query;
+mod text;
+mod unregister;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use self::{context::Context, failure::Failure, output::Output};
+
+/// Stands between command-line tools and your secrets: only registered programs get what you granted them.
+#[derive(Parser)]
+#[command(name = "keychain-auth", version, arg_required_else_help = true)]
+struct Cli {
+    /// The daemon's socket [default: $KEYCHAIN_AUTH_SOCKET, else agent.sock in the runtime folder]
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Verb(Verb),
+    /// Print a completion script
+    Completions(completions::Args),
+    /// Look at callers for the daemon
+    #[command(hide = true)]
+    Witness,
+}
+
+/// The commands that need to know where things are.
+#[derive(Subcommand)]
+enum Verb {
+    /// Run the daemon in the foreground
+    Start,
+    /// Say whether the daemon runs, and what is wrong with the policy
+    Status(status::Args),
+    /// Let a program be recognised; it is granted nothing yet
+    Register(register::Args),
+    /// Give a registered program its new hash; its permissions stay
+    Upgrade(register::Args),
+    /// Remove a program from the policy
+    Unregister(unregister::Args),
+    /// Add permissions to a registered program
+    Grant(grant::Args),
+    /// Take permissions from a registered program
+    Revoke(grant::Args),
+    /// Show the registered programs and what each may do
+    List(list::Args),
+    /// Show the programs that asked and are not registered
+    ListPending(list_pending::Args),
+    /// Register a program that waits, by its hash
+    Approve(approve::Args),
+    /// Remove a program from those that wait
+    Deny(deny::Args),
+    /// Say whether a program may use a service
+    Check(check::Args),
+    /// Register a program and let it read, write and search a service
+    Authorize(grant::AuthorizeArgs),
+    /// Read the audit log
+    #[command(subcommand)]
+    Audit(audit::Command),
+}
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    let mut output = Output::new();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) => return output.usage(&usage),
+    };
+    let done = match cli.command {
+        Command::Verb(verb) => {
+            Context::new(cli.socket.as_deref()).and_then(|cx| dispatch(verb, cx, &mut output))
+        }
+        Command::Completions(args) => completions::run(&args, &mut output),
+        Command::Witness => return crate::witness::main(),
+    };
+    match done {
+        Ok(()) => output.finish(),
+        Err(failure) => output.failure(&failure),
+    }
+}
+
+fn dispatch(verb: Verb, cx: Context, out: &mut Output) -> Result<(), Failure> {
+    match verb {
+        Verb::Start => start::run(cx),
+        Verb::Status(args) => status::run(&args, &cx, out),
+        Verb::Register(args) => register::register(&args, &cx, out),
+        Verb::Upgrade(args) => register::upgrade(&args, &cx, out),
+        Verb::Unregister(args) => unregister::run(&args, &cx, out),
+        Verb::Grant(args) => grant::grant(&args, &cx, out),
+        Verb::Revoke(args) => grant::revoke(&args, &cx, out),
+        Verb::List(args) => list::run(&args, &cx, out),
+        Verb::ListPending(args) => list_pending::run(&args, &cx, out),
+        Verb::Approve(args) => approve::run(&args, &cx, out),
+        Verb::Deny(args) => deny::run(&args, &cx, out),
+        Verb::Check(args) => check::run(&args, &cx, out),
+        Verb::Authorize(args) => grant::authorize(&args, &cx, out),
+        Verb::Audit(command) => audit::run(&command, &cx, out),
+    }
+}

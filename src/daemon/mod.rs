@@ -1,1 +1,20 @@
-//! (room)
+//! The keeper: the one room that knows tokio, deadlines and limits, and the order of all the others.
+#![forbid(unsafe_code)]
+
+mod admission;
+mod connection;
+mod corridor;
+mod house;
+mod identity;
+mod lines;
+mod listener;
+mod lock;
+mod note;
+mod refusal;
+mod start;
+mod strangers;
+mod sync;
+mod witness_link;
+mod writer;
+
+pub use start::{StartError, run};

@@ -1,10 +1,46 @@
 //! The decision: pure, total, deny by default. The only place where [`Authorized`] is made.
 
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::{Entry, Permissions, Policy, Standing};
 use crate::{
+    caller::VerifiedCaller,
     name::Service,
-    policy::Permissions,
     store::{Change, Names, Query, Selection},
 };
+
+/// A verified caller with its entry in the policy of this moment. Made only by [`Policy::admit`], and every decision
+/// needs one: nobody decides about a caller that was not verified.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Admitted<'p> {
+    caller: VerifiedCaller,
+    entry: &'p Entry,
+}
+
+impl<'p> Admitted<'p> {
+    /// The caller.
+    pub fn caller(&self) -> &VerifiedCaller {
+        &self.caller
+    }
+
+    /// Its entry.
+    pub fn entry(&self) -> &'p Entry {
+        self.entry
+    }
+}
+
+impl Policy {
+    /// Admits a verified caller whose path and digest match an entry that has not expired.
+    pub fn admit(&self, caller: &VerifiedCaller, now: Timestamp) -> Result<Admitted<'_>, Standing<'_>> {
+        match self.recognise(Path::new(caller.path()), caller.digest(), now) {
+            Standing::Registered(entry) => Ok(Admitted { caller: caller.clone(), entry }),
+            otherwise => Err(otherwise),
+        }
+    }
+}
 
 /// A batch that the policy allows to the caller it was decided for. Made only by this file; a store takes nothing else.
 #[must_use]
@@ -37,7 +73,8 @@ pub enum Denial {
 }
 
 /// Decides a `read` or `search`.
-pub fn decide_query(permissions: &Permissions, query: Query) -> Result<Authorized<Query>, Denial> {
+pub fn decide_query(admitted: &Admitted<'_>, query: Query) -> Result<Authorized<Query>, Denial> {
+    let permissions = admitted.entry.permissions();
     if !permissions.reads(&query.selection.service) {
         return Err(Denial::ServiceNotAllowed);
     }
@@ -50,7 +87,8 @@ pub fn decide_query(permissions: &Permissions, query: Query) -> Result<Authorize
 }
 
 /// Decides a `write` or `delete`.
-pub fn decide_change(permissions: &Permissions, change: Change) -> Result<Authorized<Change>, Denial> {
+pub fn decide_change(admitted: &Admitted<'_>, change: Change) -> Result<Authorized<Change>, Denial> {
+    let permissions = admitted.entry.permissions();
     match &change {
         Change::Write { service, items, .. } => {
             if !permissions.writes(service) {
@@ -74,7 +112,8 @@ pub fn decide_change(permissions: &Permissions, change: Change) -> Result<Author
 }
 
 /// Decides a `check`: whether the service is allowed at all, and the names if any were given. Nothing is released by it.
-pub fn decide_check(permissions: &Permissions, asked: &Selection) -> Result<(), Denial> {
+pub fn decide_check(admitted: &Admitted<'_>, asked: &Selection) -> Result<(), Denial> {
+    let permissions = admitted.entry.permissions();
     let service: &Service = &asked.service;
     if !permissions.reads(service) && !permissions.writes(service) {
         return Err(Denial::ServiceNotAllowed);

@@ -1,10 +1,35 @@
 //! What a verified caller may do: config.json as types, and one pure decision that denies by default.
 //!
-//! Knows no sockets and no secrets.
+//! `decide`, `document`, `draft`, `mask` and `pending` are pure; `source`, `registry`, `candidate` and `pending_file` are
+//! the files behind them. Knows no sockets and no secrets.
 #![forbid(unsafe_code)]
 
+mod candidate;
 mod decide;
 mod document;
+mod draft;
+mod interpreter;
+mod lock;
+mod mask;
+mod measure;
+mod parse;
+mod pending;
+mod pending_file;
+mod permissions;
+mod registry;
+mod source;
+mod stamp;
 
-pub use decide::{Authorized, Denial, decide_change, decide_check, decide_query};
-pub use document::Permissions;
+pub use candidate::{Allowances, Candidate, CandidateError, Risk};
+pub use decide::{Admitted, Authorized, Denial, decide_change, decide_check, decide_query};
+pub use document::{Entry, Library, Policy, Standing, Warning};
+pub use draft::{Draft, DraftError, Grant, Registration};
+pub use interpreter::is_interpreter;
+pub use mask::mask_argument;
+pub use measure::{MeasureError, Measured};
+pub use parse::ConfigError;
+pub use pending::{CommandLine, MAX_PENDING, Pending, PendingQueue, Sighting};
+pub use pending_file::{COMMAND_PATIENCE, Foreign, PendingError, PendingFile};
+pub use permissions::Permissions;
+pub use registry::{Registry, RegistryError};
+pub use source::{Distrust, MAX_CONFIG, PolicyError, PolicySource};

@@ -8,6 +8,10 @@ use crate::{
     secret::SecretValue,
 };
 
+/// Most bytes of one answer, over all names, attributes and values: what the largest reply can carry. Collecting stops
+/// here, so that one prefix read can't fill the memory with secrets.
+pub const MAX_ANSWER: usize = 10 * 1024 * 1024;
+
 /// Which names of a service are meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Names {
@@ -121,8 +125,33 @@ impl Committed {
     }
 }
 
+/// The records of an answer, bounded by [`MAX_ANSWER`].
+#[derive(Default)]
+pub(super) struct Answer {
+    records: Vec<Record>,
+    bytes: usize,
+}
+
+impl Answer {
+    pub(super) fn push(&mut self, record: Record) -> Result<(), StoreError> {
+        let value = record.value.as_ref().map_or(0, |value| value.expose().len());
+        let attributes =
+            record.attributes.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        self.bytes = self.bytes.saturating_add(record.target.as_str().len() + attributes + value);
+        if self.bytes > MAX_ANSWER {
+            return Err(StoreError::TooLarge);
+        }
+        self.records.push(record);
+        Ok(())
+    }
+
+    pub(super) fn finish(self) -> Committed {
+        Committed::found(self.records)
+    }
+}
+
 /// Why a batch was not applied, or a store not opened. No text holds a name or a value.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// The store's key is not at hand.
@@ -137,6 +166,12 @@ pub enum StoreError {
     /// A file of the store is missing although its partner is there.
     #[error("{0}")]
     Missing(String),
+    /// A file or folder of the store has the wrong owner, mode or kind: others could have read or changed it.
+    #[error("{0}")]
+    Exposed(String),
+    /// The answer would hold more than [`MAX_ANSWER`] bytes.
+    #[error("the answer is larger than a reply may be")]
+    TooLarge,
     /// Another process holds the vault.
     #[error("the vault is in use by another process")]
     InUse,

@@ -1,11 +1,26 @@
-//! Where secrets rest. A store takes only [`Authorized`] batches and says [`Committed`] only when it is durable.
+//! Where secrets rest. A store takes only [`Authorized`](crate::policy::Authorized) batches and says [`Committed`]
+//! only when it is durable.
 //!
 //! Knows no JSON, and not who asked.
 #![forbid(unsafe_code)]
 
 mod batch;
+mod disk;
+pub(crate) mod files;
+mod group;
+mod head;
+mod key;
+mod label;
+mod memory;
+mod names;
+mod seal;
+#[cfg(test)]
+mod trials;
+mod vault;
 
 pub use batch::{
-    Change, Committed, Names, OutboxEntry, PendingChange, Query, Record, RenderRecord, Selection, Store,
-    StoreError, WriteItem,
+    Change, Committed, MAX_ANSWER, Names, OutboxEntry, PendingChange, Query, Record, RenderRecord, Selection,
+    Store, StoreError, WriteItem,
 };
+pub use memory::Memory;
+pub use vault::Vault;

@@ -1,8 +1,18 @@
-//! The wire protocol: bytes in, types out, types in, bytes out; everything bounded.
+//! The wire protocol: bytes in, types out; types in, bytes out; everything bounded.
 //!
-//! Knows no tokio, no files, no clocks.
+//! Knows no tokio, no files, no clocks. The daemon, the properties and the fuzzer call the same functions.
 #![forbid(unsafe_code)]
 
+mod frame;
+mod json;
+pub mod limits;
+mod malformed;
+mod nonce;
+mod reply;
 mod request;
 
-pub use request::Action;
+pub use frame::{Frame, FrameBuffer, FrameError, Writer};
+pub use malformed::{Malformed, Problem};
+pub use nonce::Nonce;
+pub use reply::{Reason, Reply, Status, TooLarge, UNRECORDED, fits};
+pub use request::{Action, Asked, Batch, Message, Request};

@@ -1,1 +1,20 @@
-//! (room)
+//! The process that looks at callers. It reads /proc and the bytes of executables and tells facts; it decides nothing,
+//! holds no secret, no store and no policy.
+//!
+//! It is a process of its own since Landlock, which cages the keeper, forbids looking into other processes.
+#![forbid(unsafe_code)]
+
+mod custody;
+mod desk;
+mod examine;
+mod hashing;
+mod libraries;
+mod procfs;
+mod protocol;
+
+pub use desk::serve;
+pub use procfs::{CodeMapping, ProcfsError, parse_descriptor_flags, parse_maps, parse_status};
+pub use protocol::{
+    Answer, MAX_MESSAGE, MAX_WATCHED_PER_MESSAGE, ProtocolError, Question, Unseen, Watched, decode_answer,
+    decode_question, encode,
+};

@@ -1,0 +1,70 @@
+//! Which lines of the store's outbox the log does not have yet.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, BufReader, Seek, SeekFrom},
+};
+
+use jiff::{Span, Timestamp};
+
+use super::{
+    query::{Lines, RecordLine},
+    tail::start_of,
+};
+use crate::store::OutboxEntry;
+
+/// What stands between a rendered line and its number. Never within a string, where the quotes are escaped.
+pub(super) const SEQ: &[u8] = br#","seq":"#;
+/// How far the order of the log may differ from the order of its timestamps: requests wait for their turn.
+const SLACK_SECONDS: i64 = 300;
+
+/// The entries that the log lacks, in their order. Of two entries with one text, each needs a line of its own.
+///
+/// If the clock was set back by more than the slack, a line may be taken for missing and appear twice; none is lost.
+pub(super) fn missing<'a>(
+    file: &File,
+    size: u64,
+    entries: &'a [OutboxEntry],
+) -> io::Result<Vec<&'a OutboxEntry>> {
+    if entries.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut logged: HashMap<&[u8], usize> = entries.iter().map(|entry| (entry.line.as_slice(), 0)).collect();
+    let mut reader = file;
+    reader.seek(SeekFrom::Start(start_of(file, size, earliest(entries))?))?;
+    for line in Lines::new(BufReader::new(reader)) {
+        if let Some(count) = logged.get_mut(rendered(&line?.bytes)) {
+            *count += 1;
+        }
+    }
+    let lacks = |entry: &&OutboxEntry| match logged.get_mut(entry.line.as_slice()) {
+        Some(count) if *count > 0 => {
+            *count -= 1;
+            false
+        }
+        _ => true,
+    };
+    Ok(entries.iter().filter(lacks_mut(lacks)).collect())
+}
+
+/// `filter` wants `FnMut`; this names the type.
+fn lacks_mut<'a, F: FnMut(&&'a OutboxEntry) -> bool>(lacks: F) -> F {
+    lacks
+}
+
+/// The part of a line that was rendered before it had a number.
+fn rendered(line: &[u8]) -> &[u8] {
+    let at = line.windows(SEQ.len()).rposition(|window| window == SEQ);
+    at.and_then(|at| line.get(..at)).unwrap_or(line)
+}
+
+/// The earliest moment of the entries, less the slack; the beginning of time if one has none.
+fn earliest(entries: &[OutboxEntry]) -> Timestamp {
+    let moment = |entry: &OutboxEntry| {
+        let object = [entry.line.as_slice(), b"}"].concat();
+        RecordLine::parse(&object).ok().and_then(|record| record.when())
+    };
+    let first = entries.iter().map(moment).min().flatten();
+    first.and_then(|when| when.checked_sub(Span::new().seconds(SLACK_SECONDS)).ok()).unwrap_or(Timestamp::MIN)
+}

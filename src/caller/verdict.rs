@@ -1,0 +1,127 @@
+//! The verdict over the facts: pure, total, and the only maker of [`VerifiedCaller`].
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{
+    check::Check,
+    facts::{Custody, Facts, Namespace},
+};
+use crate::digest::Digest;
+
+/// What the daemon knows of itself, to compare a caller with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Observer {
+    /// The user that the daemon serves.
+    pub uid: u32,
+    /// The daemon's user namespace.
+    pub user_namespace: Namespace,
+    /// The daemon's pid namespace.
+    pub pid_namespace: Namespace,
+}
+
+/// What the entry of this executable asks of its callers.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// Checks that the entry turns off.
+    pub relax: &'a BTreeSet<Check>,
+    /// Digests of libraries that the entry admits although the user can write them.
+    pub libraries: &'a [(String, Digest)],
+}
+
+/// A process that passed every check of its entry. Made only by [`verify`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct VerifiedCaller(Arc<Passed>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Passed {
+    pid: u32,
+    path: String,
+    digest: Digest,
+    relaxed: Vec<Check>,
+}
+
+impl VerifiedCaller {
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.0.pid
+    }
+
+    /// The canonical path of its executable.
+    pub fn path(&self) -> &str {
+        &self.0.path
+    }
+
+    /// The digest of its executable.
+    pub fn digest(&self) -> &Digest {
+        &self.0.digest
+    }
+
+    /// Checks that failed and that its entry turns off: part of every record.
+    pub fn relaxed(&self) -> &[Check] {
+        &self.0.relaxed
+    }
+}
+
+/// The check that refused, and what it saw.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{check}")]
+pub struct Untrusted {
+    /// The first check that failed and is not relaxed.
+    pub check: Check,
+    /// The file that made it fail, where one did.
+    pub subject: Option<String>,
+}
+
+/// Checks that no entry can turn off: without them the other facts are about nobody, or about somebody else.
+pub const UNRELAXABLE: [Check; 4] =
+    [Check::PeerGone, Check::ForeignUid, Check::ExecutableChanged, Check::ForeignSender];
+
+/// Judges the facts. The first failing check that the entry does not turn off refuses.
+pub fn verify(facts: &Facts, observer: &Observer, terms: Terms<'_>) -> Result<VerifiedCaller, Untrusted> {
+    let mut relaxed = Vec::new();
+    for (check, subject) in failures(facts, observer, terms.libraries) {
+        if UNRELAXABLE.contains(&check) || !terms.relax.contains(&check) {
+            return Err(Untrusted { check, subject });
+        }
+        relaxed.push(check);
+    }
+    Ok(VerifiedCaller(Arc::new(Passed {
+        pid: facts.pid,
+        path: facts.executable.path.clone(),
+        digest: facts.digest,
+        relaxed,
+    })))
+}
+
+/// Every check that these facts fail, most telling first, each at most once.
+fn failures(
+    facts: &Facts,
+    observer: &Observer,
+    libraries: &[(String, Digest)],
+) -> impl Iterator<Item = (Check, Option<String>)> {
+    let foreign_code = facts.foreign_code.iter().find(|code| {
+        !code
+            .digest
+            .is_some_and(|digest| libraries.iter().any(|(path, hash)| *path == code.path && *hash == digest))
+    });
+    let foreign_namespace =
+        facts.user_namespace != observer.user_namespace || facts.pid_namespace != observer.pid_namespace;
+    let foreign_uid = facts.uids.iter().any(|uid| *uid != observer.uid);
+    let exe = || Some(facts.executable.path.clone());
+    [
+        (!facts.alive, Check::PeerGone, None),
+        (foreign_uid, Check::ForeignUid, None),
+        (!facts.executable_stable, Check::ExecutableChanged, exe()),
+        (foreign_namespace, Check::ForeignNamespace, None),
+        (facts.custody != Custody::HeldCloseOnExec, Check::DescriptorInherited, None),
+        (facts.tracer != 0, Check::Traced, None),
+        // what runs is not the file that /proc names: a forged link, so the digest is somebody else's
+        (!facts.executable_mapped, Check::ExecutableChanged, exe()),
+        (foreign_code.is_some(), Check::InjectedCode, foreign_code.map(|code| code.path.clone())),
+        (!facts.executable.exact || !facts.faithful_filesystem, Check::UnreadablePeer, exe()),
+    ]
+    .into_iter()
+    .filter(|(failed, ..)| *failed)
+    .map(|(_, check, subject)| (check, subject))
+}

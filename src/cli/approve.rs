@@ -1,0 +1,75 @@
+//! `approve`: a program that waits becomes a registered one, if the file still has the hash that was seen.
+
+use std::path::{Path, PathBuf};
+
+use super::{
+    args::{self, Risks},
+    context::Context,
+    failure::Failure,
+    output::Output,
+    register::{expiry_note, registered},
+};
+use crate::{
+    digest::Digest,
+    policy::{COMMAND_PATIENCE, Candidate, Registration},
+};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// The whole hash, as list-pending shows it
+    #[arg(value_parser = args::digest)]
+    hash: Digest,
+    /// The program, where it is not among those that wait or several have this hash
+    path: Option<PathBuf>,
+    #[command(flatten)]
+    risks: Risks,
+}
+
+pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
+    let path = match &args.path {
+        Some(path) => path.clone(),
+        None => waiting(&args.hash, cx)?,
+    };
+    let candidate = Candidate::examine(&path, args.risks.into(), cx.uid)?;
+    if *candidate.digest() != args.hash {
+        return Err(Failure::new(
+            format!("{} has another hash: {}", candidate.path().display(), candidate.digest()),
+            "find out why it changed before you approve its new hash",
+        ));
+    }
+    let done = cx.registry().register(&candidate, cx.now)?;
+    registered(&candidate, out);
+    if done == Registration::Added {
+        out.note(&format!(
+            "It may do nothing yet; grant what it needs: keychain-auth grant {} --read SERVICE",
+            candidate.path().display()
+        ));
+    }
+    expiry_note(&candidate, cx, out);
+    forget(&args.hash, candidate.path(), cx, out);
+    Ok(())
+}
+
+fn waiting(hash: &Digest, cx: &Context) -> Result<PathBuf, Failure> {
+    let (queue, _) = cx.pending_file().load(cx.now)?;
+    let mut found = queue.with_digest(hash).map(|pending| pending.sighting().path.clone());
+    match (found.next(), found.next()) {
+        (Some(path), None) => Ok(path),
+        (Some(_), Some(_)) => Err(Failure::new(
+            "several programs with this hash wait for approval",
+            format!("keychain-auth approve {hash} PATH, with a path of keychain-auth list-pending"),
+        )),
+        (None, _) => Err(Failure::new(
+            "no program with this hash waits for approval",
+            format!("start the program once more, or: keychain-auth approve {hash} PATH"),
+        )),
+    }
+}
+
+/// It is registered already: a queue that can't be changed is worth a note and no more.
+fn forget(hash: &Digest, path: &Path, cx: &Context, out: &mut Output) {
+    let removed = cx.pending_file().update(COMMAND_PATIENCE, cx.now, |queue| queue.remove(hash, Some(path)));
+    if let Err(error) = removed {
+        out.note(&format!("warning: it is still listed as waiting: {error}"));
+    }
+}

@@ -1,0 +1,45 @@
+//! Arguments that several commands share.
+
+use clap::Args;
+
+use crate::{digest::Digest, name::Service, policy::Allowances};
+
+/// The risks of a registration that the user takes on purpose.
+#[derive(Args, Clone, Copy)]
+pub(super) struct Risks {
+    /// Register an interpreter or shell, and so trust whatever it runs
+    #[arg(long)]
+    allow_interpreter: bool,
+    /// Register a program that gains rights when it is started
+    #[arg(long)]
+    allow_setuid: bool,
+    /// Register a program that somebody else could replace
+    #[arg(long)]
+    allow_writable: bool,
+    /// Register a program on FUSE or a network file system
+    #[arg(long)]
+    allow_foreign_filesystem: bool,
+}
+
+impl From<Risks> for Allowances {
+    fn from(risks: Risks) -> Self {
+        Self {
+            interpreter: risks.allow_interpreter,
+            setuid: risks.allow_setuid,
+            writable: risks.allow_writable,
+            foreign_filesystem: risks.allow_foreign_filesystem,
+        }
+    }
+}
+
+/// A service on the command line.
+pub(super) fn service(text: &str) -> Result<Service, String> {
+    Service::parse(text).map_err(|error| error.to_string())
+}
+
+/// A whole hash, with or without `sha256:`. A part of one is not enough: another program whose hash begins alike is
+/// found in minutes.
+pub(super) fn digest(text: &str) -> Result<Digest, String> {
+    let found = Digest::parse(text).or_else(|| Digest::parse(&format!("{}{text}", Digest::SCHEME)));
+    found.ok_or_else(|| "a hash is sha256: and 64 hexadecimal digits".to_owned())
+}

@@ -1,0 +1,255 @@
+//! `audit`: questions to the audit log, answered as a stream, in constant memory.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufReader, Read, Seek, SeekFrom},
+    os::unix::fs::MetadataExt,
+    path::Path,
+    thread,
+    time::Duration,
+};
+
+use clap::Subcommand;
+use jiff::Timestamp;
+
+use super::{
+    audit_record::{self, Filter, Line, Record, next_line},
+    context::Context,
+    failure::Failure,
+    output::{Output, Style},
+};
+
+/// How often a followed log is looked at: at once for people, rarely for the processor.
+const LOOK: Duration = Duration::from_millis(200);
+/// How much is searched for line ends at a time, from the end of the log.
+const BLOCK: u64 = 64 * 1024;
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Show the latest records
+    Tail(TailArgs),
+    /// Show the records that meet every option
+    Show(ShowArgs),
+}
+
+#[derive(clap::Args)]
+pub(super) struct TailArgs {
+    /// How many
+    #[arg(short = 'n', long, default_value_t = 10)]
+    lines: u64,
+    /// Show new records as they come
+    #[arg(short, long)]
+    follow: bool,
+    /// Print the records as they stand in the log
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct ShowArgs {
+    /// From then on: 2h, 30m, 7d or 2026-05-21T10:34:02Z
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<Timestamp>,
+    /// The program, by its path or its file name
+    #[arg(long, value_name = "PROGRAM")]
+    binary: Option<String>,
+    /// The service
+    #[arg(long)]
+    service: Option<String>,
+    /// The result
+    #[arg(long, ignore_case = true, value_parser = ["GRANTED", "DENIED", "ERROR"])]
+    result: Option<String>,
+    /// The reason of a refusal
+    #[arg(long)]
+    reason: Option<String>,
+    /// Print the records as they stand in the log
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(command: &Command, cx: &Context, out: &mut Output) -> Result<(), Failure> {
+    let log = cx.paths.audit_log();
+    match command {
+        Command::Show(args) => show(args, &log, out),
+        Command::Tail(args) => tail(args, &log, out),
+    }
+}
+
+fn since(text: &str) -> Result<Timestamp, String> {
+    audit_record::since(text, Timestamp::now())
+}
+
+fn show(args: &ShowArgs, log: &Path, out: &mut Output) -> Result<(), Failure> {
+    let filter = Filter {
+        since: args.since,
+        binary: args.binary.clone(),
+        service: args.service.clone(),
+        result: args.result.clone(),
+        reason: args.reason.clone(),
+    };
+    let mut printer = Printer { filter, json: args.json, strange: 0 };
+    let file = File::open(log).map_err(|error| unreadable(log, &error))?;
+    let mut reader = BufReader::new(file);
+    let mut line = Vec::new();
+    while out.is_open() {
+        match next_line(&mut reader, &mut line).map_err(|error| unreadable(log, &error))? {
+            Line::Whole => printer.print(&line, out),
+            Line::TooLong => printer.strange += 1,
+            Line::End => break,
+        }
+    }
+    printer.finish(out);
+    Ok(())
+}
+
+fn tail(args: &TailArgs, log: &Path, out: &mut Output) -> Result<(), Failure> {
+    let mut printer = Printer { filter: Filter::default(), json: args.json, strange: 0 };
+    let failed = |error: io::Error| unreadable(log, &error);
+    let mut file = match File::open(log) {
+        Err(error) if args.follow && error.kind() == io::ErrorKind::NotFound => {
+            appear(log).map_err(failed)?
+        }
+        opened => opened.map_err(failed)?,
+    };
+    let mut position = start_of_last(&mut file, args.lines).map_err(failed)?;
+    loop {
+        position = pass_on(&mut file, position, &mut printer, out).map_err(failed)?;
+        if !args.follow {
+            printer.finish(out);
+            return Ok(());
+        }
+        if !out.flush() {
+            return Ok(());
+        }
+        thread::sleep(LOOK);
+        let metadata = file.metadata().map_err(failed)?;
+        if metadata.len() < position {
+            position = 0;
+        } else if metadata.len() == position && replaced(log, &metadata) {
+            // what the old file held is shown: go on with the one that took its place
+            file = appear(log).map_err(failed)?;
+            position = 0;
+        }
+    }
+}
+
+/// Shows whole lines from `position` on. Returns where the next one begins.
+fn pass_on(file: &mut File, position: u64, printer: &mut Printer, out: &mut Output) -> io::Result<u64> {
+    file.seek(SeekFrom::Start(position))?;
+    let mut reader = BufReader::new(file);
+    let mut line = Vec::new();
+    let mut next = position;
+    while out.is_open() {
+        match next_line(&mut reader, &mut line)? {
+            Line::Whole => printer.print(&line, out),
+            Line::TooLong => printer.strange += 1,
+            Line::End => break,
+        }
+        next = reader.stream_position()?;
+    }
+    Ok(next)
+}
+
+/// Where the last `count` lines begin.
+fn start_of_last(file: &mut File, count: u64) -> io::Result<u64> {
+    let mut end = file.seek(SeekFrom::End(0))?;
+    // the end of the last line is not the beginning of one that counts
+    let mut wanted = count.saturating_add(1);
+    let mut block = Vec::new();
+    while end > 0 {
+        let start = end.saturating_sub(BLOCK);
+        file.seek(SeekFrom::Start(start))?;
+        block.clear();
+        Read::by_ref(file).take(end - start).read_to_end(&mut block)?;
+        for (index, _) in block.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
+            wanted -= 1;
+            if wanted == 0 {
+                return Ok(start + index as u64 + 1);
+            }
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
+/// Waits until there is a log.
+fn appear(log: &Path) -> io::Result<File> {
+    loop {
+        match File::open(log) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => thread::sleep(LOOK),
+            opened => return opened,
+        }
+    }
+}
+
+fn replaced(log: &Path, open: &fs::Metadata) -> bool {
+    fs::metadata(log).map_or(true, |now| (now.dev(), now.ino()) != (open.dev(), open.ino()))
+}
+
+fn unreadable(log: &Path, error: &io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::NotFound {
+        return Failure::new(
+            format!("there is no audit log at {} yet", log.display()),
+            "keychain-auth start; the first request begins the log",
+        );
+    }
+    Failure::new(
+        format!("the audit log {} can't be read: {}", log.display(), error.kind()),
+        format!("ls -ld {}", log.display()),
+    )
+}
+
+struct Printer {
+    filter: Filter,
+    json: bool,
+    /// Lines that are no records.
+    strange: u64,
+}
+
+impl Printer {
+    fn print(&mut self, line: &[u8], out: &mut Output) {
+        let Some(record) = Record::parse(line) else {
+            self.strange += 1;
+            return;
+        };
+        if !self.filter.wants(&record) {
+            return;
+        }
+        if self.json {
+            out.raw_json_line(line);
+            return;
+        }
+        let style = if record.result == "GRANTED" { Style::Good } else { Style::Bad };
+        let [time, result, rest] = record.columns();
+        out.cells(&[(Style::Faint, &time), (style, &result), (Style::Plain, rest.trim_end())]);
+    }
+
+    fn finish(&self, out: &mut Output) {
+        if self.strange > 0 {
+            out.note(&format!("warning: {} lines of the log are no records", self.strange));
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn log(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut file, bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn the_last_lines_are_found_from_the_end_across_blocks() {
+        let mut file = log(b"a\nbb\nccc\n");
+        let mut start = |count| start_of_last(&mut file, count).unwrap();
+        assert_eq!((start(0), start(1), start(2), start(3), start(4)), (9, 5, 2, 0, 0));
+        let line = vec![b'x'; 50_000];
+        let mut file = log(&[line.as_slice(), b"\n", &line, b"\n", &line, b"\n"].concat());
+        assert_eq!(start_of_last(&mut file, 2).unwrap(), 50_001);
+        assert_eq!(start_of_last(&mut log(b""), 5).unwrap(), 0);
+    }
+}

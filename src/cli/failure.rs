@@ -1,0 +1,152 @@
+//! What a command says when it does not do what it was asked: one sentence, and one line of advice.
+
+use std::io;
+
+use crate::{
+    paths::NoHome,
+    policy::{
+        CandidateError, Distrust, DraftError, MeasureError, PendingError, PolicyError, RegistryError, Risk,
+    },
+};
+
+/// A sentence about what went wrong and a line about what to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    sentence: String,
+    advice: String,
+}
+
+impl Failure {
+    pub(super) fn new(sentence: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { sentence: sentence.into(), advice: advice.into() }
+    }
+
+    pub(super) fn sentence(&self) -> &str {
+        &self.sentence
+    }
+
+    pub(super) fn advice(&self) -> &str {
+        &self.advice
+    }
+}
+
+impl From<NoHome> for Failure {
+    fn from(error: NoHome) -> Self {
+        Self::new(error.to_string(), "set HOME to your home folder")
+    }
+}
+
+impl From<MeasureError> for Failure {
+    fn from(error: MeasureError) -> Self {
+        let advice = match &error {
+            MeasureError::NotFound(_) => {
+                "give the program's full path, for example \"$(command -v NAME)\"".to_owned()
+            }
+            MeasureError::NotAFile(_) => "name the program itself".to_owned(),
+            MeasureError::NotExecutable(path) => format!("chmod +x {}", path.display()),
+            MeasureError::Changing(_) => "wait until its installation is done, then try again".to_owned(),
+            MeasureError::NotUtf8(_) => "give the program a path in UTF-8".to_owned(),
+            MeasureError::Unreadable { file, .. } => format!("ls -l {}", file.display()),
+        };
+        Self::new(error.to_string(), advice)
+    }
+}
+
+impl From<CandidateError> for Failure {
+    fn from(error: CandidateError) -> Self {
+        let sentence = error.to_string();
+        let advice = match error {
+            CandidateError::Unmeasured(error) => return error.into(),
+            CandidateError::Refused { risk, path } => match risk {
+                Risk::Interpreter | Risk::RenamedInterpreter(_) => {
+                    "register the compiled tool instead, or add --allow-interpreter to trust whatever it runs"
+                        .to_owned()
+                }
+                Risk::Script(_) => {
+                    "register a compiled program that the script calls for its secrets".to_owned()
+                }
+                Risk::NotElf => {
+                    "register the program that runs it, if you trust everything that program runs".to_owned()
+                }
+                Risk::Setuid => "add --allow-setuid if you trust everybody who can start it".to_owned(),
+                Risk::File(Distrust::Writable) => {
+                    format!("chmod go-w {}, or add --allow-writable", path.display())
+                }
+                Risk::Folder { why: Distrust::Writable, folder } => {
+                    format!(
+                        "install it elsewhere or chmod go-w {}, or add --allow-writable",
+                        folder.display()
+                    )
+                }
+                Risk::ForeignFilesystem(_) => {
+                    "copy it to a local disk, or add --allow-foreign-filesystem if you trust the server"
+                        .to_owned()
+                }
+                _ => "install it where only you and root can write, or add --allow-writable".to_owned(),
+            },
+        };
+        Self::new(sentence, advice)
+    }
+}
+
+impl From<PolicyError> for Failure {
+    fn from(error: PolicyError) -> Self {
+        let advice = match &error {
+            PolicyError::Broken { .. } => {
+                "correct the file there; until then every request is denied".to_owned()
+            }
+            PolicyError::Untrusted { file, why: Distrust::Writable } => {
+                format!("chmod go-w {}", file.display())
+            }
+            PolicyError::Untrusted { file, why: Distrust::ForeignOwner } => {
+                format!("chown \"$(id -un)\" {}", file.display())
+            }
+            PolicyError::Untrusted { file, .. } => format!("look at it: ls -l {}", file.display()),
+            PolicyError::Unreadable { file, .. } => format!("ls -ld {}", file.display()),
+        };
+        Self::new(error.to_string(), advice)
+    }
+}
+
+impl From<RegistryError> for Failure {
+    fn from(error: RegistryError) -> Self {
+        let sentence = error.to_string();
+        let advice = match error {
+            RegistryError::Policy(error) => return error.into(),
+            RegistryError::Draft(DraftError::UnknownPath(path)) => {
+                format!("keychain-auth register {}", path.display())
+            }
+            RegistryError::Draft(DraftError::Ambiguous(path)) => {
+                format!(
+                    "keychain-auth unregister {} --hash HASH, for those you no longer need",
+                    path.display()
+                )
+            }
+            RegistryError::Draft(DraftError::NotUtf8) => "give the program a path in UTF-8".to_owned(),
+            RegistryError::Busy(_) => "try again when the other command has ended".to_owned(),
+            RegistryError::Unwritable { file, .. } => format!("ls -ld {}", file.display()),
+            RegistryError::TooLarge(_) => {
+                "keychain-auth unregister PATH, for programs you no longer use".to_owned()
+            }
+        };
+        Self::new(sentence, advice)
+    }
+}
+
+impl From<PendingError> for Failure {
+    fn from(error: PendingError) -> Self {
+        let advice = match &error {
+            PendingError::Busy(_) => "try again".to_owned(),
+            PendingError::Io { file, .. } => format!("ls -ld {}", file.display()),
+        };
+        Self::new(error.to_string(), advice)
+    }
+}
+
+/// A path that can't even be looked up.
+pub(super) fn unusable_path(path: &std::path::Path, error: &io::Error) -> Failure {
+    Failure::new(
+        format!("{} can't be looked up: {}", path.display(), error.kind()),
+        "give the program's full path",
+    )
+}

@@ -1,0 +1,228 @@
+//! The only place that prints: data on stdout, prose on stderr.
+
+use std::{
+    env,
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+};
+
+use serde::Serialize;
+
+use super::{
+    failure::Failure,
+    text::{plain, plain_json},
+};
+
+/// A colour of the terminal's own palette.
+#[derive(Clone, Copy)]
+pub(super) enum Style {
+    Plain,
+    Bold,
+    Good,
+    Bad,
+    Faint,
+}
+
+/// Both streams. A reader that went away (`| head`) is a normal end: what follows is not printed, and the exit code is 0.
+pub(super) struct Output {
+    stdout: Box<dyn Write>,
+    stderr: Box<dyn Write>,
+    colour: bool,
+    terminal: bool,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// Nobody reads any more.
+    Closed,
+    /// Data was lost, for example on a full disk.
+    Failed,
+}
+
+impl Output {
+    /// The streams of this process; colour on a terminal only, and not under `NO_COLOR` or `TERM=dumb`.
+    pub(super) fn new() -> Self {
+        let terminal = io::stdout().is_terminal();
+        let unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+            || env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let stdout = Box::new(io::BufWriter::new(io::stdout()));
+        Self {
+            stdout,
+            stderr: Box::new(io::stderr()),
+            colour: terminal && !unwanted,
+            terminal,
+            state: State::Open,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn over(stdout: Box<dyn Write>, stderr: Box<dyn Write>) -> Self {
+        Self { stdout, stderr, colour: false, terminal: false, state: State::Open }
+    }
+
+    /// One line of data. Acting characters in it are written out.
+    pub(super) fn line(&mut self, text: &str) {
+        self.cells(&[(Style::Plain, text)]);
+    }
+
+    /// One line of data from several pieces; the pieces bring their own spaces.
+    pub(super) fn cells(&mut self, cells: &[(Style, &str)]) {
+        let mut line = String::new();
+        for (style, text) in cells {
+            let code = if self.colour { style.code() } else { None };
+            match code {
+                Some(code) => line.extend(["\u{1b}[", code, "m", &plain(text), "\u{1b}[0m"]),
+                None => line.push_str(&plain(text)),
+            }
+        }
+        line.push('\n');
+        self.data(line.as_bytes());
+    }
+
+    /// One JSON document for a program.
+    pub(super) fn json(&mut self, value: &impl Serialize) {
+        match serde_json::to_string_pretty(value) {
+            Ok(text) => self.data(format!("{}\n", plain_json(&text)).as_bytes()),
+            Err(_) => self.state = State::Failed,
+        }
+    }
+
+    /// One line of JSON as it stands in a file; on a terminal, acting characters are escaped.
+    pub(super) fn raw_json_line(&mut self, line: &[u8]) {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        if self.terminal {
+            self.data(plain_json(&String::from_utf8_lossy(line)).as_bytes());
+        } else {
+            self.data(line);
+        }
+        self.data(b"\n");
+    }
+
+    /// Bytes of our own making, such as a completion script.
+    pub(super) fn data(&mut self, bytes: &[u8]) {
+        if self.state == State::Open
+            && let Err(error) = self.stdout.write_all(bytes)
+        {
+            self.state = lost(&error);
+        }
+    }
+
+    /// Hands on what is buffered. False when nobody reads any more.
+    pub(super) fn flush(&mut self) -> bool {
+        if self.state == State::Open
+            && let Err(error) = self.stdout.flush()
+        {
+            self.state = lost(&error);
+        }
+        self.state == State::Open
+    }
+
+    /// Whether printing goes on: somebody reads, and nothing was lost.
+    pub(super) fn is_open(&self) -> bool {
+        self.state == State::Open
+    }
+
+    /// One line of prose for people.
+    pub(super) fn note(&mut self, text: &str) {
+        self.flush();
+        // without stderr there is nobody to tell
+        let _ = writeln!(self.stderr, "{}", plain(text));
+    }
+
+    /// The end of a command that did what it was asked.
+    pub(super) fn finish(&mut self) -> ExitCode {
+        self.flush();
+        if self.state == State::Failed {
+            self.note("error: the output could not be written");
+            return ExitCode::FAILURE;
+        }
+        ExitCode::SUCCESS
+    }
+
+    /// The end of a command that was refused or failed: one sentence, one line of advice.
+    pub(super) fn failure(&mut self, failure: &Failure) -> ExitCode {
+        self.note(&format!("error: {}", failure.sentence()));
+        self.note(&format!("  try: {}", failure.advice()));
+        ExitCode::FAILURE
+    }
+
+    /// The end of a command line that was not understood, or that asked for help.
+    pub(super) fn usage(&mut self, usage: &clap::Error) -> ExitCode {
+        // clap knows which stream and which colours; without a reader there is nobody to tell
+        let _ = usage.print();
+        ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2))
+    }
+}
+
+fn lost(error: &io::Error) -> State {
+    if error.kind() == io::ErrorKind::BrokenPipe { State::Closed } else { State::Failed }
+}
+
+impl Style {
+    /// The number of an SGR escape.
+    fn code(self) -> Option<&'static str> {
+        match self {
+            Self::Plain => None,
+            Self::Bold => Some("1"),
+            Self::Good => Some("32"),
+            Self::Bad => Some("31"),
+            Self::Faint => Some("2"),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{cell::RefCell, rc::Rc};
+
+    use super::*;
+
+    struct Broken(io::ErrorKind);
+
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[derive(Clone, Default)]
+    struct Kept(Rc<RefCell<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.borrow_mut().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_a_normal_end_and_a_full_disk_is_not() {
+        let end = |kind| {
+            let mut output = Output::over(Box::new(Broken(kind)), Box::new(io::sink()));
+            output.line("data");
+            format!("{:?}", output.finish())
+        };
+        assert_eq!(end(io::ErrorKind::BrokenPipe), format!("{:?}", ExitCode::SUCCESS));
+        assert_eq!(end(io::ErrorKind::StorageFull), format!("{:?}", ExitCode::FAILURE));
+    }
+
+    #[test]
+    fn foreign_text_can_not_act_on_the_terminal() {
+        let kept = Kept::default();
+        let mut output = Output::over(Box::new(kept.clone()), Box::new(kept.clone()));
+        output.line("a\u{1b}[2J");
+        output.note("b\nc");
+        assert_eq!(kept.0.borrow().as_slice(), b"a\\u{1b}[2J\nb\\nc\n");
+    }
+}

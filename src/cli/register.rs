@@ -1,0 +1,49 @@
+//! `register` and `upgrade`: a program's path and hash into the policy.
+
+use std::path::PathBuf;
+
+use super::{args::Risks, context::Context, failure::Failure, output::Output};
+use crate::policy::{Candidate, Registration};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// The program; symbolic links are followed
+    path: PathBuf,
+    #[command(flatten)]
+    risks: Risks,
+}
+
+pub(super) fn register(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
+    let candidate = Candidate::examine(&args.path, args.risks.into(), cx.uid)?;
+    let done = cx.registry().register(&candidate, cx.now)?;
+    registered(&candidate, out);
+    if done == Registration::Added {
+        out.note(&format!(
+            "It may do nothing yet; grant what it needs: keychain-auth grant {} --read SERVICE",
+            candidate.path().display()
+        ));
+    }
+    expiry_note(&candidate, cx, out);
+    Ok(())
+}
+
+pub(super) fn upgrade(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
+    let candidate = Candidate::examine(&args.path, args.risks.into(), cx.uid)?;
+    cx.registry().upgrade(&candidate, cx.now)?;
+    out.line(&format!("Upgraded {} to new hash {}", candidate.path().display(), candidate.digest()));
+    expiry_note(&candidate, cx, out);
+    Ok(())
+}
+
+pub(super) fn registered(candidate: &Candidate, out: &mut Output) {
+    out.line(&format!("Registered {} with hash {}", candidate.path().display(), candidate.digest()));
+}
+
+/// A new hash does not lengthen the time that the user gave the entry: say so when it is over.
+pub(super) fn expiry_note(candidate: &Candidate, cx: &Context, out: &mut Output) {
+    let Ok(policy) = cx.policy_source().current(cx.uid) else { return };
+    let over = policy.with_path(candidate.path()).any(|entry| entry.expired(cx.now));
+    if over {
+        out.note("Its entry has expired and matches nothing: change expires_at in config.json, or unregister it first");
+    }
+}

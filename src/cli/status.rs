@@ -1,0 +1,142 @@
+//! `status`: whether the daemon runs, and what is wrong with the policy.
+
+use serde::Serialize;
+
+use super::{
+    context::Context,
+    failure::Failure,
+    output::{Output, Style},
+    status_query::{DaemonStatus, Found, PolicyState, ask},
+};
+use crate::policy::Warning;
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    daemon_running: bool,
+    version: String,
+    mode: String,
+    config_path: String,
+    socket_path: String,
+    data_path: String,
+    requires_sudo: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connections: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<serde_json::Value>,
+    policy: PolicyState,
+    missing: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<&'static str>,
+}
+
+pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
+    let found = ask(&cx.paths.socket, cx.uid);
+    let report = report(&found, cx);
+    if args.json {
+        out.json(&report);
+    } else {
+        show(&report, out);
+    }
+    match found {
+        Found::Running(_) => Ok(()),
+        Found::Nobody => {
+            out.note("The daemon does not run; start it with: keychain-auth start");
+            Ok(())
+        }
+        Found::Unwell(why) => Err(Failure::new(
+            format!("something listens at {}, but {why}", cx.paths.socket.display()),
+            "restart the daemon, or choose another socket with --socket",
+        )),
+    }
+}
+
+fn report(found: &Found, cx: &Context) -> Report {
+    let nothing = DaemonStatus::default();
+    let (running, problem, status) = match found {
+        Found::Running(status) => (true, None, status.as_ref()),
+        Found::Nobody => (false, None, &nothing),
+        Found::Unwell(why) => (false, Some(*why), &nothing),
+    };
+    let or = |said: &Option<String>, local: &dyn Fn() -> String| said.clone().unwrap_or_else(local);
+    Report {
+        daemon_running: running,
+        version: or(&status.version, &|| env!("CARGO_PKG_VERSION").to_owned()),
+        mode: or(&status.mode, &|| "user".to_owned()),
+        config_path: or(&status.config_path, &|| cx.paths.config().display().to_string()),
+        socket_path: or(&status.socket_path, &|| cx.paths.socket.display().to_string()),
+        data_path: or(&status.data_path, &|| cx.paths.data_dir.display().to_string()),
+        requires_sudo: status.requires_sudo,
+        pid: status.pid,
+        connections: status.connections,
+        store: status.store.clone(),
+        policy: status.policy.clone().unwrap_or_else(|| local_policy(cx)),
+        missing: status.missing.clone(),
+        problem,
+    }
+}
+
+/// The policy as a daemon of this user would see it.
+fn local_policy(cx: &Context) -> PolicyState {
+    match cx.policy_source().current(cx.uid) {
+        Ok(policy) => PolicyState {
+            state: "ok".to_owned(),
+            message: None,
+            entries: policy.entries().len() as u64,
+            warnings: policy.warnings().iter().map(Warning::to_string).collect(),
+        },
+        Err(error) => PolicyState {
+            state: "error".to_owned(),
+            message: Some(error.to_string()),
+            entries: 0,
+            warnings: Vec::new(),
+        },
+    }
+}
+
+fn show(report: &Report, out: &mut Output) {
+    let mut row = |name: &str, style, value: &str| {
+        out.cells(&[(Style::Plain, &format!("{name:<16}")), (style, value)]);
+    };
+    let style = if report.daemon_running { Style::Good } else { Style::Bad };
+    row("daemon_running", style, if report.daemon_running { "true" } else { "false" });
+    row("version", Style::Plain, &report.version);
+    row("mode", Style::Plain, &report.mode);
+    row("config_path", Style::Plain, &report.config_path);
+    row("socket_path", Style::Plain, &report.socket_path);
+    row("data_path", Style::Plain, &report.data_path);
+    row("requires_sudo", Style::Plain, if report.requires_sudo { "true" } else { "false" });
+    if let Some(pid) = report.pid {
+        row("pid", Style::Plain, &pid.to_string());
+    }
+    if let Some(connections) = report.connections {
+        row("connections", Style::Plain, &connections.to_string());
+    }
+    match &report.store {
+        Some(serde_json::Value::String(store)) => row("store", Style::Plain, store),
+        Some(store) => row("store", Style::Plain, &store.to_string()),
+        None => {}
+    }
+    match &report.policy.message {
+        Some(message) => row("policy", Style::Bad, &format!("every request is denied: {message}")),
+        None => row(
+            "policy",
+            Style::Plain,
+            &format!("{}, {} entries", report.policy.state, report.policy.entries),
+        ),
+    }
+    for warning in &report.policy.warnings {
+        row("warning", Style::Bad, warning);
+    }
+    for protection in &report.missing {
+        row("missing", Style::Bad, protection);
+    }
+}

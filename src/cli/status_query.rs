@@ -1,0 +1,136 @@
+//! One question to the daemon: how it is.
+
+use std::{
+    io::{self, Read, Write},
+    os::unix::net::UnixStream,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
+use serde::{Deserialize, Serialize};
+
+/// How long the daemon may take for the whole exchange: it answers within milliseconds.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// Longest answer, in bytes; the warnings about a large policy are the bulk of it.
+const MAX_ANSWER: usize = 64 * 1024;
+
+/// What the daemon says about itself. Members that we don't know are passed over, so that an older command understands
+/// a newer daemon.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct DaemonStatus {
+    pub(super) version: Option<String>,
+    pub(super) pid: Option<u32>,
+    pub(super) mode: Option<String>,
+    pub(super) config_path: Option<String>,
+    pub(super) socket_path: Option<String>,
+    pub(super) data_path: Option<String>,
+    pub(super) requires_sudo: bool,
+    pub(super) store: Option<serde_json::Value>,
+    pub(super) policy: Option<PolicyState>,
+    pub(super) missing: Vec<String>,
+    pub(super) connections: Option<u64>,
+}
+
+/// The policy as one of the two sides sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct PolicyState {
+    /// `ok` or `error`.
+    pub(super) state: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) message: Option<String>,
+    pub(super) entries: u64,
+    pub(super) warnings: Vec<String>,
+}
+
+/// What stands behind the socket.
+pub(super) enum Found {
+    /// The daemon.
+    Running(Box<DaemonStatus>),
+    /// Nobody.
+    Nobody,
+    /// Somebody, but no daemon that can be talked to; a clause that says why.
+    Unwell(&'static str),
+}
+
+/// Asks whoever listens at `socket`, as the user `uid`.
+pub(super) fn ask(socket: &Path, uid: u32) -> Found {
+    let deadline = Instant::now() + DEADLINE;
+    let stream = match open(socket) {
+        Ok(stream) => stream,
+        Err(error) => {
+            return match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Found::Nobody,
+                io::ErrorKind::WouldBlock => Found::Unwell("it accepts no further connections"),
+                io::ErrorKind::PermissionDenied => Found::Unwell("its socket may not be used by this user"),
+                _ => Found::Unwell("its socket can't be used"),
+            };
+        }
+    };
+    // the answer of another user's process is a claim about nothing
+    match sockopt::socket_peercred(&stream) {
+        Ok(peer) if peer.uid.as_raw() == uid || peer.uid.is_root() => {}
+        _ => return Found::Unwell("its socket belongs to another user"),
+    }
+    match exchange(stream, deadline) {
+        Ok(line) => answer(&line),
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+            Found::Unwell("it did not answer within 2 seconds")
+        }
+        Err(_) => Found::Unwell("it closed the connection without an answer"),
+    }
+}
+
+/// Connects without waiting for a place in the queue of connections.
+fn open(path: &Path) -> io::Result<UnixStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}
+
+fn exchange(mut stream: UnixStream, deadline: Instant) -> io::Result<Vec<u8>> {
+    stream.set_write_timeout(Some(DEADLINE))?;
+    stream.write_all(b"{\"type\":\"STATUS\"}\n")?;
+    let mut line = Vec::new();
+    let mut block = [0; 4096];
+    while !line.contains(&b'\n') {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        let count = match stream.read(&mut block) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        if count == 0 || line.len() + count > MAX_ANSWER {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        line.extend_from_slice(block.get(..count).unwrap_or_default());
+    }
+    Ok(line)
+}
+
+fn answer(line: &[u8]) -> Found {
+    #[derive(Deserialize)]
+    struct Typed {
+        #[serde(rename = "type")]
+        kind: String,
+        #[serde(flatten)]
+        status: DaemonStatus,
+    }
+    let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    match serde_json::from_slice::<Typed>(line) {
+        Ok(Typed { kind, status }) if kind == "STATUS" => Found::Running(Box::new(status)),
+        _ => Found::Unwell("it does not answer like a keychain-auth daemon"),
+    }
+}
+
+#[cfg(test)]
+#[path = "status_query_tests.rs"]
+mod tests;

@@ -1,0 +1,74 @@
+//! Foreign text on a terminal: a program's path or argument must not move the cursor, colour the screen, or turn the
+//! reading direction so that one name looks like another.
+
+use std::{borrow::Cow, fmt::Write as _};
+
+/// Characters that act instead of being read.
+fn acts(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{61c}')
+}
+
+/// The text with every acting character written out, like `\u{1b}`.
+pub(super) fn plain(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(acts) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if acts(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// JSON with every acting character as `\u001b`: in JSON they stand in strings only, so the value is the same. Line feeds
+/// and other white space between members stay.
+pub(super) fn plain_json(text: &str) -> Cow<'_, str> {
+    let escaped = |c: char| acts(c) && !matches!(c, '\n' | '\t' | '\r');
+    if !text.chars().any(escaped) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if escaped(c) {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                // writing to a String does not fail
+                let _ = write!(shown, "\\u{unit:04x}");
+            }
+        } else {
+            shown.push(c);
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// A moment as people compare it: UTC, to the second.
+pub(super) fn moment(time: jiff::Timestamp) -> String {
+    time.round(jiff::Unit::Second).unwrap_or(time).to_string()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_act_on_a_terminal_is_written_out() {
+        assert_eq!(plain("/bin/täst 日本"), "/bin/täst 日本");
+        assert_eq!(plain("a\u{1b}[2Jb\n\u{9b}c\u{202e}d"), "a\\u{1b}[2Jb\\n\\u{9b}c\\u{202e}d");
+    }
+
+    #[test]
+    fn json_keeps_its_value() {
+        let text = "{\n  \"a\": \"x\u{9b}y\u{202e}\"\n}";
+        let shown = plain_json(text);
+        assert!(!shown.contains('\u{9b}'));
+        let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(value(&shown), value(text));
+    }
+}

@@ -1,0 +1,152 @@
+//! One connection: chunks to lines, lines to the corridor, replies back; every wait has an end.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    rc::Rc,
+};
+
+use rustix::{
+    fs::fstat,
+    io::Errno,
+    net::{SendFlags, Shutdown, send, shutdown},
+};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time::{timeout, timeout_at},
+};
+use zeroize::Zeroize;
+
+use super::{
+    corridor::{Answer, Challenge, Session, answer, refuse_unasked},
+    house::House,
+    identity::Identity,
+    lines::{Arrival, Lines},
+    refusal::Refusal,
+};
+use crate::{
+    sys::{peer::receive, readiness::watch},
+    wire::{
+        Reply,
+        limits::{DRAIN, MAX_UNFINISHED, REPLY_TAKEN},
+    },
+};
+
+/// Serves a connection to its end, and gives its place back however it ends.
+pub(super) async fn run(socket: OwnedFd, peer: (Option<u32>, u32), id: u64, house: Rc<House>) {
+    let _place = Place { id, house: &house };
+    let socket = match watch(socket) {
+        Ok(socket) => socket,
+        Err(error) => return tracing::error!("a connection can't be watched: {error}"),
+    };
+    if let Err(error) = serve(&socket, peer, id, &house).await
+        && !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+    {
+        tracing::debug!("a connection ended: {error}");
+    }
+}
+
+struct Place<'a> {
+    id: u64,
+    house: &'a House,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.house.admission.borrow_mut().remove(self.id);
+    }
+}
+
+async fn serve(
+    socket: &AsyncFd<OwnedFd>,
+    peer: (Option<u32>, u32),
+    id: u64,
+    house: &House,
+) -> io::Result<()> {
+    let identity = Identity::new(peer, fstat(socket)?.st_ino);
+    let mut session =
+        Session { house, connection: socket.as_fd(), id, identity, challenge: Challenge::default() };
+    let mut lines = Lines::new(house);
+    loop {
+        while let Some(line) = lines.next() {
+            let Answer { reply, closes } = answer(line, &mut session).await;
+            say(socket, &reply, &session.identity).await?;
+            if closes {
+                return drain(socket).await;
+            }
+        }
+        let arrival = match timeout_at(lines.deadline().into(), lines.read(socket)).await {
+            Ok(arrival) => arrival?,
+            Err(_) => Arrival::Late,
+        };
+        let refusal = match arrival {
+            Arrival::Bytes if house.unfinished.get() <= MAX_UNFINISHED => continue,
+            Arrival::Bytes => Refusal::overloaded(true),
+            Arrival::Broken(error) => Refusal::frame(error),
+            Arrival::Late if lines.silence_is_new() => match glance(&mut session).await {
+                Ok(()) => continue,
+                Err(refusal) => refusal,
+            },
+            Arrival::End | Arrival::Late if lines.nothing_is_due() => return Ok(()),
+            Arrival::End | Arrival::Late => Refusal::unfinished(),
+        };
+        let Answer { reply, .. } = refuse_unasked(refusal, &session);
+        say(socket, &reply, &session.identity).await?;
+        return drain(socket).await;
+    }
+}
+
+async fn glance(session: &mut Session<'_>) -> Result<(), Refusal> {
+    let policy = session.house.policy().await.map_err(|error| Refusal::policy(&error))?;
+    let seen = session.identity.glance(session.connection, &policy, session.house).await;
+    seen.map_err(|stranger| session.refuse_stranger(stranger))
+}
+
+/// Sends a reply. Whenever the peer made us wait, it must still be the process that was verified.
+async fn say(socket: &AsyncFd<OwnedFd>, reply: &Reply, identity: &Identity) -> io::Result<()> {
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    let told = timeout(REPLY_TAKEN, async {
+        let mut rest = reply.as_bytes();
+        while !rest.is_empty() {
+            let sent = match send(socket, rest, flags) {
+                Ok(sent) => sent,
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => {
+                    let again = |socket: &OwnedFd| {
+                        if identity.was_verified() && !identity.pinned() {
+                            return Err(io::ErrorKind::ConnectionAborted.into());
+                        }
+                        Ok(send(socket, rest, flags)?)
+                    };
+                    socket.async_io(Interest::WRITABLE, again).await?
+                }
+                Err(error) => return Err(error.into()),
+            };
+            rest = rest.get(sent..).unwrap_or_default();
+        }
+        Ok(())
+    });
+    told.await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Half-closes and throws away what still comes, for a moment: a close with unread bytes would take the reply away from
+/// a client that writes first.
+async fn drain(socket: &AsyncFd<OwnedFd>) -> io::Result<()> {
+    shutdown(socket, Shutdown::Write)?;
+    let mut sink = [0; 4096];
+    let drained = timeout(DRAIN, async {
+        loop {
+            let mut ready = socket.readable().await?;
+            match ready.try_io(|socket| receive(socket.as_fd(), &mut sink)) {
+                Ok(Ok(received)) if received.length == 0 => return Ok(()),
+                Ok(Ok(_)) | Err(_) => {}
+                Ok(Err(error)) => return Err(error),
+            }
+            // a flood must not keep this thread from the others
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    sink.zeroize();
+    drained.unwrap_or(Ok(()))
+}

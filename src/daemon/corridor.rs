@@ -1,0 +1,188 @@
+//! The order of the argument: bytes → frame → caller → request → decision → commit → record → reply.
+//!
+//! Read [`serve`] aloud: it is why a secret leaves only to a verified caller that may have it, after the record of it
+//! is written. Each value on the way can be made only by the step that gives it.
+
+use std::os::fd::BorrowedFd;
+
+use super::{
+    house::House,
+    identity::{Identity, Stranger},
+    note::Note,
+    refusal::Refusal,
+};
+use crate::{
+    policy::{Admitted, decide_change, decide_check, decide_query},
+    store::{Change, PendingChange, Query},
+    wire::{Batch, Frame, FrameError, Message, Nonce, Reply, Request, fits},
+};
+
+/// One connection, as the corridor sees it.
+pub(super) struct Session<'a> {
+    pub(super) house: &'a House,
+    pub(super) connection: BorrowedFd<'a>,
+    pub(super) id: u64,
+    pub(super) identity: Identity,
+    pub(super) challenge: Challenge,
+}
+
+/// The challenge of a connection.
+#[derive(Default)]
+pub(super) struct Challenge {
+    given: Option<Nonce>,
+    answered: bool,
+}
+
+/// What a line gets.
+pub(super) struct Answer {
+    pub(super) reply: Reply,
+    /// Whether the connection ends after it.
+    pub(super) closes: bool,
+}
+
+/// Answers one line, or the bytes that are none. Every way out has left its record before it returns.
+pub(super) async fn answer(line: Result<Frame, FrameError>, session: &mut Session<'_>) -> Answer {
+    let mut note = Note::default();
+    match serve(line, session, &mut note).await {
+        Ok(reply) => Answer { reply, closes: false },
+        Err(refusal) => refuse(refusal, &note, session),
+    }
+}
+
+/// Answers what is no line at all: silence, or a line without an end.
+pub(super) fn refuse_unasked(refusal: Refusal, session: &Session<'_>) -> Answer {
+    refuse(refusal, &Note::default(), session)
+}
+
+async fn serve(
+    line: Result<Frame, FrameError>,
+    session: &mut Session<'_>,
+    note: &mut Note,
+) -> Result<Reply, Refusal> {
+    let house = session.house;
+    // bytes → frame: one line of UTF-8, bounded, by one writer
+    let frame = line.map_err(Refusal::frame)?;
+    let message = Message::parse(frame.text());
+    note.asked(&message);
+    if let (Ok(Message::Status), true) = (&message, session.identity.is_of(house.observer.uid)) {
+        return Ok(Reply::status(&house.status()));
+    }
+    // who: the process that wrote this line, verified, and its entry in the policy of this moment
+    let policy = house.policy().await.map_err(|error| Refusal::policy(&error))?;
+    let verified = session.identity.verify(frame.writer(), session.connection, &policy, house).await;
+    let admitted = &verified.map_err(|stranger| session.refuse_stranger(stranger))?;
+    session.count(admitted)?;
+    // frame → request: what was malformed is said only to those who may ask
+    let request = match message.map_err(Refusal::malformed)? {
+        Message::Request(request) => request,
+        Message::Hello => return session.challenge.give().map_err(|error| house.internal(&error)),
+        Message::Status => return Ok(Reply::status(&house.status())),
+    };
+    session.challenge.check(&request, admitted)?;
+    house.admission.borrow_mut().prove(session.id);
+    // request → authorised → committed → recorded → reply
+    let (_, batch) = request.into_parts();
+    match batch {
+        Batch::Query(query) => answer_query(admitted, query, note, session),
+        Batch::Change(change) => answer_change(admitted, change, note, session).await,
+        Batch::Check(selection) => {
+            decide_check(admitted, &selection).map_err(|denial| Refusal::denied(denial, admitted, false))?;
+            let receipt = house.record(note.granted(session.identity.shown(), admitted, &[]))?;
+            Ok(Reply::allowed(receipt))
+        }
+    }
+}
+
+/// One snapshot, one record, one release, with no pause between them in which the caller could become another.
+fn answer_query(
+    admitted: &Admitted<'_>,
+    query: Query,
+    note: &Note,
+    session: &Session<'_>,
+) -> Result<Reply, Refusal> {
+    let house = session.house;
+    let authorized =
+        decide_query(admitted, query).map_err(|denial| Refusal::denied(denial, admitted, false))?;
+    let committed = house.store.read(authorized).map_err(|error| house.store_failed(&error))?;
+    fits(&committed).map_err(|_| Refusal::too_large())?;
+    let receipt = house.record(note.granted(session.identity.shown(), admitted, committed.records()))?;
+    Ok(Reply::released(&committed, receipt))
+}
+
+/// One transaction for the batch and its record; the reply after it is durable.
+async fn answer_change(
+    admitted: &Admitted<'_>,
+    change: Change,
+    note: &Note,
+    session: &Session<'_>,
+) -> Result<Reply, Refusal> {
+    let house = session.house;
+    let authorized =
+        decide_change(admitted, change).map_err(|denial| Refusal::denied(denial, admitted, true))?;
+    // a change is not begun while its record could not follow it
+    house.log.borrow_mut().ready().map_err(|error| house.unrecorded(&error))?;
+    let pending =
+        PendingChange { change: authorized, record: note.granted_later(session.identity.shown(), admitted) };
+    let outcome = house.writer.queue(pending).map_err(|_| Refusal::overloaded(false))?;
+    let committed = outcome.await.map_err(|error| house.internal(&error))?;
+    let committed = committed.map_err(|error| house.store_failed(&error))?;
+    let record = house.log_committed(&committed)?;
+    Ok(Reply::changed(&committed, record))
+}
+
+/// A refusal has its record before it is said; without one only that is said.
+fn refuse(refusal: Refusal, note: &Note, session: &Session<'_>) -> Answer {
+    let closes = refusal.closes;
+    let reply = match session.house.record(note.refused(session.identity.shown(), &refusal)) {
+        Ok(receipt) => Reply::refusal(refusal.reason, &refusal.message, &receipt),
+        Err(_) => Reply::unrecorded(),
+    };
+    if let Some(stranger) = refusal.stranger {
+        session.house.strangers.saw(stranger, session.identity.shown(), note);
+    }
+    Answer { reply, closes }
+}
+
+impl Session<'_> {
+    /// Counts this connection to its executable.
+    fn count(&self, admitted: &Admitted<'_>) -> Result<(), Refusal> {
+        let counted = self.house.admission.borrow_mut().identify(self.id, admitted.caller().path(), true);
+        counted.map_err(|_| Refusal::overloaded(true))
+    }
+
+    /// The refusal of a peer that may not ask. Strangers beyond their number are only told that it is full.
+    pub(super) fn refuse_stranger(&self, stranger: Stranger) -> Refusal {
+        match stranger {
+            Stranger::Untrusted(untrusted) => Refusal::untrusted(&untrusted),
+            Stranger::Unregistered(unregistered) => {
+                let shown = self.identity.shown();
+                match self.house.admission.borrow_mut().identify(self.id, &shown.path, false) {
+                    Ok(()) => Refusal::unregistered(unregistered, shown),
+                    Err(_) => Refusal::overloaded(true),
+                }
+            }
+        }
+    }
+}
+
+impl Challenge {
+    /// A new nonce for the process that has just been verified.
+    fn give(&mut self) -> Result<Reply, getrandom::Error> {
+        let mut random = [0; 32];
+        getrandom::fill(&mut random)?;
+        let reply = Reply::hello(env!("CARGO_PKG_VERSION"), self.given.insert(Nonce::new(random)));
+        self.answered = false;
+        Ok(reply)
+    }
+
+    /// Once answered it stays so for the connection; a wrong answer is refused also where none was needed.
+    fn check(&mut self, request: &Request, admitted: &Admitted<'_>) -> Result<(), Refusal> {
+        if let Some(nonce) = request.nonce() {
+            self.answered = self.given.as_ref().is_some_and(|given| given.matches(nonce));
+            if !self.answered {
+                return Err(Refusal::challenge());
+            }
+        }
+        if admitted.entry().challenge() && !self.answered { Err(Refusal::challenge()) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,167 @@
+//! The rooms that every connection of one daemon shares. All of it lives on the runtime's one thread.
+
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    sync::Arc,
+};
+
+use serde::Serialize;
+use tokio::sync::Notify;
+
+use super::{
+    admission::Admission, identity::Shown, listener::Closer, note::Note, refusal::Refusal,
+    strangers::Strangers, witness_link::WitnessLink, writer::Writer,
+};
+use crate::{
+    audit::{AuditError, Event, Log, Receipt},
+    caller::Observer,
+    paths::Paths,
+    policy::{Policy, PolicyError, PolicySource},
+    store::{Committed, OutboxEntry, Store, StoreError},
+    wire::Reply,
+};
+
+/// The rooms, and what the daemon knows of itself.
+pub(super) struct House {
+    pub(super) paths: Paths,
+    pub(super) observer: Observer,
+    pub(super) policy: RefCell<PolicySource>,
+    /// The policy that the witness was told of.
+    pub(super) watched: Cell<u64>,
+    pub(super) witness: WitnessLink,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) writer: Writer,
+    pub(super) log: RefCell<Log>,
+    /// Wakes the task that syncs the log.
+    pub(super) unsynced: Notify,
+    pub(super) admission: RefCell<Admission<Closer>>,
+    pub(super) strangers: Strangers,
+    /// Bytes of unfinished lines over all connections.
+    pub(super) unfinished: Cell<usize>,
+    /// Where chunks arrive before they are lines; wiped after each.
+    pub(super) chunk: RefCell<Vec<u8>>,
+    /// Protections that this kernel lacks.
+    pub(super) missing: Vec<&'static str>,
+}
+
+/// What `STATUS` tells: nothing that a process of the same user could not find out otherwise.
+#[derive(Serialize)]
+pub(super) struct StatusFacts {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    version: &'static str,
+    pid: u32,
+    mode: &'static str,
+    config_path: String,
+    socket_path: String,
+    data_path: String,
+    requires_sudo: bool,
+    store: &'static str,
+    policy: PolicyState,
+    missing: Vec<&'static str>,
+    connections: usize,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+enum PolicyState {
+    Ok { entries: usize, warnings: Vec<String> },
+    Error { message: String },
+}
+
+impl House {
+    /// The policy of this moment, which the witness has been told of.
+    pub(super) async fn policy(&self) -> Result<Arc<Policy>, PolicyError> {
+        let policy = self.policy.borrow_mut().current(self.observer.uid);
+        let policy = match policy {
+            Ok(policy) => policy,
+            Err(error) => {
+                tracing::error!("{error}; every request is denied until it is mended");
+                return Err(error);
+            }
+        };
+        let generation = self.policy_generation();
+        if self.watched.get() != generation && self.witness.watch(&policy).await.is_ok() {
+            for warning in policy.warnings() {
+                tracing::warn!("config.json: {warning}");
+            }
+            self.watched.set(generation);
+        }
+        Ok(policy)
+    }
+
+    /// Grows with every change of the policy.
+    pub(super) fn policy_generation(&self) -> u64 {
+        self.policy.borrow().generation()
+    }
+
+    /// Writes a record. Without its receipt nothing is said.
+    pub(super) fn record(&self, event: Event) -> Result<Receipt, Refusal> {
+        let receipt = self.log.borrow_mut().append(&event).map_err(|error| self.unrecorded(&error))?;
+        self.unsynced.notify_one();
+        Ok(receipt)
+    }
+
+    /// Brings the record that a change has made durable with itself from the store's outbox to the log. If the log does
+    /// not take it now, it goes out before the next record: the change has happened, and saying otherwise would be a lie.
+    pub(super) fn log_committed<'c>(&self, committed: &'c Committed) -> Result<&'c OutboxEntry, Refusal> {
+        let entry = committed.outbox().ok_or_else(|| self.internal(&"a change without a record"))?;
+        match self.log.borrow_mut().append_rendered(entry) {
+            Ok(_receipt) => self.unsynced.notify_one(),
+            Err(error) => tracing::error!("{error}; the record waits in the store's outbox"),
+        }
+        Ok(entry)
+    }
+
+    /// A fault of ours: told to the operator, not to the client.
+    pub(super) fn internal(&self, error: &dyn fmt::Display) -> Refusal {
+        tracing::error!("{error}");
+        Refusal::internal(error)
+    }
+
+    pub(super) fn store_failed(&self, error: &StoreError) -> Refusal {
+        tracing::error!("{error}");
+        Refusal::store(error)
+    }
+
+    /// Refuses a connection that gets no place; nobody has looked who it is.
+    pub(super) fn refuse_unseen(&self, peer: (Option<u32>, u32)) -> Reply {
+        let shown = Shown { pid: peer.0.unwrap_or_default(), uid: peer.1, ..Shown::default() };
+        let refusal = Refusal::overloaded(true);
+        match self.record(Note::default().refused(&shown, &refusal)) {
+            Ok(receipt) => Reply::refusal(refusal.reason, &refusal.message, &receipt),
+            Err(_) => Reply::unrecorded(),
+        }
+    }
+
+    pub(super) fn unrecorded(&self, error: &AuditError) -> Refusal {
+        tracing::error!("{error}; nothing is released until the audit log can be written");
+        Refusal::unrecorded()
+    }
+
+    /// Answers `STATUS`.
+    pub(super) fn status(&self) -> StatusFacts {
+        let policy = match self.policy.borrow_mut().current(self.observer.uid) {
+            Ok(policy) => PolicyState::Ok {
+                entries: policy.entries().len(),
+                warnings: policy.warnings().iter().map(ToString::to_string).collect(),
+            },
+            Err(error) => PolicyState::Error { message: error.to_string() },
+        };
+        StatusFacts {
+            kind: "STATUS",
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            mode: "user",
+            config_path: self.paths.config().display().to_string(),
+            socket_path: self.paths.socket.display().to_string(),
+            data_path: self.paths.data_dir.display().to_string(),
+            requires_sudo: false,
+            store: "vault",
+            policy,
+            missing: self.missing.clone(),
+            connections: self.admission.borrow().len(),
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Who is behind one connection: asked of the witness once, judged by `caller`, and cheaply proven again before every
+//! release.
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+
+use super::{house::House, witness_link::Seen};
+use crate::{
+    caller::{Check, Facts, Sighting, Terms, Untrusted, VerifiedCaller, verify},
+    digest::Digest,
+    policy::{Admitted, Entry, Policy, Standing},
+    sys::peer::{PinError, alive, pin},
+    wire::Writer,
+    witness::Unseen,
+};
+
+/// After this a connection's next request is verified in full again: libraries may have been loaded meanwhile.
+const FULL_CHECK_AGE: Duration = Duration::from_secs(1);
+
+/// What is known of the peer of one connection.
+pub(super) struct Identity {
+    /// The process that connected: its pid where it has one here, and its user.
+    peer: (Option<u32>, u32),
+    /// Inode number of our end of the connection.
+    socket: u64,
+    pidfd: Option<OwnedFd>,
+    verified: Option<Verified>,
+    /// Path and digest for records, also of processes that were refused.
+    shown: Shown,
+}
+
+/// A caller that passed, and what keeps the verdict true.
+struct Verified {
+    caller: VerifiedCaller,
+    /// Reads nothing any more once the process has another address space.
+    address_space: OwnedFd,
+    generation: u64,
+    at: Instant,
+}
+
+/// What records say of a peer.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shown {
+    pub(super) pid: u32,
+    pub(super) uid: u32,
+    pub(super) path: String,
+    pub(super) digest: Option<Digest>,
+}
+
+/// Why a connection's peer may not ask.
+pub(super) enum Stranger {
+    /// No entry has its path and digest.
+    Unregistered(Unregistered),
+    /// An identity check failed.
+    Untrusted(Untrusted),
+}
+
+/// A peer whose executable no entry allows.
+pub(super) struct Unregistered {
+    pub(super) why: WhyUnregistered,
+    /// For the pending queue; none when the executable was hashed already.
+    pub(super) arguments: Vec<String>,
+    pub(super) file: Option<File>,
+}
+
+/// What is missing for a registration to count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WhyUnregistered {
+    /// No entry has the path.
+    Unknown,
+    /// An entry has the path with another hash.
+    Changed,
+    /// The entry has expired.
+    Expired,
+}
+
+impl Stranger {
+    fn untrusted(check: Check) -> Self {
+        Self::Untrusted(Untrusted { check, subject: None })
+    }
+}
+
+impl Identity {
+    /// The peer as the kernel names it at connect. Nothing is verified.
+    pub(super) fn new(peer: (Option<u32>, u32), socket: u64) -> Self {
+        let shown = Shown { pid: peer.0.unwrap_or_default(), uid: peer.1, ..Shown::default() };
+        Self { peer, socket, pidfd: None, verified: None, shown }
+    }
+
+    /// What records say.
+    pub(super) fn shown(&self) -> &Shown {
+        &self.shown
+    }
+
+    /// The verified caller and what its entry allows, for a line that `writer` wrote.
+    ///
+    /// Full once a connection, and again when the policy, the address space or a second has passed; otherwise only that
+    /// the writer is the caller and that the caller is still itself.
+    pub(super) async fn verify<'p>(
+        &mut self,
+        writer: Writer,
+        connection: BorrowedFd<'_>,
+        policy: &'p Policy,
+        house: &House,
+    ) -> Result<Admitted<'p>, Stranger> {
+        let (peer, uid) = self.peer;
+        if uid != house.observer.uid {
+            return Err(Stranger::untrusted(Check::ForeignUid));
+        }
+        if peer != Some(writer.pid) || writer.uid != uid {
+            self.show_writer(writer, house).await;
+            return Err(Stranger::untrusted(Check::ForeignSender));
+        }
+        if !self.still_itself(house) {
+            self.examine(writer.pid, connection, policy, house).await?;
+        }
+        let Some(Verified { caller, .. }) = &self.verified else {
+            return Err(Stranger::untrusted(Check::PeerGone));
+        };
+        policy.admit(caller, Timestamp::now()).map_err(unregistered)
+    }
+
+    /// Whether the process that connected is of this user, as far as the kernel said at connect.
+    pub(super) fn is_of(&self, uid: u32) -> bool {
+        self.peer.1 == uid
+    }
+
+    /// Whether a caller was verified on this connection: then only it may hear the answers.
+    pub(super) fn was_verified(&self) -> bool {
+        self.verified.is_some()
+    }
+
+    /// Whether the process that was verified still lives with the same address space. One read and one poll.
+    pub(super) fn pinned(&self) -> bool {
+        let Some(verified) = &self.verified else { return false };
+        let same_memory =
+            rustix::io::pread(&verified.address_space, &mut [0; 1], 0).is_ok_and(|length| length > 0);
+        same_memory && self.pidfd.as_ref().is_none_or(|pidfd| alive(pidfd.as_fd()))
+    }
+
+    /// Looks at a peer that has said nothing, to tell a stranger so. Proves nothing about a later line.
+    pub(super) async fn glance(
+        &mut self,
+        connection: BorrowedFd<'_>,
+        policy: &Policy,
+        house: &House,
+    ) -> Result<(), Stranger> {
+        match self.peer {
+            (Some(pid), uid) if uid == house.observer.uid => {
+                let outcome = self.examine(pid, connection, policy, house).await;
+                self.verified = None;
+                outcome
+            }
+            (None, uid) if uid == house.observer.uid => Err(Stranger::untrusted(Check::ForeignNamespace)),
+            _ => Err(Stranger::untrusted(Check::ForeignUid)),
+        }
+    }
+
+    fn still_itself(&self, house: &House) -> bool {
+        self.verified.as_ref().is_some_and(|verified| {
+            verified.generation == house.policy_generation() && verified.at.elapsed() < FULL_CHECK_AGE
+        }) && self.pinned()
+    }
+
+    /// The full check.
+    async fn examine(
+        &mut self,
+        pid: u32,
+        connection: BorrowedFd<'_>,
+        policy: &Policy,
+        house: &House,
+    ) -> Result<(), Stranger> {
+        let before = self.verified.take().map(|verified| verified.caller);
+        if self.pidfd.is_none() {
+            self.pidfd = match pin(connection) {
+                Ok(pidfd) => Some(pidfd),
+                // said at start and by `status`; the address space still pins the process
+                Err(PinError::Unsupported) => None,
+                Err(PinError::Gone) => return Err(Stranger::untrusted(Check::PeerGone)),
+                Err(PinError::Io(_)) => return Err(Stranger::untrusted(Check::UnreadablePeer)),
+            };
+        }
+        let generation = house.policy_generation();
+        let pidfd = self.pidfd.as_ref().map(AsFd::as_fd);
+        let (facts, address_space) = match house.witness.examine(pid, self.socket, pidfd).await {
+            Ok(Seen::Watched(facts, pin)) => (facts, pin),
+            Ok(Seen::Stranger(sighting, file)) => {
+                return Err(self.unwatched(*sighting, file, policy));
+            }
+            Err(Unseen::Gone) => return Err(Stranger::untrusted(Check::PeerGone)),
+            Err(Unseen::Changed) => return Err(Stranger::untrusted(Check::ExecutableChanged)),
+            Err(why) => {
+                let subject = Some(why.to_string());
+                return Err(Stranger::Untrusted(Untrusted { check: Check::UnreadablePeer, subject }));
+            }
+        };
+        self.shown.path.clone_from(&facts.executable.path);
+        self.shown.digest = Some(facts.digest);
+        let path = Path::new(&facts.executable.path);
+        let entry = match policy.recognise(path, &facts.digest, Timestamp::now()) {
+            Standing::Registered(entry) => entry,
+            other => return Err(unregistered(other)),
+        };
+        let caller = judge(&facts, entry, house).map_err(Stranger::Untrusted)?;
+        if before.is_some_and(|before| (before.path(), before.digest()) != (caller.path(), caller.digest())) {
+            return Err(Stranger::untrusted(Check::ExecutableChanged));
+        }
+        self.verified = Some(Verified { caller, address_space, generation, at: Instant::now() });
+        Ok(())
+    }
+
+    /// A process that runs no executable of any entry, or one of another length than its entry says.
+    fn unwatched(&mut self, sighting: Sighting, file: Option<File>, policy: &Policy) -> Stranger {
+        let known = policy.knows_path(Path::new(&sighting.executable.path));
+        self.shown.path = sighting.executable.path;
+        self.shown.digest = sighting.digest;
+        let why = if known { WhyUnregistered::Changed } else { WhyUnregistered::Unknown };
+        Stranger::Unregistered(Unregistered { why, arguments: sighting.arguments, file })
+    }
+
+    /// Names the process that wrote on somebody else's connection, for the record.
+    async fn show_writer(&mut self, writer: Writer, house: &House) {
+        self.shown = Shown { pid: writer.pid, uid: writer.uid, ..Shown::default() };
+        match house.witness.examine(writer.pid, self.socket, None).await {
+            Ok(Seen::Watched(facts, _)) => {
+                self.shown.path = facts.executable.path;
+                self.shown.digest = Some(facts.digest);
+            }
+            Ok(Seen::Stranger(sighting, _)) => {
+                self.shown.path = sighting.executable.path;
+                self.shown.digest = sighting.digest;
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn unregistered(standing: Standing<'_>) -> Stranger {
+    let why = match standing {
+        Standing::Expired => WhyUnregistered::Expired,
+        Standing::HashDiffers => WhyUnregistered::Changed,
+        Standing::Registered(_) | Standing::Unknown => WhyUnregistered::Unknown,
+    };
+    Stranger::Unregistered(Unregistered { why, arguments: Vec::new(), file: None })
+}
+
+fn judge(facts: &Facts, entry: &Entry, house: &House) -> Result<VerifiedCaller, Untrusted> {
+    let relax: BTreeSet<Check> = entry.relaxed().collect();
+    let libraries: Vec<_> = entry
+        .libraries()
+        .iter()
+        .map(|library| (library.path().to_string_lossy().into_owned(), *library.digest()))
+        .collect();
+    verify(facts, &house.observer, Terms { relax: &relax, libraries: &libraries })
+}

@@ -1,0 +1,96 @@
+//! What the audit log will say of one line, gathered on its way through the corridor.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+
+use super::{identity::Shown, refusal::Refusal};
+use crate::{
+    audit::{self, Event, Outcome},
+    name::{Service, Target},
+    policy::Admitted,
+    store::{Record, RenderRecord},
+    wire::{Action, Asked, Malformed, Message, Status},
+};
+
+/// What a line asked, as far as it could be read. It holds names, never values.
+#[derive(Default)]
+pub(super) struct Note(Option<Asked>);
+
+impl Note {
+    /// Keeps what a well-formed request asks.
+    pub(super) fn asked(&mut self, message: &Result<Message, Malformed>) {
+        if let Ok(Message::Request(request)) = message {
+            self.0 = Some(request.asked().clone());
+        }
+    }
+
+    /// The action, where the line was a request.
+    pub(super) fn action(&self) -> Option<Action> {
+        self.0.as_ref().map(|asked| asked.action)
+    }
+
+    /// The namespace, where the line was a request.
+    pub(super) fn service(&self) -> Option<&Service> {
+        self.0.as_ref().map(|asked| &asked.service)
+    }
+
+    /// The names that were asked for. A prefix is a filter, not a name.
+    pub(super) fn targets(&self) -> &[Target] {
+        match &self.0 {
+            Some(asked) if !asked.prefix => &asked.targets,
+            _ => &[],
+        }
+    }
+
+    /// The record of an answer that releases `records`.
+    pub(super) fn granted(&self, shown: &Shown, admitted: &Admitted<'_>, records: &[Record]) -> Event {
+        let found = self.0.as_ref().is_some_and(|asked| asked.prefix || asked.action == Action::Search);
+        let targets = if found {
+            records.iter().map(|record| record.target.clone()).collect()
+        } else {
+            self.targets().to_vec()
+        };
+        Event { detail: relaxed(admitted), ..self.event(shown, Outcome::Granted, targets) }
+    }
+
+    /// The record of a change, made inside its transaction from the names that it touched.
+    pub(super) fn granted_later(&self, shown: &Shown, admitted: &Admitted<'_>) -> RenderRecord {
+        let event = self.granted(shown, admitted, &[]);
+        let touched = self.0.as_ref().is_some_and(|asked| asked.prefix);
+        Box::new(move |names| if touched { event.render_with(names) } else { event.render() })
+    }
+
+    /// The record of a refusal.
+    pub(super) fn refused(&self, shown: &Shown, refusal: &Refusal) -> Event {
+        let outcome =
+            if refusal.reason.status() == Status::Denied { Outcome::Denied } else { Outcome::Error };
+        Event {
+            reason: Some(refusal.reason.as_str()),
+            detail: refusal.detail.clone().map(Cow::Owned),
+            ..self.event(shown, outcome, self.targets().to_vec())
+        }
+    }
+
+    fn event(&self, shown: &Shown, outcome: Outcome, targets: Vec<Target>) -> Event {
+        Event {
+            timestamp: Timestamp::now(),
+            action: self.action().map_or(audit::Action::Connect, audit::Action::Request),
+            pid: shown.pid,
+            binary_path: shown.path.clone().into(),
+            binary_hash: shown.digest,
+            service: self.service().cloned(),
+            targets,
+            outcome,
+            reason: None,
+            detail: None,
+            uid: shown.uid,
+        }
+    }
+}
+
+/// Checks that failed and that the entry turns off: a reader of the log must see that they did.
+fn relaxed(admitted: &Admitted<'_>) -> Option<Cow<'static, str>> {
+    let names: Vec<_> = admitted.caller().relaxed().iter().map(|check| check.as_str()).collect();
+    (!names.is_empty()).then(|| format!("relaxed: {}", names.join(", ")).into())
+}

@@ -1,0 +1,198 @@
+//! Refusals: the code for programs, the detail for the log, and a sentence for people that says what to do next.
+
+use crate::{
+    caller::{Check, Untrusted},
+    policy::{Admitted, Denial, PolicyError},
+    store::StoreError,
+    wire::{FrameError, Malformed, Reason, UNRECORDED},
+};
+
+use super::identity::{Shown, Unregistered, WhyUnregistered};
+
+/// Why a line gets no success.
+pub(super) struct Refusal {
+    pub(super) reason: Reason,
+    /// For the record only.
+    pub(super) detail: Option<String>,
+    /// For the client. Holds nothing that the client sent.
+    pub(super) message: String,
+    /// Whether the connection ends after the answer.
+    pub(super) closes: bool,
+    /// A stranger for the pending queue.
+    pub(super) stranger: Option<Unregistered>,
+}
+
+impl Refusal {
+    fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, detail: None, message: message.into(), closes: false, stranger: None }
+    }
+
+    fn closing(self) -> Self {
+        Self { closes: true, ..self }
+    }
+
+    fn detailed(self, detail: impl Into<String>) -> Self {
+        Self { detail: Some(detail.into()), ..self }
+    }
+
+    /// No entry allows the executable.
+    pub(super) fn unregistered(stranger: Unregistered, shown: &Shown) -> Self {
+        let path = if shown.path.is_empty() { "PATH" } else { &shown.path };
+        let message = match stranger.why {
+            WhyUnregistered::Unknown => {
+                format!(
+                    "this executable is not registered; if you trust it, run: keychain-auth register {path}"
+                )
+            }
+            WhyUnregistered::Changed => format!(
+                "this executable has changed since it was registered; if you updated it, run: keychain-auth upgrade {path}"
+            ),
+            WhyUnregistered::Expired => {
+                format!(
+                    "the registration of this executable has expired; to renew it, run: keychain-auth register {path}"
+                )
+            }
+        };
+        let refusal = Self::new(Reason::UnregisteredBinary, message).closing();
+        Self { stranger: Some(stranger), ..refusal }
+    }
+
+    /// An identity check failed.
+    pub(super) fn untrusted(untrusted: &Untrusted) -> Self {
+        let advice = match untrusted.check {
+            Check::DescriptorInherited => {
+                "this connection's descriptor may have come from another program; open the socket with SOCK_CLOEXEC, in the process that asks"
+            }
+            Check::ForeignSender => {
+                "another process than the one that connected wrote on this connection; connect in the process that asks"
+            }
+            Check::Traced => "a debugger is attached to this process; detach it",
+            Check::InjectedCode => {
+                "this process runs code that is neither its registered file nor a library that only root can change; remove it (LD_PRELOAD, plugins, a JIT), or see \"relax\" and \"libraries\" in the documentation"
+            }
+            Check::ForeignNamespace => {
+                "this process lives in another user or pid namespace than the daemon; run it outside its container"
+            }
+            Check::ExecutableChanged => {
+                "this process does not run the executable that was verified; connect again"
+            }
+            Check::PeerGone => "the process that connected has ended; connect in the process that asks",
+            Check::ForeignUid => "this daemon serves another user; start a daemon of your own",
+            Check::UnreadablePeer => {
+                "this process or its executable can't be examined; it must be readable by you and lie on a local filesystem"
+            }
+            Check::ChallengeMissing => {
+                "this entry asks for a challenge; send {\"type\":\"HELLO\"} and repeat its nonce in the request"
+            }
+        };
+        let detail = match &untrusted.subject {
+            Some(subject) if !subject.is_empty() => format!("{}: {subject}", untrusted.check),
+            _ => untrusted.check.to_string(),
+        };
+        Self::new(Reason::UntrustedCaller, format!("{}: {advice}", untrusted.check))
+            .detailed(detail)
+            .closing()
+    }
+
+    /// The challenge is missing or wrong.
+    pub(super) fn challenge() -> Self {
+        Self::untrusted(&Untrusted { check: Check::ChallengeMissing, subject: None })
+    }
+
+    /// The bytes are no line. What follows can't be told apart, so the connection ends.
+    pub(super) fn frame(error: FrameError) -> Self {
+        match error {
+            FrameError::MixedWriters { .. } | FrameError::UnknownWriter => {
+                Self::untrusted(&Untrusted { check: Check::ForeignSender, subject: None })
+            }
+            _ => {
+                Self::new(Reason::MalformedRequest, format!("{error}; send one JSON object a line")).closing()
+            }
+        }
+    }
+
+    /// The line did not end in time, or the stream ended inside it.
+    pub(super) fn unfinished() -> Self {
+        Self::new(Reason::MalformedRequest, "the line has no end; end each request with a line feed")
+            .closing()
+    }
+
+    /// The line is no request.
+    pub(super) fn malformed(error: Malformed) -> Self {
+        Self::new(Reason::MalformedRequest, format!("{error}; see the protocol's request members"))
+    }
+
+    /// The policy says no.
+    pub(super) fn denied(denial: Denial, admitted: &Admitted<'_>, writes: bool) -> Self {
+        let path = admitted.caller().path();
+        let list = if writes { "--write" } else { "--read" };
+        let (reason, message) = match denial {
+            Denial::ServiceNotAllowed => (
+                Reason::ServiceNotAllowed,
+                format!("the service is not allowed for this action; to allow it, run: keychain-auth grant {path} {list} SERVICE"),
+            ),
+            Denial::ActionNotInPolicy => (
+                Reason::ActionNotInPolicy,
+                format!("search and prefix requests are not allowed; to allow them, run: keychain-auth grant {path} --search"),
+            ),
+            Denial::TargetNotAllowed => (
+                Reason::TargetNotAllowed,
+                "a target is outside allowed_target_prefixes of this executable's entry; ask for less, or edit config.json".to_owned(),
+            ),
+        };
+        Self::new(reason, message)
+    }
+
+    /// config.json can't be used. Everything is refused: the last good policy may allow what was just revoked.
+    pub(super) fn policy(error: &PolicyError) -> Self {
+        Self::new(
+            Reason::InternalError,
+            "config.json can't be used, so everything is denied; run: keychain-auth status",
+        )
+        .detailed(error.to_string())
+    }
+
+    /// The store failed. Nothing was changed or released.
+    pub(super) fn store(error: &StoreError) -> Self {
+        match error {
+            StoreError::Locked => {
+                Self::new(Reason::StoreLocked, "the store is locked; unlock it and try again")
+            }
+            StoreError::TooLarge => Self::too_large(),
+            other => Self::new(
+                Reason::InternalError,
+                "the store could not serve this; nothing was changed; see the daemon's own messages",
+            )
+            .detailed(other.to_string()),
+        }
+    }
+
+    /// The reply would be too long.
+    pub(super) fn too_large() -> Self {
+        Self::new(
+            Reason::ResponseTooLarge,
+            "the reply would be too long; ask for fewer targets or a longer prefix",
+        )
+    }
+
+    /// A limit is reached. `closes` when it is one of connections.
+    pub(super) fn overloaded(closes: bool) -> Self {
+        let refusal =
+            Self::new(Reason::Overloaded, "the daemon is at a limit of connections or work; try again later");
+        Self { closes, ..refusal }
+    }
+
+    /// The record could not be written.
+    pub(super) fn unrecorded() -> Self {
+        Self::new(Reason::AuditUnavailable, UNRECORDED)
+    }
+
+    /// Anything else. The client is told only that.
+    pub(super) fn internal(error: &dyn std::fmt::Display) -> Self {
+        Self::new(
+            Reason::InternalError,
+            "the daemon failed; nothing was released; see the daemon's own messages",
+        )
+        .detailed(error.to_string())
+    }
+}

@@ -1,0 +1,248 @@
+//! The order of a start, and what can be wrong with it.
+
+use std::{
+    cell::{Cell, RefCell},
+    ffi::OsString,
+    io,
+    os::{fd::AsFd, unix::net::UnixStream},
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::Arc,
+};
+
+use tokio::{
+    runtime::Builder,
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+    task::{LocalSet, spawn_local},
+};
+
+use super::{
+    admission::Admission,
+    house::House,
+    lines::CHUNK,
+    listener::{Listener, passed_sockets, private_folder},
+    lock::{Lock, LockError},
+    strangers::{Strangers, queue, start_pen},
+    sync::LogSync,
+    witness_link::WitnessLink,
+    writer::Writer,
+};
+use crate::{
+    audit::{AuditError, Log},
+    caller::{Namespace, Observer},
+    paths::Paths,
+    policy::{PendingFile, PolicySource},
+    store::{Store, StoreError, Vault},
+    sys::{
+        notify,
+        peer::{PinError, pin},
+        process::{self, Child},
+    },
+    wire::limits::MAX_CONNECTIONS,
+    witness,
+};
+
+/// Descriptors that are not connections: store, log, witness, runtime and room to read the policy.
+const OTHER_DESCRIPTORS: u64 = 64;
+/// Descriptors of a connection: its socket, a pidfd, a memory map, and a stranger's executable.
+const PER_CONNECTION: u64 = 4;
+
+/// Why the daemon did not start, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Another daemon holds the socket or the data folder.
+    #[error("keychain-auth is already running{} on {}", .pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default(), .what.display())]
+    Running {
+        /// Its process.
+        pid: Option<u32>,
+        /// What it holds.
+        what: PathBuf,
+    },
+    /// The socket can't be made.
+    #[error("the socket {} can't be made: {error}", .path.display())]
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A folder can't be made or read.
+    #[error("the folder {} can't be used: {error}", .path.display())]
+    Folder {
+        /// Its path.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A folder belongs to somebody else, or others can write to it.
+    #[error("{} is not a folder of yours that nobody else can write to", .path.display())]
+    Exposed {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// The store can't be opened. It is left as it is.
+    #[error("the store can't be opened: {0}")]
+    Store(#[from] StoreError),
+    /// The audit log can't be opened.
+    #[error("the audit log can't be opened: {0}")]
+    Audit(#[from] AuditError),
+    /// The process that looks at callers can't be started, or has ended.
+    #[error("the witness process, which looks at callers, is gone: {0}")]
+    Witness(io::Error),
+    /// Anything else that the system refused.
+    #[error("the system refused {what}: {error}")]
+    System {
+        /// What was asked.
+        what: &'static str,
+        /// What it said.
+        error: io::Error,
+    },
+}
+
+impl StartError {
+    /// One line of advice.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::Running { .. } => "use the daemon that runs, or stop it first",
+            Self::Socket { .. } => "choose another path with --socket, at most 107 bytes long",
+            Self::Folder { .. } => "make the folder, owned by you with mode 0700, or choose another place",
+            Self::Exposed { .. } => "give it to yourself and run chmod 700 on it, or choose another place",
+            Self::Store(_) => {
+                "nothing was changed; restore the vault and its key from a backup, or move both away to begin anew"
+            }
+            Self::Audit(_) => {
+                "make room, or mend the owner and mode (0600) of the audit log and its folder (0700)"
+            }
+            Self::Witness(_) => "start the daemon again; if it happens again, look for what ends the process",
+            Self::System { .. } => "see the README for what the daemon needs from the kernel",
+        }
+    }
+}
+
+/// Runs the daemon in the foreground until SIGINT or SIGTERM.
+///
+/// `var` reads the environment: it is asked before this process closes itself to others.
+pub fn run(paths: Paths, var: impl Fn(&str) -> Option<OsString>) -> Result<(), StartError> {
+    let system = |what| move |error| StartError::System { what, error };
+    let notify_socket = var("NOTIFY_SOCKET");
+    let passed = passed_sockets(&var);
+    process::close_to_others().map_err(system("to close this process to others"))?;
+    let descriptors = process::raise_descriptor_limit();
+    // before any lock, secret or thread: the child must inherit none
+    let witness = process::spawn(|channel| witness::serve(channel)).map_err(StartError::Witness)?;
+    let observer = observer().map_err(system("to tell this process's namespaces"))?;
+
+    let folder =
+        paths.socket.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    private_folder(folder, observer.uid)?;
+    private_folder(&paths.data_dir, observer.uid)?;
+    let _socket_lock = lock(&paths.socket.with_added_extension("lock"), &paths.socket)?;
+    let _data_lock = lock(&paths.data_dir.join("daemon.lock"), &paths.data_dir)?;
+
+    let store: Arc<dyn Store> = Arc::new(Vault::open(&paths.data_dir)?);
+    let mut log = Log::open(&paths.audit_log())?;
+    let outbox = store.outbox()?;
+    log.replay(&outbox)?;
+    let listener = match passed {
+        Some(1) => Listener::activated(
+            crate::sys::activation::first_socket().map_err(system("the passed socket"))?,
+            &paths.socket,
+        )?,
+        _ => Listener::bind(&paths.socket)?,
+    };
+    let connections =
+        usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS) / PER_CONNECTION).unwrap_or(usize::MAX);
+    let begin =
+        Beginning { paths, observer, store, log, witness, capacity: connections.min(MAX_CONNECTIONS) };
+    let runtime =
+        Builder::new_current_thread().enable_io().enable_time().build().map_err(system("an event loop"))?;
+    let ended = LocalSet::new().block_on(&runtime, serve(begin, &listener, notify_socket));
+    listener.close();
+    ended
+}
+
+/// What the runtime begins with.
+struct Beginning {
+    paths: Paths,
+    observer: Observer,
+    store: Arc<dyn Store>,
+    log: Log,
+    witness: Child,
+    capacity: usize,
+}
+
+async fn serve(
+    begin: Beginning,
+    listener: &Listener,
+    notify_socket: Option<OsString>,
+) -> Result<(), StartError> {
+    let system = |what| move |error| StartError::System { what, error };
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("to watch signals"))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(system("to watch signals"))?;
+    let (strangers, seen) = Strangers::new();
+    let pending = PendingFile::new(begin.paths.pending(), begin.observer.uid);
+    let pen = start_pen(pending).map_err(system("a thread"))?;
+    let log_sync = LogSync::start(Arc::clone(&begin.store)).map_err(system("a thread"))?;
+    let house = Rc::new(House {
+        policy: RefCell::new(PolicySource::new(begin.paths.config())),
+        watched: Cell::new(0),
+        witness: WitnessLink::new(begin.witness.channel).map_err(StartError::Witness)?,
+        writer: Writer::start(Arc::clone(&begin.store)).map_err(system("a thread"))?,
+        store: begin.store,
+        log: RefCell::new(begin.log),
+        unsynced: Notify::new(),
+        admission: RefCell::new(Admission::new(begin.capacity)),
+        strangers,
+        unfinished: Cell::new(0),
+        chunk: RefCell::new(vec![0; CHUNK]),
+        missing: missing(),
+        observer: begin.observer,
+        paths: begin.paths,
+    });
+    spawn_local(queue(seen, pen, Rc::clone(&house)));
+    spawn_local(log_sync.run(Rc::clone(&house)));
+    for lacking in &house.missing {
+        tracing::warn!("this kernel lacks a protection: {lacking}");
+    }
+    // a broken policy is said now, not only to the first client
+    let _ = house.policy().await;
+    tracing::info!("listening on {}", house.paths.socket.display());
+    notify::ready(notify_socket.as_deref());
+    tokio::select! {
+        error = house.witness.run() => Err(StartError::Witness(error)),
+        ended = listener.run(&house) => ended.map_err(system("to accept connections")),
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+fn lock(file: &Path, what: &Path) -> Result<Lock, StartError> {
+    Lock::take(file).map_err(|error| match error {
+        LockError::Held(pid) => StartError::Running { pid, what: what.to_owned() },
+        LockError::Io(path, error) => StartError::Folder { path, error },
+    })
+}
+
+fn observer() -> io::Result<Observer> {
+    let own = |kind: &str| -> io::Result<Namespace> {
+        let entry = rustix::fs::stat(format!("/proc/self/ns/{kind}"))?;
+        Ok(Namespace { device: entry.st_dev, inode: entry.st_ino })
+    };
+    Ok(Observer {
+        uid: rustix::process::geteuid().as_raw(),
+        user_namespace: own("user")?,
+        pid_namespace: own("pid")?,
+    })
+}
+
+/// What this kernel can't do for us, in words for `status`.
+fn missing() -> Vec<&'static str> {
+    let mut missing = Vec::new();
+    let pinned = UnixStream::pair().map_err(PinError::Io).and_then(|(here, _there)| pin(here.as_fd()));
+    if matches!(pinned, Err(PinError::Unsupported)) {
+        missing.push("SO_PEERPIDFD: callers are pinned by their address space only (Linux 6.5 has it)");
+    }
+    missing
+}

@@ -1,0 +1,56 @@
+//! Brings records to the disk within 200 ms, on a thread that may wait for it.
+
+use std::{
+    io,
+    rc::Rc,
+    sync::{
+        Arc,
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use tokio::time::sleep;
+
+use super::house::House;
+use crate::{audit::Unsynced, store::Store};
+
+/// How long a record may be in the kernel only before its sync begins; the rest of the 200 ms is the disk's.
+const DELAY: Duration = Duration::from_millis(150);
+
+/// The thread that waits for the disk.
+pub(super) struct LogSync(SyncSender<Unsynced>);
+
+impl LogSync {
+    /// Starts the thread. After each sync it tells the store which records it may forget.
+    pub(super) fn start(store: Arc<dyn Store>) -> io::Result<Self> {
+        let (sender, work) = sync_channel::<Unsynced>(1);
+        thread::Builder::new().name("log-sync".into()).spawn(move || {
+            for unsynced in work {
+                match unsynced.sync() {
+                    Ok(settled) => store.settle(settled),
+                    Err(error) => {
+                        tracing::error!("{error}; records written lately may not survive a power failure")
+                    }
+                }
+            }
+        })?;
+        Ok(Self(sender))
+    }
+
+    /// Asks for a sync a moment after each record. An idle daemon never wakes.
+    pub(super) async fn run(self, house: Rc<House>) {
+        loop {
+            house.unsynced.notified().await;
+            sleep(DELAY).await;
+            let unsynced = house.log.borrow_mut().unsynced();
+            match unsynced.map(|unsynced| unsynced.map(|unsynced| self.0.try_send(unsynced))) {
+                Ok(None | Some(Ok(()))) => {}
+                // the disk is slower than the records come: what is written now goes with the next
+                Ok(Some(Err(_))) => house.unsynced.notify_one(),
+                Err(error) => tracing::error!("{error}"),
+            }
+        }
+    }
+}

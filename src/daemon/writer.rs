@@ -1,0 +1,58 @@
+//! The one thread that changes the store. Batches that arrive while it commits are committed together.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread,
+};
+
+use tokio::sync::oneshot;
+
+use crate::store::{Committed, PendingChange, Store, StoreError};
+
+/// Most batches that wait: beyond it clients are told that the daemon is overloaded.
+const QUEUE: usize = 256;
+/// Most batches of one transaction, so that the first does not wait for an endless last.
+const GROUP: usize = 64;
+
+type Outcome = Result<Committed, StoreError>;
+type Job = (PendingChange, oneshot::Sender<Outcome>);
+
+/// Hands changes to the writing thread.
+pub(super) struct Writer(SyncSender<Job>);
+
+/// The queue of the writing thread is full, or the thread is gone.
+#[derive(Debug)]
+pub(super) struct QueueFull;
+
+impl Writer {
+    /// Starts the thread. It ends when the writer is dropped and its last batch is committed.
+    pub(super) fn start(store: Arc<dyn Store>) -> io::Result<Self> {
+        let (jobs, queue) = sync_channel(QUEUE);
+        thread::Builder::new().name("writer".into()).spawn(move || write(&*store, &queue))?;
+        Ok(Self(jobs))
+    }
+
+    /// Queues a change. The outcome arrives when it is durable, whether or not somebody still waits for it.
+    pub(super) fn queue(&self, change: PendingChange) -> Result<oneshot::Receiver<Outcome>, QueueFull> {
+        let (done, outcome) = oneshot::channel();
+        match self.0.try_send((change, done)) {
+            Ok(()) => Ok(outcome),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(QueueFull),
+        }
+    }
+}
+
+fn write(store: &dyn Store, queue: &Receiver<Job>) {
+    while let Ok(first) = queue.recv() {
+        let (changes, waiting): (Vec<_>, Vec<_>) =
+            std::iter::once(first).chain(queue.try_iter().take(GROUP - 1)).unzip();
+        for (outcome, done) in store.commit(changes).into_iter().zip(waiting) {
+            // a client that is gone has its change all the same, and its record
+            let _ = done.send(outcome);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! One writer at a time, and a whole file or the old one.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::fs::OFlags;
+
+/// How long to wait before the lock is tried again: short against a person's patience, long against the lock's price.
+const RETRY: Duration = Duration::from_millis(5);
+
+/// An exclusive flock on a file of its own. The file stays: removing it would let two holders lock two inodes.
+#[derive(Debug)]
+pub(super) struct FileLock {
+    // closing the descriptor gives the lock back
+    _file: File,
+}
+
+impl FileLock {
+    /// Takes the lock at `path`, waiting at most `patience`. None when somebody else still holds it then.
+    pub(super) fn acquire(path: &Path, patience: Duration) -> io::Result<Option<Self>> {
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(flags)
+            .open(path)?;
+        let deadline = Instant::now() + patience;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Some(Self { _file: file })),
+                Err(TryLockError::Error(error)) => return Err(error),
+                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => return Ok(None),
+                Err(TryLockError::WouldBlock) => thread::sleep(RETRY),
+            }
+        }
+    }
+}
+
+/// Makes `folder` with its parents, for its user alone; an existing one stays as it is.
+pub(super) fn private_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Replaces the file at `target`, which is no link, by one with `bytes` and mode 0600. Whoever reads sees the old file or
+/// the new one, also after a power loss. The caller holds the lock, so the name of the draft is ours: what an
+/// interrupted edit left there is removed.
+pub(super) fn replace(target: &Path, bytes: &[u8]) -> io::Result<()> {
+    let (Some(folder), Some(name)) = (target.parent(), target.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let mut draft_name = name.to_owned();
+    draft_name.push(".new");
+    let draft = folder.join(draft_name);
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let written = write_new(&draft, bytes).and_then(|()| fs::rename(&draft, target));
+    if let Err(error) = written {
+        // the error that matters is the first one
+        let _ = fs::remove_file(&draft);
+        return Err(error);
+    }
+    File::open(folder)?.sync_all()
+}
+
+fn write_new(draft: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}

@@ -1,0 +1,99 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    thread,
+};
+
+use rustix::process::geteuid;
+
+use super::*;
+use crate::{
+    digest::Digest,
+    policy::{CommandLine, Sighting},
+};
+
+fn setup() -> (tempfile::TempDir, PendingFile) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = PendingFile::new(folder.path().join("data/pending.json"), geteuid().as_raw());
+    (folder, file)
+}
+
+fn sighting(number: u8) -> Sighting {
+    Sighting {
+        path: format!("/bin/{number}").into(),
+        digest: Digest::new([number; 32]),
+        pid: 7,
+        command_line: CommandLine::default(),
+        action: None,
+        service: None,
+        targets: Vec::new(),
+    }
+}
+
+fn record(file: &PendingFile, number: u8) -> Option<Foreign> {
+    let now = Timestamp::now();
+    file.update(COMMAND_PATIENCE, now, |queue| queue.record(sighting(number), now)).unwrap().1
+}
+
+#[test]
+fn a_missing_file_is_an_empty_queue_and_the_first_update_makes_it_private() {
+    let (folder, file) = setup();
+    assert!(file.load(Timestamp::now()).unwrap().0.is_empty());
+    assert_eq!(record(&file, 1), None);
+    let mode = |name: &str| fs::metadata(folder.path().join(name)).unwrap().permissions().mode() & 0o7777;
+    assert_eq!((mode("data"), mode("data/pending.json")), (0o700, 0o600));
+    assert_eq!(file.load(Timestamp::now()).unwrap().0.len(), 1);
+}
+
+#[test]
+fn updates_at_once_lose_nothing() {
+    let (_folder, file) = setup();
+    thread::scope(|scope| {
+        for number in 0..8 {
+            let file = &file;
+            scope.spawn(move || record(file, number));
+        }
+    });
+    assert_eq!(file.load(Timestamp::now()).unwrap().0.len(), 8);
+}
+
+#[test]
+fn a_broken_file_is_replaced_and_said() {
+    let (folder, file) = setup();
+    record(&file, 1);
+    let path = folder.path().join("data/pending.json");
+    fs::write(&path, "{\"pending\":").unwrap();
+    assert_eq!(file.load(Timestamp::now()).unwrap().1, Some(Foreign));
+    assert_eq!(record(&file, 2), Some(Foreign));
+    assert_eq!(record(&file, 3), None);
+    assert_eq!(file.load(Timestamp::now()).unwrap().0.len(), 2);
+}
+
+#[test]
+fn a_link_in_its_place_is_replaced_and_its_target_left_alone() {
+    let (folder, file) = setup();
+    record(&file, 1);
+    let path = folder.path().join("data/pending.json");
+    let target = folder.path().join("precious");
+    fs::write(&target, "precious").unwrap();
+    fs::remove_file(&path).unwrap();
+    symlink(&target, &path).unwrap();
+    assert_eq!(record(&file, 1), Some(Foreign));
+    assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
+    assert!(!fs::symlink_metadata(&path).unwrap().is_symlink());
+}
+
+#[test]
+fn the_daemon_does_not_wait_for_a_command_that_holds_the_lock() {
+    let (folder, file) = setup();
+    record(&file, 1);
+    let lock = folder.path().join("data/pending.lock");
+    let held = FileLock::acquire(&lock, Duration::ZERO).unwrap().unwrap();
+    let now = Timestamp::now();
+    let busy = file.update(Duration::ZERO, now, |queue| queue.record(sighting(2), now));
+    assert!(matches!(busy, Err(PendingError::Busy(_))));
+    drop(held);
+    assert!(file.update(Duration::ZERO, now, |queue| queue.record(sighting(2), now)).is_ok());
+}

@@ -1,0 +1,143 @@
+//! config.json on disk, edited by the commands: under a lock, whole or not at all, never over a broken file.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+
+use super::{
+    candidate::Candidate,
+    document::Policy,
+    draft::{Draft, DraftError, Grant, Registration},
+    lock::{FileLock, private_folder, replace},
+    source::{MAX_CONFIG, PolicyError, judge, load},
+};
+use crate::digest::Digest;
+
+/// How long a command waits for another one's edit, which takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The editor of one config.json.
+///
+/// Where config.json is a symbolic link, the file that it leads to is replaced and the link stays.
+#[derive(Debug)]
+pub struct Registry {
+    config: PathBuf,
+    uid: u32,
+}
+
+/// Why config.json was not edited. It is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// What is there can't be trusted or read.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The edit makes no sense for what is there.
+    #[error(transparent)]
+    Draft(#[from] DraftError),
+    /// Another command holds the lock for too long.
+    #[error("another command has been editing {} for 5 seconds", .0.display())]
+    Busy(PathBuf),
+    /// The system did not let it be written.
+    #[error("{} can't be written: {kind}", file.display())]
+    Unwritable {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        kind: io::ErrorKind,
+    },
+    /// The file would be larger than what the daemon reads.
+    #[error("{} would be larger than 4 MiB", .0.display())]
+    TooLarge(PathBuf),
+}
+
+impl Registry {
+    /// The editor of the file at `config`, for the user `uid`. Nothing is touched yet.
+    pub fn new(config: impl Into<PathBuf>, uid: u32) -> Self {
+        Self { config: config.into(), uid }
+    }
+
+    /// Registers an executable; a known path keeps its permissions and gets the new hash.
+    pub fn register(&self, candidate: &Candidate, now: Timestamp) -> Result<Registration, RegistryError> {
+        self.edit(|draft| draft.register(candidate.path(), candidate.digest(), candidate.size(), now))
+    }
+
+    /// Gives a known path its new hash.
+    pub fn upgrade(&self, candidate: &Candidate, now: Timestamp) -> Result<Registration, RegistryError> {
+        self.edit(|draft| draft.upgrade(candidate.path(), candidate.digest(), candidate.size(), now))
+    }
+
+    /// Registers an executable and adds permissions, in one edit.
+    pub fn authorize(
+        &self,
+        candidate: &Candidate,
+        grant: &Grant,
+        now: Timestamp,
+    ) -> Result<Registration, RegistryError> {
+        self.edit(|draft| {
+            let done = draft.register(candidate.path(), candidate.digest(), candidate.size(), now)?;
+            draft.grant(candidate.path(), grant)?;
+            Ok(done)
+        })
+    }
+
+    /// Removes the entries of a path, or only the one with this hash. Returns how many.
+    pub fn unregister(&self, path: &Path, only: Option<&Digest>) -> Result<usize, RegistryError> {
+        self.edit(|draft| draft.unregister(path, only))
+    }
+
+    /// Adds permissions to a registered path.
+    pub fn grant(&self, path: &Path, grant: &Grant) -> Result<(), RegistryError> {
+        self.edit(|draft| draft.grant(path, grant))
+    }
+
+    /// Takes permissions from a registered path.
+    pub fn revoke(&self, path: &Path, grant: &Grant) -> Result<(), RegistryError> {
+        self.edit(|draft| draft.revoke(path, grant))
+    }
+
+    fn edit<T>(&self, edit: impl FnOnce(&mut Draft) -> Result<T, DraftError>) -> Result<T, RegistryError> {
+        let _lock = self.lock()?;
+        let loaded = load(&self.config, self.uid)?;
+        let broken = |error| PolicyError::Broken { file: self.config.clone(), error };
+        let before = match &loaded {
+            Some(loaded) => Draft::parse(&loaded.bytes).map_err(broken)?,
+            None => Draft::default(),
+        };
+        let mut draft = before.clone();
+        let done = edit(&mut draft)?;
+        if draft == before && loaded.is_some() {
+            return Ok(done);
+        }
+        let bytes = draft.render();
+        if bytes.len() as u64 > MAX_CONFIG {
+            return Err(RegistryError::TooLarge(self.config.clone()));
+        }
+        // what the daemon would refuse is never written
+        Policy::parse(&bytes).map_err(broken)?;
+        let target = loaded.map_or_else(|| self.config.clone(), |loaded| loaded.real);
+        replace(&target, &bytes).map_err(|error| unwritable(&target, &error))?;
+        Ok(done)
+    }
+
+    fn lock(&self) -> Result<FileLock, RegistryError> {
+        let folder = self.config.parent().unwrap_or(Path::new("/"));
+        private_folder(folder).map_err(|error| unwritable(folder, &error))?;
+        let metadata = fs::metadata(folder).map_err(|error| unwritable(folder, &error))?;
+        judge(&metadata, self.uid).map_err(|why| PolicyError::Untrusted { file: folder.into(), why })?;
+        let path = folder.join("config.lock");
+        let lock = FileLock::acquire(&path, PATIENCE).map_err(|error| unwritable(&path, &error))?;
+        lock.ok_or_else(|| RegistryError::Busy(self.config.clone()))
+    }
+}
+
+fn unwritable(file: &Path, error: &io::Error) -> RegistryError {
+    RegistryError::Unwritable { file: file.into(), kind: error.kind() }
+}
+
+#[cfg(test)]
+#[path = "registry_tests.rs"]
+mod tests;

@@ -1,0 +1,284 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::{
+    collections::BTreeSet,
+    os::unix::fs::{PermissionsExt, symlink},
+    thread,
+};
+
+use rustix::process::geteuid;
+
+use super::*;
+use crate::{
+    name::Service,
+    policy::{Allowances, Distrust},
+};
+
+struct Setup {
+    folder: tempfile::TempDir,
+    registry: Registry,
+}
+
+fn setup() -> Setup {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = Registry::new(folder.path().join("config/config.json"), uid());
+    Setup { folder, registry }
+}
+
+fn uid() -> u32 {
+    geteuid().as_raw()
+}
+
+fn now() -> Timestamp {
+    "2026-05-21T10:34:02.5Z".parse().unwrap()
+}
+
+fn services(names: &[&str]) -> BTreeSet<Service> {
+    names.iter().map(|name| Service::parse(name).unwrap()).collect()
+}
+
+impl Setup {
+    fn config(&self) -> PathBuf {
+        self.folder.path().join("config/config.json")
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(self.config()).unwrap()
+    }
+
+    fn policy(&self) -> Policy {
+        Policy::parse(self.text().as_bytes()).unwrap()
+    }
+
+    /// An ELF file that is no interpreter; `salt` makes its bytes its own.
+    fn tool(&self, name: &str, salt: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        fs::write(&path, format!("\x7fELF{salt}")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    fn candidate(&self, name: &str, salt: &str) -> Candidate {
+        Candidate::examine(&self.tool(name, salt), Allowances::default(), uid()).unwrap()
+    }
+
+    fn write(&self, text: &str) {
+        private_folder(self.config().parent().unwrap()).unwrap();
+        fs::write(self.config(), text).unwrap();
+        fs::set_permissions(self.config(), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+}
+
+#[test]
+fn the_first_register_makes_a_private_folder_and_an_entry_that_allows_nothing() {
+    let setup = setup();
+    let tool = setup.candidate("tool", "1");
+    assert_eq!(setup.registry.register(&tool, now()).unwrap(), Registration::Added);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(setup.config().parent().unwrap()), 0o700);
+    assert_eq!(mode(&setup.config()), 0o600);
+    let policy = setup.policy();
+    let entry = &policy.entries()[0];
+    assert_eq!((entry.path(), entry.digest(), entry.size()), (tool.path(), Some(tool.digest()), Some(5)));
+    assert_eq!(entry.permissions(), &crate::policy::Permissions::default());
+    assert!(
+        setup.text().contains("\"registered_at\": \"2026-05-21T10:34:02Z\"")
+            || setup.text().contains("10:34:03Z")
+    );
+}
+
+#[test]
+fn a_known_path_keeps_its_permissions_and_gets_the_new_hash() {
+    let setup = setup();
+    let old = setup.candidate("tool", "1");
+    let grant = Grant { read: services(&["aws"]), write: services(&["github"]), search: true };
+    setup.registry.authorize(&old, &grant, now()).unwrap();
+    assert_eq!(setup.registry.register(&old, now()).unwrap(), Registration::Unchanged);
+    let before = setup.policy().entries()[0].permissions().clone();
+    let new = setup.candidate("tool", "other bytes");
+    assert_eq!(setup.registry.register(&new, now()).unwrap(), Registration::Rehashed);
+    let policy = setup.policy();
+    assert_eq!(policy.entries().len(), 1);
+    assert_eq!(policy.entries()[0].digest(), Some(new.digest()));
+    assert_eq!(policy.entries()[0].size(), Some(new.size()));
+    assert_eq!(policy.entries()[0].permissions(), &before);
+}
+
+#[test]
+fn upgrade_of_an_unknown_path_is_an_error_and_writes_nothing() {
+    let setup = setup();
+    let tool = setup.candidate("tool", "1");
+    let refused = setup.registry.upgrade(&tool, now());
+    assert!(matches!(refused, Err(RegistryError::Draft(DraftError::UnknownPath(_)))));
+    assert!(!setup.config().exists());
+}
+
+#[test]
+fn the_same_bytes_may_be_registered_at_two_paths() {
+    let setup = setup();
+    let (a, b) = (setup.candidate("a", "same"), setup.candidate("b", "same"));
+    setup.registry.register(&a, now()).unwrap();
+    setup.registry.register(&b, now()).unwrap();
+    let policy = setup.policy();
+    assert!(policy.warnings().is_empty());
+    assert_eq!(policy.entries().len(), 2);
+}
+
+#[test]
+fn of_several_entries_for_a_path_none_is_chosen_by_chance() {
+    let setup = setup();
+    let tool = setup.candidate("tool", "1");
+    let path = tool.path().display();
+    let entry = |digit: &str| format!(r#"{{"path":"{path}","hash":"sha256:{}"}}"#, digit.repeat(64));
+    setup.write(&format!(
+        r#"{{"protocol_version":"1","registered_binaries":[{},{}]}}"#,
+        entry("a"),
+        entry("b")
+    ));
+    let refused = setup.registry.register(&tool, now());
+    assert!(matches!(refused, Err(RegistryError::Draft(DraftError::Ambiguous(_)))));
+    let one = Digest::parse(&format!("sha256:{}", "a".repeat(64))).unwrap();
+    assert_eq!(setup.registry.unregister(tool.path(), Some(&one)).unwrap(), 1);
+    assert_eq!(setup.registry.register(&tool, now()).unwrap(), Registration::Rehashed);
+}
+
+#[test]
+fn unknown_members_and_the_order_of_all_members_survive_an_edit() {
+    let setup = setup();
+    let tool = setup.candidate("tool", "1");
+    let text = format!(
+        r#"{{"zebra":[1,{{"deep":null}}],"registered_binaries":[{{"note":"mine","can_search":false,"path":"{}","hash":"sha256:{}","later":{{"x":1.5}}}}],"protocol_version":"1","alpha":true}}"#,
+        tool.path().display(),
+        "a".repeat(64)
+    );
+    setup.write(&text);
+    setup.registry.register(&tool, now()).unwrap();
+    let after = setup.text();
+    let order: Vec<_> = [
+        "zebra",
+        "registered_binaries",
+        "note",
+        "can_search",
+        "\"path\"",
+        "\"hash\"",
+        "later",
+        "protocol_version",
+        "alpha",
+    ]
+    .iter()
+    .map(|name| after.find(name).unwrap())
+    .collect();
+    assert!(order.is_sorted(), "{after}");
+    assert!(after.contains("1.5"));
+}
+
+#[test]
+fn grant_and_revoke_touch_exactly_what_they_name() {
+    let setup = setup();
+    let tool = setup.candidate("tool", "1");
+    setup.registry.register(&tool, now()).unwrap();
+    let grant = Grant { read: services(&["aws", "github"]), write: services(&["aws"]), search: true };
+    setup.registry.grant(tool.path(), &grant).unwrap();
+    setup.registry.grant(tool.path(), &grant).unwrap();
+    assert_eq!(setup.text().matches("github").count(), 1, "granting twice is granting once");
+    let part = Grant { read: services(&["aws"]), ..Grant::default() };
+    setup.registry.revoke(tool.path(), &part).unwrap();
+    let policy = setup.policy();
+    let permissions = policy.entries()[0].permissions();
+    assert_eq!(
+        permissions.read_services().collect::<Vec<_>>(),
+        services(&["github"]).iter().collect::<Vec<_>>()
+    );
+    assert!(permissions.writes(&Service::parse("aws").unwrap()) && permissions.can_search());
+    let refused = setup.registry.grant(Path::new("/no/such/tool"), &grant);
+    assert!(matches!(refused, Err(RegistryError::Draft(DraftError::UnknownPath(_)))));
+}
+
+#[test]
+fn unregister_removes_every_entry_of_the_path_and_no_other() {
+    let setup = setup();
+    let (a, b) = (setup.candidate("a", "1"), setup.candidate("b", "2"));
+    setup.registry.register(&a, now()).unwrap();
+    setup.registry.register(&b, now()).unwrap();
+    assert_eq!(setup.registry.unregister(a.path(), None).unwrap(), 1);
+    let policy = setup.policy();
+    assert!(!policy.knows_path(a.path()) && policy.knows_path(b.path()));
+    assert!(setup.registry.unregister(a.path(), None).is_err());
+}
+
+#[test]
+fn a_broken_or_untrusted_file_is_never_overwritten() {
+    let setup = setup();
+    let tool = setup.candidate("tool", "1");
+    let broken = "{\n \"protocol_version\": \"1\",\n}";
+    setup.write(broken);
+    let error = setup.registry.register(&tool, now()).unwrap_err().to_string();
+    assert_eq!(error, format!("{}:3:1: this is not valid JSON", setup.config().display()));
+    assert_eq!(setup.text(), broken);
+    setup.write(r#"{"protocol_version":"1"}"#);
+    fs::set_permissions(setup.config(), fs::Permissions::from_mode(0o666)).unwrap();
+    let refused = setup.registry.register(&tool, now());
+    assert!(matches!(
+        refused,
+        Err(RegistryError::Policy(PolicyError::Untrusted { why: Distrust::Writable, .. }))
+    ));
+    assert_eq!(setup.text(), r#"{"protocol_version":"1"}"#);
+}
+
+#[test]
+fn a_folder_that_others_can_write_is_not_used() {
+    let setup = setup();
+    let tool = setup.candidate("tool", "1");
+    private_folder(setup.config().parent().unwrap()).unwrap();
+    fs::set_permissions(setup.config().parent().unwrap(), fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(matches!(
+        setup.registry.register(&tool, now()),
+        Err(RegistryError::Policy(PolicyError::Untrusted { why: Distrust::Writable, .. }))
+    ));
+    assert!(!setup.config().exists());
+}
+
+#[test]
+fn an_edit_through_a_symbolic_link_replaces_its_target_and_keeps_the_link() {
+    let setup = setup();
+    let tool = setup.candidate("tool", "1");
+    private_folder(setup.config().parent().unwrap()).unwrap();
+    let real = setup.folder.path().join("dotfile.json");
+    symlink(&real, setup.config()).unwrap();
+    let dangling = setup.registry.register(&tool, now());
+    assert!(matches!(
+        dangling,
+        Err(RegistryError::Policy(PolicyError::Untrusted { why: Distrust::DanglingLink, .. }))
+    ));
+    fs::write(&real, r#"{"protocol_version":"1"}"#).unwrap();
+    fs::set_permissions(&real, fs::Permissions::from_mode(0o600)).unwrap();
+    setup.registry.register(&tool, now()).unwrap();
+    assert!(fs::symlink_metadata(setup.config()).unwrap().is_symlink());
+    assert!(fs::read_to_string(&real).unwrap().contains("sha256:"));
+}
+
+#[test]
+fn eight_registrations_at_once_lose_nothing() {
+    let setup = setup();
+    let tools: Vec<_> = (0..8).map(|n| setup.candidate(&format!("tool{n}"), &n.to_string())).collect();
+    thread::scope(|scope| {
+        for tool in &tools {
+            scope.spawn(|| setup.registry.register(tool, now()).unwrap());
+        }
+    });
+    let policy = setup.policy();
+    assert!(tools.iter().all(|tool| policy.knows_path(tool.path())));
+    assert_eq!(policy.entries().len(), 8);
+}
+
+#[test]
+fn what_an_interrupted_edit_left_behind_is_cleared_and_leaves_no_litter() {
+    let setup = setup();
+    let tool = setup.candidate("tool", "1");
+    setup.write(r#"{"protocol_version":"1"}"#);
+    let left = setup.config().with_file_name("config.json.new");
+    fs::write(&left, "half").unwrap();
+    setup.registry.register(&tool, now()).unwrap();
+    assert!(!left.exists());
+    assert_eq!(setup.policy().entries().len(), 1);
+}

@@ -1,0 +1,271 @@
+//! The vault file: its tables, its header, and how it is made and opened.
+//!
+//! redb does not compare page checksums on ordinary reads, and trusts a file that was closed cleanly. So every open
+//! walks the whole file and compares them, and every label, line and the header must open under the key; the header,
+//! itself sealed, says how many records there are and sums up their versions. Commits are two-phase: redb then never
+//! takes a damaged commit for a torn one and falls back to the one before it.
+
+use std::{fs::File, sync::Arc};
+
+use redb::{
+    Builder, Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
+    TableError, WriteTransaction, backends::FileBackend,
+};
+use rustix::fs::OFlags;
+
+use super::{
+    batch::{OutboxEntry, StoreError},
+    files::{FileError, Folder},
+    key::VaultKey,
+    names::{NameIndex, Place, toggle},
+    seal::{FORMAT, Fingerprint, NONCE, Nonce, RecordKey, Sealer, VaultId},
+};
+
+/// Name of the vault in the data folder.
+pub(super) const VAULT_FILE: &str = "vault.redb";
+/// Name under which it is made.
+const DRAFT: &str = "vault.redb.new";
+/// Pages kept in memory, sealed as on the disk: 100,000 records of usual size and their tree.
+const CACHE: usize = 64 * 1024 * 1024;
+
+/// Record key to sealed record.
+pub(super) const RECORDS: TableDefinition<'_, &RecordKey, &[u8]> = TableDefinition::new("records");
+/// Number to sealed audit line.
+pub(super) const OUTBOX: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("outbox");
+/// The vault about itself.
+const ABOUT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("about");
+/// In `ABOUT`: format, vault id, key check; in clear.
+const IDENTITY: &str = "identity";
+/// In `ABOUT`: the sealed header.
+const HEADER: &str = "header";
+
+/// The records at one moment.
+pub(super) type Records = ReadOnlyTable<&'static RecordKey, &'static [u8]>;
+
+/// What the vault must hold to be whole. Sealed; written by every commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Header {
+    /// How many commits there were. Never goes back.
+    pub(super) generation: u64,
+    /// How many records there are.
+    pub(super) count: u64,
+    /// The XOR of all records' fingerprints.
+    pub(super) sum: Fingerprint,
+    /// The oldest outbox line kept.
+    pub(super) first_line: u64,
+    /// The next outbox line's number.
+    pub(super) next_line: u64,
+}
+
+impl Header {
+    const BYTES: usize = 64;
+
+    const fn new() -> Self {
+        Self { generation: 1, count: 0, sum: [0; 32], first_line: 1, next_line: 1 }
+    }
+
+    fn to_bytes(self) -> [u8; Self::BYTES] {
+        let numbers = [self.generation, self.count, self.first_line, self.next_line];
+        let mut bytes = [0; Self::BYTES];
+        let all = numbers.iter().flat_map(|number| number.to_le_bytes()).chain(self.sum);
+        for (to, from) in bytes.iter_mut().zip(all) {
+            *to = from;
+        }
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (generation, rest) = bytes.split_first_chunk()?;
+        let (count, rest) = rest.split_first_chunk()?;
+        let (first_line, rest) = rest.split_first_chunk()?;
+        let (next_line, sum) = rest.split_first_chunk()?;
+        let [generation, count, first_line, next_line] =
+            [generation, count, first_line, next_line].map(|number| u64::from_le_bytes(*number));
+        Some(Self { generation, count, sum: sum.try_into().ok()?, first_line, next_line })
+    }
+}
+
+/// An open vault file whose every part was found whole.
+pub(super) struct Disk {
+    pub(super) db: Database,
+    pub(super) header: Header,
+    pub(super) names: NameIndex,
+    pub(super) records: Arc<Records>,
+}
+
+/// Makes an empty vault. It has its real name only when it is complete and durable.
+pub(super) fn create(folder: &Folder, key: &VaultKey) -> Result<(), StoreError> {
+    folder.remove(DRAFT)?;
+    let file = folder.create(DRAFT, OFlags::empty())?;
+    let again = file.try_clone().map_err(|error| StoreError::Io(error.to_string()))?;
+    let mut vault = VaultId::default();
+    getrandom::fill(&mut vault).map_err(|error| StoreError::Io(error.to_string()))?;
+    let sealer = Sealer::new(key, vault);
+    let db = Builder::new().create_with_backend(FileBackend::new(file).map_err(failed)?).map_err(failed)?;
+    let transaction = begin(&db)?;
+    transaction.open_table(RECORDS).map_err(failed)?;
+    transaction.open_table(OUTBOX).map_err(failed)?;
+    let identity = [[FORMAT].as_slice(), &vault, &key_check(key, &vault)].concat();
+    let mut about = transaction.open_table(ABOUT).map_err(failed)?;
+    about.insert(IDENTITY, identity.as_slice()).map_err(failed)?;
+    drop(about);
+    write_header(&transaction, &sealer, &Header::new())?;
+    transaction.commit().map_err(failed)?;
+    db.close().map_err(failed)?;
+    again.sync_all().map_err(|error| StoreError::Io(error.to_string()))?;
+    Ok(folder.publish(DRAFT, VAULT_FILE)?)
+}
+
+/// Opens the file and compares all its checksums. None if there is no vault.
+pub(super) fn open(folder: &Folder) -> Result<Option<Database>, StoreError> {
+    let Some(file) = folder.find(VAULT_FILE, OFlags::empty())? else { return Ok(None) };
+    // redb would make a new database of an empty file
+    if length(&file)? == 0 {
+        return Err(StoreError::Damaged("vault.redb is empty"));
+    }
+    let backend = FileBackend::new(file).map_err(failed)?;
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
+    Ok(Some(builder.create_with_backend(backend).map_err(failed)?))
+}
+
+/// Which vault this is, if the key is its key.
+pub(super) fn identify(db: &Database, key: &VaultKey) -> Result<VaultId, StoreError> {
+    let bytes = about(&db.begin_read().map_err(failed)?, IDENTITY)?;
+    let damaged = StoreError::Damaged("its identity is not readable");
+    let Some((format, rest)) = bytes.split_first() else { return Err(damaged) };
+    if *format != FORMAT {
+        return Err(StoreError::Damaged("its format is unknown to this version"));
+    }
+    let Some((vault, check)) = rest.split_first_chunk::<16>() else { return Err(damaged) };
+    if subtle::ConstantTimeEq::ct_eq(check, key_check(key, vault).as_slice()).into() {
+        Ok(*vault)
+    } else {
+        Err(StoreError::WrongKey)
+    }
+}
+
+/// Reads every label and line, and compares them with the header.
+pub(super) fn load(db: Database, sealer: &Sealer) -> Result<Disk, StoreError> {
+    let snapshot = db.begin_read().map_err(failed)?;
+    let header = read_header(&snapshot, sealer)?;
+    let records = snapshot.open_table(RECORDS).map_err(failed)?;
+    let (mut all, mut sum) = (Vec::new(), Fingerprint::default());
+    for entry in records.iter().map_err(failed)? {
+        let (at, sealed) = entry.map_err(failed)?;
+        let at = *at.value();
+        let (label, nonce) = sealer
+            .open_label(&at, sealed.value())
+            .map_err(|_| StoreError::Damaged("a record was changed"))?;
+        toggle(&mut sum, &sealer.fingerprint(&at, &nonce));
+        all.push((label.service, label.target, Place { at, nonce }));
+    }
+    if all.len() as u64 != header.count || sum != header.sum {
+        return Err(StoreError::Damaged("a record is missing, added or replaced by an older one"));
+    }
+    let names = NameIndex::build(all).ok_or(StoreError::Damaged("two records have one name"))?;
+    lines(&snapshot, sealer, &header)?;
+    Ok(Disk { records: Arc::new(records), db, header, names })
+}
+
+/// The outbox of the snapshot; every number that the header speaks of must be there.
+pub(super) fn lines(
+    snapshot: &ReadTransaction,
+    sealer: &Sealer,
+    header: &Header,
+) -> Result<Vec<OutboxEntry>, StoreError> {
+    let table = snapshot.open_table(OUTBOX).map_err(failed)?;
+    let mut lines = Vec::new();
+    for (entry, expected) in table.iter().map_err(failed)?.zip(header.first_line..) {
+        let (id, sealed) = entry.map_err(failed)?;
+        let id = id.value();
+        let line = sealer.open_line(id, sealed.value());
+        match line {
+            Ok(line) if id == expected => lines.push(OutboxEntry { id, line }),
+            _ => return Err(StoreError::Damaged("an outbox line was changed")),
+        }
+    }
+    if header.first_line.checked_add(lines.len() as u64) != Some(header.next_line) {
+        return Err(StoreError::Damaged("an outbox line is missing"));
+    }
+    Ok(lines)
+}
+
+/// Begins a transaction that is durable, in two phases, when its commit returns.
+pub(super) fn begin(db: &Database) -> Result<WriteTransaction, StoreError> {
+    let mut transaction = db.begin_write().map_err(failed)?;
+    transaction.set_two_phase_commit(true);
+    Ok(transaction)
+}
+
+/// Puts the header in place, as part of the transaction whose effects it describes.
+pub(super) fn write_header(
+    transaction: &WriteTransaction,
+    sealer: &Sealer,
+    header: &Header,
+) -> Result<(), StoreError> {
+    let sealed = sealer
+        .seal_header(&nonce()?, &header.to_bytes())
+        .map_err(|_| StoreError::Io("sealing failed".into()))?;
+    let mut about = transaction.open_table(ABOUT).map_err(failed)?;
+    about.insert(HEADER, sealed.as_slice()).map_err(failed)?;
+    Ok(())
+}
+
+/// A new nonce.
+pub(super) fn nonce() -> Result<Nonce, StoreError> {
+    let mut nonce = [0; NONCE];
+    getrandom::fill(&mut nonce).map_err(|error| StoreError::Io(error.to_string()))?;
+    Ok(nonce)
+}
+
+/// redb's errors in our words. Its own texts speak of pages and tables only.
+pub(super) fn failed(error: impl Into<redb::Error>) -> StoreError {
+    match error.into() {
+        redb::Error::DatabaseAlreadyOpen => StoreError::InUse,
+        redb::Error::Corrupted(_) => StoreError::Damaged("its pages don't match their checksums"),
+        redb::Error::TableDoesNotExist(_) => StoreError::Damaged("a table is missing"),
+        redb::Error::TableTypeMismatch { .. } | redb::Error::TypeDefinitionChanged { .. } => {
+            StoreError::Damaged("a table has another form")
+        }
+        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            StoreError::Damaged("vault.redb is not a vault file")
+        }
+        redb::Error::Io(error) => StoreError::Io(error.to_string()),
+        other => StoreError::Io(other.to_string()),
+    }
+}
+
+impl From<FileError> for StoreError {
+    fn from(error: FileError) -> Self {
+        match error {
+            FileError::InUse => Self::InUse,
+            FileError::Exposed(text) => Self::Exposed(text),
+            error @ FileError::Io { .. } => Self::Io(error.to_string()),
+        }
+    }
+}
+
+fn read_header(snapshot: &ReadTransaction, sealer: &Sealer) -> Result<Header, StoreError> {
+    let sealed = about(snapshot, HEADER)?;
+    let plain = sealer.open_header(&sealed).map_err(|_| StoreError::Damaged("its header was changed"))?;
+    Header::from_bytes(&plain).ok_or(StoreError::Damaged("its header was changed"))
+}
+
+fn about(snapshot: &ReadTransaction, row: &str) -> Result<Vec<u8>, StoreError> {
+    let table = match snapshot.open_table(ABOUT) {
+        Err(TableError::TableDoesNotExist(_)) => return Err(StoreError::Damaged("its header is missing")),
+        table => table.map_err(failed)?,
+    };
+    let value = ReadableTable::get(&table, row).map_err(failed)?;
+    value.map(|value| value.value().to_vec()).ok_or(StoreError::Damaged("its header is missing"))
+}
+
+/// Known only with the key; tells a wrong key from a damaged vault.
+fn key_check(key: &VaultKey, vault: &VaultId) -> [u8; 32] {
+    *key.derive("key check", vault).expose()
+}
+
+fn length(file: &File) -> Result<u64, StoreError> {
+    Ok(file.metadata().map_err(|error| StoreError::Io(error.to_string()))?.len())
+}

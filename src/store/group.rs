@@ -1,0 +1,123 @@
+//! One group of changes within one write transaction: applied in order, each seeing those before it.
+
+use redb::{ReadableTable, Table};
+
+use super::{
+    batch::{Change, OutboxEntry, PendingChange, Record, Selection, StoreError, WriteItem},
+    disk::{Header, failed, nonce},
+    names::{NameIndex, Overlay, Place, toggle},
+    seal::{Label, RecordKey, Sealer, nonce_of},
+};
+use crate::name::{Attributes, Service, Target};
+
+/// The records removed and the audit line of one change, not yet durable.
+pub(super) type Applied = (Vec<Record>, OutboxEntry);
+
+/// The group so far.
+pub(super) struct Group<'t, 'v> {
+    pub(super) sealer: &'v Sealer,
+    pub(super) base: &'v NameIndex,
+    pub(super) records: Table<'t, &'static RecordKey, &'static [u8]>,
+    pub(super) outbox: Table<'t, u64, &'static [u8]>,
+    pub(super) overlay: Overlay,
+    pub(super) header: Header,
+}
+
+impl Group<'_, '_> {
+    /// Forgets the audit lines up to and with `settled`, which are in the log.
+    pub(super) fn forget(&mut self, settled: u64) -> Result<(), StoreError> {
+        while self.header.first_line <= settled && self.header.first_line < self.header.next_line {
+            if self.outbox.remove(self.header.first_line).map_err(failed)?.is_none() {
+                return Err(StoreError::Damaged("an outbox line is missing"));
+            }
+            self.header.first_line += 1;
+        }
+        Ok(())
+    }
+
+    /// Applies one change and keeps its audit line.
+    pub(super) fn apply(&mut self, pending: PendingChange) -> Result<Applied, StoreError> {
+        let (touched, removed) = match pending.change.into_inner() {
+            Change::Write { service, items, attributes } => {
+                (self.write(&service, items, &attributes)?, false)
+            }
+            Change::Delete(selection) => (self.delete(selection)?, true),
+        };
+        let line = (pending.record)(&touched);
+        let id = self.header.next_line;
+        let sealed = self.sealer.seal_line(id, &nonce()?, &line).map_err(|_| unsealable())?;
+        self.outbox.insert(id, sealed.as_slice()).map_err(failed)?;
+        self.header.next_line += 1;
+        let records = if removed { touched.into_iter().map(named).collect() } else { Vec::new() };
+        Ok((records, OutboxEntry { id, line }))
+    }
+
+    fn write(
+        &mut self,
+        service: &Service,
+        items: Vec<WriteItem>,
+        attributes: &Attributes,
+    ) -> Result<Vec<Target>, StoreError> {
+        let mut touched = Vec::with_capacity(items.len());
+        for WriteItem { target, value } in items {
+            let label = Label { service: service.clone(), target, attributes: attributes.clone() };
+            let place = Place { at: self.sealer.record_key(service, &label.target), nonce: nonce()? };
+            let sealed = self.sealer.seal_record(&place.at, &place.nonce, &label, &value);
+            let sealed = sealed.map_err(|_| unsealable())?;
+            self.records.insert(&place.at, sealed.as_slice()).map_err(failed)?;
+            self.place(service, &label.target, Some(place));
+            touched.push(label.target);
+        }
+        Ok(touched)
+    }
+
+    fn delete(&mut self, selection: Selection) -> Result<Vec<Target>, StoreError> {
+        let Selection { service, names, filter } = selection;
+        let mut touched = Vec::new();
+        for (target, place) in self.overlay.select(self.base, &service, names) {
+            if !filter.is_empty() && !self.label(&place)?.attributes.satisfy(&filter) {
+                continue;
+            }
+            if self.records.remove(&place.at).map_err(failed)?.is_none() {
+                return Err(StoreError::Damaged("a record is missing"));
+            }
+            self.place(&service, &target, None);
+            touched.push(target);
+        }
+        Ok(touched)
+    }
+
+    fn label(&self, place: &Place) -> Result<Label, StoreError> {
+        let sealed = self.records.get(&place.at).map_err(failed)?;
+        let sealed = sealed.ok_or(StoreError::Damaged("a record is missing"))?;
+        current(sealed.value(), place)?;
+        let opened = self.sealer.open_label(&place.at, sealed.value());
+        opened.map(|(label, _)| label).map_err(|_| StoreError::Damaged("a record was changed"))
+    }
+
+    /// Notes where a name rests from now on, in the index and in the header's sum.
+    fn place(&mut self, service: &Service, target: &Target, place: Option<Place>) {
+        let before = self.overlay.put(self.base, service, target, place);
+        for one in [before, place].into_iter().flatten() {
+            toggle(&mut self.header.sum, &self.sealer.fingerprint(&one.at, &one.nonce));
+        }
+        self.header.count = self.header.count + u64::from(place.is_some()) - u64::from(before.is_some());
+    }
+}
+
+/// Refuses a record that is not the version the index names.
+pub(super) fn current(sealed: &[u8], place: &Place) -> Result<(), StoreError> {
+    if nonce_of(sealed) == Some(&place.nonce) {
+        Ok(())
+    } else {
+        Err(StoreError::Damaged("a record was replaced by another version"))
+    }
+}
+
+fn named(target: Target) -> Record {
+    Record { target, value: None, attributes: Attributes::new() }
+}
+
+fn unsealable() -> StoreError {
+    StoreError::Io("sealing failed".to_owned())
+}

@@ -1,0 +1,394 @@
+//! Sealing: records, outbox lines and the header, each bound to the place where it rests.
+//!
+//! Pure: keys and nonces are arguments. XChaCha20-Poly1305 with random 192-bit nonces, so that no counter can be
+//! rewound by a restored backup. The associated data of every sealed part is its use, the format, the vault and its
+//! place; each use has its own sub-key as well, derived for this vault alone. Bytes from another place, another use
+//! or another vault never open.
+//!
+//! A record has two parts under one nonce and two keys: the **label** (service, target, attributes) and the
+//! **value**, which is bound to its label's tag. Names can be listed without a value ever being decrypted.
+//!
+//! What a reader of the disk learns: how many records there are, when they change, and their sizes in steps (64
+//! bytes, for larger values an eighth of the size at most).
+
+use chacha20poly1305::{AeadInOut, KeyInit, XChaCha20Poly1305};
+use hmac::Mac;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::{
+    key::{Prf, SubKey, VaultKey},
+    label,
+};
+use crate::{
+    name::{Attributes, Service, Target},
+    secret::{MAX_VALUE, SecretValue},
+};
+
+/// Layout of everything sealed. Part of all associated data.
+pub(super) const FORMAT: u8 = 1;
+/// Bytes of a nonce.
+pub(super) const NONCE: usize = 24;
+const TAG: usize = 16;
+/// Longest plaintext of an outbox line: 10 MiB of names, each byte escaped to two at most, and the rest of a line.
+const MAX_LINE: usize = 24 * 1024 * 1024;
+/// Smallest step of padded sizes.
+const STEP: usize = 64;
+
+/// Random bytes that name one vault for ever. In clear on the disk.
+pub(super) type VaultId = [u8; 16];
+/// Where a record rests: a keyed hash of its service and target. Tells nothing without the key.
+pub(super) type RecordKey = [u8; 32];
+/// Makes two sealings of the same content differ. Never used twice.
+pub(super) type Nonce = [u8; NONCE];
+/// A keyed hash of a record's place and nonce; the XOR of all says which records, in which version, are there.
+pub(super) type Fingerprint = [u8; 32];
+
+/// What a record says about itself, apart from its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Label {
+    pub(super) service: Service,
+    pub(super) target: Target,
+    pub(super) attributes: Attributes,
+}
+
+/// The bytes were not sealed by this key for this place, or not for this use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unsealable;
+
+#[derive(Clone, Copy)]
+enum Use {
+    Label = 1,
+    Value = 2,
+    Line = 3,
+    Header = 4,
+}
+
+/// The keys of one vault, one for each use.
+pub(super) struct Sealer {
+    vault: VaultId,
+    names: Prf,
+    versions: Prf,
+    label: SubKey,
+    value: SubKey,
+    line: SubKey,
+    header: SubKey,
+}
+
+impl Sealer {
+    pub(super) fn new(key: &VaultKey, vault: VaultId) -> Self {
+        Self {
+            vault,
+            names: key.derive("record name", &vault).prf(),
+            versions: key.derive("record version", &vault).prf(),
+            label: key.derive("seal label", &vault),
+            value: key.derive("seal value", &vault),
+            line: key.derive("seal outbox line", &vault),
+            header: key.derive("seal header", &vault),
+        }
+    }
+
+    /// Where the record of a name rests. Lengths go before the names: `a`+`b:c` and `a:b`+`c` never meet.
+    pub(super) fn record_key(&self, service: &Service, target: &Target) -> RecordKey {
+        let mut mac = self.names.clone();
+        for part in [service.as_str(), target.as_str()] {
+            mac.update(&(part.len() as u64).to_le_bytes());
+            mac.update(part.as_bytes());
+        }
+        mac.finalize().into_bytes().into()
+    }
+
+    /// Stands for one version of one record in the vault's sum of records.
+    pub(super) fn fingerprint(&self, at: &RecordKey, nonce: &Nonce) -> Fingerprint {
+        let mut mac = self.versions.clone();
+        mac.update(at);
+        mac.update(nonce);
+        mac.finalize().into_bytes().into()
+    }
+
+    /// Seals one record: nonce ‖ length of the label part ‖ label part ‖ value part.
+    ///
+    /// The plaintext is written once, into the buffer that becomes the ciphertext: there is no copy to wipe.
+    pub(super) fn seal_record(
+        &self,
+        at: &RecordKey,
+        nonce: &Nonce,
+        label: &Label,
+        value: &SecretValue,
+    ) -> Result<Vec<u8>, Unsealable> {
+        let label_room = bucket(label::encoded_len(label));
+        let value_room = bucket(value.expose().len() + 4);
+        let mut sealed = Zeroizing::new(vec![0; NONCE + 4 + label_room + TAG + value_room + TAG]);
+        let (head, body) = sealed.split_at_mut_checked(NONCE + 4).ok_or(Unsealable)?;
+        let (first, second) = body.split_at_mut_checked(label_room + TAG).ok_or(Unsealable)?;
+        let (nonce_place, length_place) = head.split_at_mut_checked(NONCE).ok_or(Unsealable)?;
+        nonce_place.copy_from_slice(nonce);
+        length_place.copy_from_slice(&u32::try_from(label_room).map_err(|_| Unsealable)?.to_le_bytes());
+
+        label::encode(label, first).ok_or(Unsealable)?;
+        let tag = seal(&self.label, nonce, &self.context(Use::Label, at, &[0; TAG]), first)?;
+
+        let secret = value.expose().as_bytes();
+        second.get_mut(..secret.len()).ok_or(Unsealable)?.copy_from_slice(secret);
+        let length = u32::try_from(secret.len()).map_err(|_| Unsealable)?;
+        second.get_mut(value_room - 4..value_room).ok_or(Unsealable)?.copy_from_slice(&length.to_le_bytes());
+        seal(&self.value, nonce, &self.context(Use::Value, at, &tag), second)?;
+        Ok(std::mem::take(&mut *sealed))
+    }
+
+    /// What the record at this place says about itself, and the nonce of its version.
+    pub(super) fn open_label(&self, at: &RecordKey, sealed: &[u8]) -> Result<(Label, Nonce), Unsealable> {
+        let parts = Parts::of(sealed).ok_or(Unsealable)?;
+        let context = self.context(Use::Label, at, &[0; TAG]);
+        let plain = open(&self.label, &parts.nonce, &context, parts.label)?;
+        Ok((label::decode(&plain).ok_or(Unsealable)?, parts.nonce))
+    }
+
+    /// The value of the record at this place. It opens only together with the label it was sealed with.
+    pub(super) fn open_value(&self, at: &RecordKey, sealed: &[u8]) -> Result<SecretValue, Unsealable> {
+        let parts = Parts::of(sealed).ok_or(Unsealable)?;
+        let tag = parts.label.last_chunk::<TAG>().ok_or(Unsealable)?;
+        let mut plain = open(&self.value, &parts.nonce, &self.context(Use::Value, at, tag), parts.value)?;
+        let length = u32::from_le_bytes(*plain.last_chunk::<4>().ok_or(Unsealable)?) as usize;
+        if length > MAX_VALUE || plain.len() != bucket(length + 4) {
+            return Err(Unsealable);
+        }
+        // the buffer keeps its place and its capacity, and is wiped over all of it
+        plain.truncate(length);
+        SecretValue::from_bytes(plain).ok_or(Unsealable)
+    }
+
+    /// Seals an outbox line for its number: nonce ‖ sealed, padded line. A line holds names.
+    pub(super) fn seal_line(&self, id: u64, nonce: &Nonce, line: &[u8]) -> Result<Vec<u8>, Unsealable> {
+        if line.len() > MAX_LINE {
+            return Err(Unsealable);
+        }
+        let room = bucket(line.len() + 4);
+        let mut sealed = vec![0; NONCE + room + TAG];
+        let (head, body) = sealed.split_at_mut_checked(NONCE).ok_or(Unsealable)?;
+        head.copy_from_slice(nonce);
+        body.get_mut(..line.len()).ok_or(Unsealable)?.copy_from_slice(line);
+        let length = u32::try_from(line.len()).map_err(|_| Unsealable)?;
+        body.get_mut(room - 4..room).ok_or(Unsealable)?.copy_from_slice(&length.to_le_bytes());
+        seal(&self.line, nonce, &self.context(Use::Line, &numbered(id), &[0; TAG]), body)?;
+        Ok(sealed)
+    }
+
+    /// The outbox line of that number.
+    pub(super) fn open_line(&self, id: u64, sealed: &[u8]) -> Result<Vec<u8>, Unsealable> {
+        let (nonce, body) = sealed.split_first_chunk::<NONCE>().ok_or(Unsealable)?;
+        let mut plain = open(&self.line, nonce, &self.context(Use::Line, &numbered(id), &[0; TAG]), body)?;
+        let length = u32::from_le_bytes(*plain.last_chunk::<4>().ok_or(Unsealable)?) as usize;
+        if length > MAX_LINE || plain.len() != bucket(length + 4) {
+            return Err(Unsealable);
+        }
+        plain.truncate(length);
+        Ok(std::mem::take(&mut *plain))
+    }
+
+    /// Seals the header: nonce ‖ sealed header.
+    pub(super) fn seal_header(&self, nonce: &Nonce, header: &[u8]) -> Result<Vec<u8>, Unsealable> {
+        let mut sealed = vec![0; NONCE + header.len() + TAG];
+        let (head, body) = sealed.split_at_mut_checked(NONCE).ok_or(Unsealable)?;
+        head.copy_from_slice(nonce);
+        body.get_mut(..header.len()).ok_or(Unsealable)?.copy_from_slice(header);
+        seal(&self.header, nonce, &self.context(Use::Header, &[0; 32], &[0; TAG]), body)?;
+        Ok(sealed)
+    }
+
+    /// The header.
+    pub(super) fn open_header(&self, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unsealable> {
+        let (nonce, body) = sealed.split_first_chunk::<NONCE>().ok_or(Unsealable)?;
+        open(&self.header, nonce, &self.context(Use::Header, &[0; 32], &[0; TAG]), body)
+    }
+
+    /// Associated data, of one fixed length so that no two uses can ever read as each other.
+    fn context(&self, use_: Use, place: &[u8; 32], bound: &[u8; TAG]) -> [u8; 66] {
+        let mut context = [0; 66];
+        let parts = [&[use_ as u8, FORMAT][..], &self.vault, place, bound];
+        for (to, from) in context.iter_mut().zip(parts.into_iter().flatten()) {
+            *to = *from;
+        }
+        context
+    }
+}
+
+/// A sealed record, taken apart.
+struct Parts<'a> {
+    nonce: Nonce,
+    label: &'a [u8],
+    value: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    fn of(sealed: &'a [u8]) -> Option<Self> {
+        let (nonce, rest) = sealed.split_first_chunk::<NONCE>()?;
+        let (length, rest) = rest.split_first_chunk::<4>()?;
+        let label_room = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+        let (label, value) = rest.split_at_checked(label_room.checked_add(TAG)?)?;
+        Some(Self { nonce: *nonce, label, value })
+    }
+}
+
+/// The nonce of a sealed record, without opening it.
+pub(super) fn nonce_of(sealed: &[u8]) -> Option<&Nonce> {
+    sealed.first_chunk()
+}
+
+fn numbered(id: u64) -> [u8; 32] {
+    let mut place = [0; 32];
+    for (to, from) in place.iter_mut().zip(id.to_le_bytes()) {
+        *to = from;
+    }
+    place
+}
+
+/// The size to which `length` bytes are padded: steps of 64 bytes, and of an eighth for what is larger.
+pub(super) fn bucket(length: usize) -> usize {
+    let step = (length.next_power_of_two() / 16).max(STEP);
+    length.next_multiple_of(step).max(STEP)
+}
+
+/// Encrypts `buffer` but for its last 16 bytes, which take the tag.
+fn seal(key: &SubKey, nonce: &Nonce, context: &[u8], buffer: &mut [u8]) -> Result<[u8; TAG], Unsealable> {
+    let (text, place) = buffer.split_last_chunk_mut::<TAG>().ok_or(Unsealable)?;
+    let cipher = XChaCha20Poly1305::new(key.expose().into());
+    match cipher.encrypt_inout_detached(nonce.into(), context, (&mut *text).into()) {
+        Ok(tag) => {
+            *place = tag.into();
+            Ok(*place)
+        }
+        Err(_) => {
+            text.zeroize();
+            Err(Unsealable)
+        }
+    }
+}
+
+/// Decrypts a copy of `sealed` that is wiped by whoever drops it.
+fn open(
+    key: &SubKey,
+    nonce: &Nonce,
+    context: &[u8],
+    sealed: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, Unsealable> {
+    let (text, tag) = sealed.split_last_chunk::<TAG>().ok_or(Unsealable)?;
+    let mut plain = Zeroizing::new(text.to_vec());
+    XChaCha20Poly1305::new(key.expose().into())
+        .decrypt_inout_detached(nonce.into(), context, plain.as_mut_slice().into(), tag.into())
+        .map_err(|_| Unsealable)?;
+    Ok(plain)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sealer() -> Sealer {
+        Sealer::new(&VaultKey::from_bytes(Box::new([3; 32])), [5; 16])
+    }
+
+    fn label(service: &str, target: &str) -> Label {
+        let mut attributes = Attributes::new();
+        attributes.insert("env", "production").unwrap();
+        Label {
+            service: Service::parse(service).unwrap(),
+            target: Target::parse(target).unwrap(),
+            attributes,
+        }
+    }
+
+    fn secret(text: &[u8]) -> SecretValue {
+        SecretValue::from_bytes(Zeroizing::new(text.to_vec())).unwrap()
+    }
+
+    #[test]
+    fn a_service_and_a_target_never_collide_with_another_pair() {
+        let key = |service: &str, target: &str| {
+            sealer().record_key(&Service::parse(service).unwrap(), &Target::parse(target).unwrap())
+        };
+        assert_ne!(key("a", "b:c"), key("a:b", "c"));
+        assert_ne!(key("ab", "c"), key("a", "bc"));
+        assert_eq!(key("a", "b"), key("a", "b"));
+    }
+
+    #[test]
+    fn a_record_opens_only_at_its_place_in_its_vault_with_its_own_label() {
+        let sealer = sealer();
+        let (one, two) = (label("s", "one"), label("s", "two"));
+        let (at, elsewhere) = ([1; 32], [2; 32]);
+        let sealed = sealer.seal_record(&at, &[9; NONCE], &one, &secret(b"v")).unwrap();
+        assert_eq!(sealer.open_label(&at, &sealed), Ok((one, [9; NONCE])));
+        assert_eq!(sealer.open_value(&at, &sealed).unwrap().expose(), "v");
+        assert_eq!(sealer.open_label(&elsewhere, &sealed), Err(Unsealable));
+        assert!(sealer.open_value(&elsewhere, &sealed).is_err());
+
+        let other = Sealer::new(&VaultKey::from_bytes(Box::new([3; 32])), [6; 16]);
+        assert_eq!(other.open_label(&at, &sealed), Err(Unsealable), "same key, another vault");
+
+        // the same nonce by force, so that nothing but the binding to the label's tag can tell
+        let foreign = sealer.seal_record(&at, &[9; NONCE], &two, &secret(b"w")).unwrap();
+        assert_eq!(foreign.len(), sealed.len());
+        let value_part = sealed.len() - 64 - TAG;
+        let mixed = [&sealed[..value_part], &foreign[value_part..]].concat();
+        assert!(sealer.open_value(&at, &mixed).is_err(), "a value under another record's label");
+    }
+
+    #[test]
+    fn a_line_opens_only_under_its_number_and_not_as_a_header() {
+        let sealer = sealer();
+        let sealed = sealer.seal_line(7, &[1; NONCE], b"{line").unwrap();
+        assert_eq!(sealer.open_line(7, &sealed), Ok(b"{line".to_vec()));
+        assert_eq!(sealer.open_line(8, &sealed), Err(Unsealable));
+        assert!(sealer.open_header(&sealed).is_err());
+    }
+
+    #[test]
+    fn padded_sizes_grow_in_steps_of_at_most_an_eighth() {
+        assert_eq!((bucket(0), bucket(1), bucket(64), bucket(65)), (64, 64, 64, 128));
+        for length in (65..MAX_VALUE + 8).step_by(7) {
+            let padded = bucket(length);
+            assert!(padded >= length && padded - length < (length / 8).max(STEP), "{length}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_sealed_opens_to_the_same(
+            service in "[^\\p{Cc}]{1,40}", target in "[^\\p{Cc}]{1,80}", value in ".{0,300}",
+            attributes in proptest::collection::btree_map("[^\\p{Cc}]{1,12}", ".{0,40}", 0..=16),
+            at: [u8; 32], nonce: [u8; NONCE],
+        ) {
+            let mut label = label(&service, &target);
+            label.attributes = Attributes::new();
+            for (name, value) in &attributes {
+                label.attributes.insert(name, value).unwrap();
+            }
+            let sealer = sealer();
+            let sealed = sealer.seal_record(&at, &nonce, &label, &secret(value.as_bytes())).unwrap();
+            prop_assert_eq!(sealer.open_label(&at, &sealed), Ok((label, nonce)));
+            let opened = sealer.open_value(&at, &sealed).unwrap();
+            prop_assert_eq!(opened.expose(), value);
+        }
+
+        #[test]
+        fn no_bytes_open_that_were_not_sealed(bytes in proptest::collection::vec(any::<u8>(), 0..400), at: [u8; 32]) {
+            let sealer = sealer();
+            prop_assert!(sealer.open_label(&at, &bytes).is_err());
+            prop_assert!(sealer.open_value(&at, &bytes).is_err());
+            prop_assert!(sealer.open_line(0, &bytes).is_err());
+            prop_assert!(sealer.open_header(&bytes).is_err());
+        }
+
+        #[test]
+        fn one_changed_bit_never_opens(bit in 0_usize..8 * 256, at: [u8; 32]) {
+            let sealer = sealer();
+            let mut sealed = sealer.seal_record(&at, &[9; NONCE], &label("s", "t"), &secret(b"v")).unwrap();
+            let bit = bit % (sealed.len() * 8);
+            sealed[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(sealer.open_label(&at, &sealed).is_err() || sealer.open_value(&at, &sealed).is_err());
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Figures, not gates: `cargo test --release --lib store::trials::speed -- --ignored --nocapture`.
+
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
+
+use super::*;
+
+fn say(what: &str, time: Duration) {
+    std::io::stdout().write_all(format!("{what}: {time:?}\n").as_bytes()).unwrap();
+}
+
+fn best(times: u32, mut run: impl FnMut()) -> Duration {
+    let one = |_| {
+        let start = Instant::now();
+        run();
+        start.elapsed()
+    };
+    (0..times).map(one).min().unwrap()
+}
+
+#[test]
+#[ignore = "measures"]
+fn a_vault_of_100_000_secrets() {
+    let dir = scratch();
+    let vault = Vault::open(dir.path()).unwrap();
+    let names: Vec<String> =
+        (0..100_000).map(|n| format!("production/workspace/p{}/KEY_{n}", n % 100)).collect();
+    for chunk in names.chunks(1000) {
+        let pairs: Vec<(&str, &str)> =
+            chunk.iter().map(|name| (name.as_str(), "0123456789abcdef0123456789")).collect();
+        vault.settle(u64::MAX);
+        done(&vault, write("s", &pairs, &[]));
+    }
+    let name = names[77_777].as_str();
+    let exact = || read(&vault, "s", Names::Exact(targets(&[name]))).unwrap();
+    exact();
+    let thousand = best(20, || (0..1000).for_each(|_| drop(exact())));
+    say("1,000 exact reads", thousand);
+    say(
+        "prefix read of 1,000",
+        best(5, || {
+            assert_eq!(read(&vault, "s", prefixes(&["production/workspace/p7/"])).unwrap().len(), 1000)
+        }),
+    );
+    say(
+        "search of 100,000",
+        best(3, || drop(vault.read(query(selection("s", Names::All, &[]), false)).unwrap())),
+    );
+    say("commit of 1", best(50, || done(&vault, write("s", &[(name, "new")], &[]))));
+    let pairs: Vec<(&str, &str)> = names[..100].iter().map(|name| (name.as_str(), "new")).collect();
+    say("commit of 100", best(20, || done(&vault, write("s", &pairs, &[]))));
+    say("close", {
+        let start = Instant::now();
+        vault.close().unwrap();
+        start.elapsed()
+    });
+    say("open", best(5, || drop(Vault::open(dir.path()).unwrap())));
+    let size = std::fs::metadata(dir.path().join("vault.redb")).unwrap().len();
+    std::io::stdout().write_all(format!("size: {} KiB\n", size / 1024).as_bytes()).unwrap();
+}

@@ -1,0 +1,356 @@
+//! The vault: one redb file of sealed records, its key beside it, its names in memory.
+//!
+//! Readers share a view: the names and the table of one commit, swapped together under one lock that is held for as
+//! long as a look-up takes, never while decrypting or writing. Writers queue; each group is one durable transaction.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
+
+use super::{
+    batch::{Answer, Committed, OutboxEntry, PendingChange, Query, Record, Selection, Store, StoreError},
+    disk::{self, Disk, Header, RECORDS, Records, VAULT_FILE, failed},
+    files::Folder,
+    group::{Applied, Group, current},
+    head::{HEAD_FILE, Head},
+    key::{KEY_FILE, KeyFile, VaultKey},
+    names::{NameIndex, Overlay, Place},
+    seal::Sealer,
+};
+use crate::{
+    name::{Attributes, Service, Target},
+    policy::Authorized,
+};
+
+/// What readers see: the names and the records of the same commit.
+struct View {
+    names: NameIndex,
+    /// None after a disk error, until the file was opened again.
+    records: Option<Arc<Records>>,
+}
+
+struct Writer {
+    /// None after a disk error, until the file was opened again.
+    db: Option<Database>,
+    header: Header,
+    head: Head,
+}
+
+/// One group, applied within a transaction that is not yet committed.
+struct Staged {
+    applied: Vec<Applied>,
+    overlay: Overlay,
+    header: Header,
+}
+
+/// The store of `keychain-auth`: `vault.redb`, `vault.key` and `vault.head` in the data folder, taken for this process.
+pub struct Vault {
+    sealer: Sealer,
+    view: RwLock<View>,
+    writer: Mutex<Writer>,
+    /// Every outbox line up to this one is in the log.
+    settled: AtomicU64,
+    /// Dropped last: it holds the lock.
+    folder: Folder,
+}
+
+impl Vault {
+    /// Opens the vault of a data folder, or makes folder, key and vault if none of them is there.
+    ///
+    /// Every label is decrypted and the whole is compared with the sealed header: what was changed, removed, added or
+    /// put back is an error. A vault is never replaced or emptied; a missing key, vault or head is an error that names
+    /// it. Only a key without a vault and a head, which a crash while making them leaves, is taken up again.
+    ///
+    /// An older copy of all three files together can't be told from the current ones here; see [`Vault::generation`].
+    pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
+        let folder = Folder::open(data_dir)?;
+        folder.lock()?;
+        let key = match KeyFile::load(&folder)? {
+            Some(key) => key,
+            None => first_key(&folder)?,
+        };
+        if folder.stat(VAULT_FILE)?.is_none() {
+            if folder.stat(HEAD_FILE)?.is_some() {
+                return Err(missing(VAULT_FILE, HEAD_FILE));
+            }
+            disk::create(&folder, &key)?;
+        }
+        let db = disk::open(&folder)?.ok_or_else(|| missing(VAULT_FILE, KEY_FILE))?;
+        let vault = disk::identify(&db, &key)?;
+        let sealer = Sealer::new(&key, vault);
+        let disk = disk::load(db, &sealer)?;
+        let head = match Head::find(&folder, &key, vault)? {
+            Some(head) => head,
+            // a crash came between a new vault and its head
+            None if disk.header.generation == 1 => Head::create(&folder, &key, vault, 1)?,
+            None => return Err(missing(HEAD_FILE, VAULT_FILE)),
+        };
+        not_behind(&disk.header, &head)?;
+        let view = View { names: disk.names, records: Some(disk.records) };
+        let writer = Writer { db: Some(disk.db), header: disk.header, head };
+        Ok(Self {
+            sealer,
+            view: RwLock::new(view),
+            writer: Mutex::new(writer),
+            settled: AtomicU64::new(0),
+            folder,
+        })
+    }
+
+    /// How many commits the vault has seen. Grows with each; kept elsewhere too, it shows a vault that was put back.
+    pub fn generation(&self) -> u64 {
+        self.write_lock().header.generation
+    }
+
+    /// How many secrets there are.
+    pub fn count(&self) -> u64 {
+        self.write_lock().header.count
+    }
+
+    /// Forgets the settled audit lines and closes the file cleanly. Dropping a vault is as safe, but the next start
+    /// then compares more lines with the log.
+    pub fn close(self) -> Result<(), StoreError> {
+        let settled = self.settled.load(Ordering::Acquire);
+        let mut writer = self.write_lock();
+        if settled >= writer.header.first_line && writer.header.first_line < writer.header.next_line {
+            self.transact(&mut writer, Vec::new())?;
+        }
+        self.write_view().records = None;
+        match writer.db.take() {
+            Some(db) => db.close().map_err(failed),
+            None => Ok(()),
+        }
+    }
+
+    /// Stages and commits one group. On error nothing has changed, in memory or on the disk.
+    fn transact(
+        &self,
+        writer: &mut Writer,
+        changes: Vec<PendingChange>,
+    ) -> Result<Vec<Committed>, StoreError> {
+        if writer.db.is_none() {
+            self.reopen(writer)?;
+        }
+        let transaction = match disk::begin(writer.db.as_ref().ok_or_else(closed)?) {
+            Ok(transaction) => transaction,
+            Err(error) => {
+                self.recover(writer, &error);
+                return Err(error);
+            }
+        };
+        let staged = match self.stage(&transaction, writer.header, changes) {
+            Ok(staged) => staged,
+            Err(error) => {
+                drop(transaction);
+                self.recover(writer, &error);
+                return Err(error);
+            }
+        };
+        if let Err(error) = transaction.commit() {
+            let error = failed(error);
+            self.recover(writer, &error);
+            // whether the last flush reached the disk is known only from the disk
+            if writer.db.is_none() || writer.header != staged.header {
+                return Err(error);
+            }
+        } else {
+            self.publish(writer, staged.overlay, staged.header)?;
+        }
+        let committed = |(records, line)| Committed::changed(records, line);
+        Ok(staged.applied.into_iter().map(committed).collect())
+    }
+
+    fn stage(
+        &self,
+        transaction: &WriteTransaction,
+        header: Header,
+        changes: Vec<PendingChange>,
+    ) -> Result<Staged, StoreError> {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let mut group = Group {
+            sealer: &self.sealer,
+            base: &view.names,
+            records: transaction.open_table(RECORDS).map_err(failed)?,
+            outbox: transaction.open_table(disk::OUTBOX).map_err(failed)?,
+            overlay: Overlay::default(),
+            header: Header { generation: header.generation + 1, ..header },
+        };
+        group.forget(self.settled.load(Ordering::Acquire))?;
+        let applied = changes.into_iter().map(|change| group.apply(change)).collect::<Result<Vec<_>, _>>()?;
+        let Group { overlay, header, .. } = group;
+        disk::write_header(transaction, &self.sealer, &header)?;
+        Ok(Staged { applied, overlay, header })
+    }
+
+    /// Shows a commit to the readers: its names and its table at once.
+    fn publish(&self, writer: &mut Writer, overlay: Overlay, header: Header) -> Result<(), StoreError> {
+        let db = writer.db.as_ref().ok_or_else(closed)?;
+        let opened =
+            db.begin_read().map_err(failed).and_then(|read| read.open_table(RECORDS).map_err(failed));
+        if let Err(error) = writer.head.record(header.generation) {
+            tracing::warn!("{HEAD_FILE} could not be written: {error}");
+        }
+        let Ok(records) = opened else { return self.reopen(writer) };
+        writer.header = header;
+        let mut view = self.write_view();
+        view.names.apply(overlay);
+        view.records = Some(Arc::new(records));
+        Ok(())
+    }
+
+    /// After a disk error redb refuses everything; what the disk holds is then read anew. If even that fails, the next
+    /// request tries again.
+    fn recover(&self, writer: &mut Writer, error: &StoreError) {
+        if matches!(error, StoreError::Io(_))
+            && let Err(error) = self.reopen(writer)
+        {
+            tracing::warn!("after a disk error: {error}");
+        }
+    }
+
+    /// Opens the file anew, with every check of a first open. Until that succeeds nothing is read.
+    fn reopen(&self, writer: &mut Writer) -> Result<(), StoreError> {
+        self.write_view().records = None;
+        // closes the file, which gives its lock back
+        writer.db = None;
+        let db = disk::open(&self.folder)?.ok_or_else(|| missing(VAULT_FILE, HEAD_FILE))?;
+        let Disk { db, header, names, records } = disk::load(db, &self.sealer)?;
+        not_behind(&header, &writer.head)?;
+        (writer.db, writer.header) = (Some(db), header);
+        *self.write_view() = View { names, records: Some(records) };
+        Ok(())
+    }
+
+    /// The places that the selection means and the records of the same commit.
+    fn look_up(
+        &self,
+        service: &Service,
+        names: super::Names,
+    ) -> Result<(Vec<(Target, Place)>, Arc<Records>), StoreError> {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        match &view.records {
+            Some(records) => Ok((view.names.select(service, names), Arc::clone(records))),
+            None => Err(closed()),
+        }
+    }
+
+    fn answer(&self, query: &Query) -> Result<Committed, StoreError> {
+        let Selection { service, names, filter } = &query.selection;
+        let (places, records) = self.look_up(service, names.clone())?;
+        let mut answer = Answer::default();
+        for (target, place) in places {
+            let sealed = ReadableTable::get(&*records, &place.at).map_err(failed)?;
+            let sealed = sealed.ok_or(StoreError::Damaged("a record is missing"))?;
+            current(sealed.value(), &place)?;
+            let opened = self.open_record(service, &target, &place, sealed.value(), filter, query.values)?;
+            if let Some(record) = opened {
+                answer.push(record)?;
+            }
+        }
+        Ok(answer.finish())
+    }
+
+    /// One record, or None if it does not satisfy the filter; its value is then not decrypted.
+    fn open_record(
+        &self,
+        service: &Service,
+        target: &Target,
+        place: &Place,
+        sealed: &[u8],
+        filter: &Attributes,
+        values: bool,
+    ) -> Result<Option<Record>, StoreError> {
+        let damaged = |_| StoreError::Damaged("a record was changed");
+        let (label, _) = self.sealer.open_label(&place.at, sealed).map_err(damaged)?;
+        if label.service != *service || label.target != *target {
+            return Err(StoreError::Damaged("a record has another name"));
+        }
+        if !label.attributes.satisfy(filter) {
+            return Ok(None);
+        }
+        let value = values.then(|| self.sealer.open_value(&place.at, sealed).map_err(damaged)).transpose()?;
+        Ok(Some(Record { target: label.target, value, attributes: label.attributes }))
+    }
+
+    fn write_lock(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_view(&self) -> std::sync::RwLockWriteGuard<'_, View> {
+        self.view.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for Vault {
+    fn read(&self, query: Authorized<Query>) -> Result<Committed, StoreError> {
+        let query = query.into_inner();
+        match self.answer(&query) {
+            // redb refuses everything after one disk error; the disk may be well again
+            Err(StoreError::Io(_)) => {
+                self.reopen(&mut self.write_lock())?;
+                self.answer(&query)
+            }
+            answer => answer,
+        }
+    }
+
+    fn commit(&self, changes: Vec<PendingChange>) -> Vec<Result<Committed, StoreError>> {
+        let count = changes.len();
+        if count == 0 {
+            return Vec::new();
+        }
+        match self.transact(&mut self.write_lock(), changes) {
+            Ok(all) => all.into_iter().map(Ok).collect(),
+            Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    fn outbox(&self) -> Result<Vec<OutboxEntry>, StoreError> {
+        let mut writer = self.write_lock();
+        if writer.db.is_none() {
+            self.reopen(&mut writer)?;
+        }
+        let db = writer.db.as_ref().ok_or_else(closed)?;
+        let mut lines = disk::lines(&db.begin_read().map_err(failed)?, &self.sealer, &writer.header)?;
+        let settled = self.settled.load(Ordering::Acquire);
+        lines.retain(|entry| entry.id > settled);
+        Ok(lines)
+    }
+
+    fn settle(&self, id: u64) {
+        self.settled.fetch_max(id, Ordering::AcqRel);
+    }
+}
+
+/// The key of a vault that is about to be made: never beside a vault or head that was made with another.
+fn first_key(folder: &Folder) -> Result<VaultKey, StoreError> {
+    for name in [VAULT_FILE, HEAD_FILE] {
+        if folder.stat(name)?.is_some() {
+            return Err(missing(KEY_FILE, name));
+        }
+    }
+    let key = VaultKey::generate().map_err(|error| StoreError::Io(error.to_string()))?;
+    KeyFile::create(folder, &key)?;
+    Ok(key)
+}
+
+fn not_behind(header: &Header, head: &Head) -> Result<(), StoreError> {
+    if header.generation < head.generation()? {
+        return Err(StoreError::Damaged("it was put back to an earlier state"));
+    }
+    Ok(())
+}
+
+fn missing(name: &str, partner: &str) -> StoreError {
+    StoreError::Missing(format!("{name} is missing although {partner} is there; put it back from a backup"))
+}
+
+fn closed() -> StoreError {
+    StoreError::Io("the vault is closed after a disk error".to_owned())
+}

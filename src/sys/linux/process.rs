@@ -1,0 +1,93 @@
+//! What a process does to itself before it touches a secret, and how the witness comes to be.
+#![allow(unsafe_code)]
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    process::ExitCode,
+};
+
+use rustix::{
+    net::{AddressFamily, SocketFlags, SocketType, socketpair},
+    process::{
+        DumpableBehavior, Pid, Resource, Rlimit, Signal, getpid, getppid, getrlimit, set_dumpable_behavior,
+        set_parent_process_death_signal, setpgid, setrlimit,
+    },
+};
+
+/// No core dumps, no ptrace and no reading of `/proc/self/{mem,environ,maps,fd}` by other processes of the same user.
+///
+/// The environment must have been read before: afterwards `/proc/self/environ` belongs to root.
+pub fn close_to_others() -> io::Result<()> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    Ok(())
+}
+
+/// A child of this process and the channel to it: a `SEQPACKET` socket that keeps messages whole.
+#[derive(Debug)]
+pub struct Child {
+    /// Its process id.
+    pub pid: u32,
+    /// Our end. Both ends see the other's death as end of stream.
+    pub channel: OwnedFd,
+}
+
+/// Forks a child that runs `body` with its end of a channel, and exits with what it returns.
+///
+/// A fork without exec: after an exec the child would be dumpable again for a moment, in which any process of the same
+/// user could take it over. Called while this process has one thread and no secret.
+///
+/// The child ignores the terminal's and the service manager's signals, since it is over when its parent is: the kernel
+/// kills it then.
+pub fn spawn(body: impl FnOnce(BorrowedFd<'_>) -> ExitCode) -> io::Result<Child> {
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    if threads()? != 1 {
+        return Err(io::Error::other("the witness must be started before any thread"));
+    }
+    let parent = getpid();
+    // SAFETY: this process has one thread, so no lock of another one can be held for ever in the child
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            drop(ours);
+            let code = match settle(parent) {
+                Ok(()) => body(theirs.as_fd()),
+                Err(_) => ExitCode::FAILURE,
+            };
+            // SAFETY: ends this process at once; nothing of the parent's is flushed or run a second time
+            unsafe { libc::_exit(i32::from(code != ExitCode::SUCCESS)) }
+        }
+        child => Ok(Child { pid: child.unsigned_abs(), channel: ours }),
+    }
+}
+
+/// The child's own settings.
+fn settle(parent: Pid) -> io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    if getppid() != Some(parent) {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    setpgid(None, None)?;
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE] {
+        // SAFETY: SIG_IGN runs no code of ours in a signal context
+        if unsafe { libc::signal(signal, libc::SIG_IGN) } == libc::SIG_ERR {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+fn threads() -> io::Result<usize> {
+    Ok(fs::read_dir("/proc/self/task")?.count())
+}
+
+/// Raises the limit of open descriptors to what is allowed, and says what that is.
+pub fn raise_descriptor_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum.unwrap_or(u64::MAX),
+        Err(_) => limit.current.unwrap_or(u64::MAX),
+    }
+}

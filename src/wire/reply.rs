@@ -1,0 +1,266 @@
+//! Types to one line. A reply to a request needs the receipt of its audit record; a success needs what was committed.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use super::{limits::MAX_REPLY, nonce::Nonce};
+use crate::{
+    audit::Receipt,
+    store::{Committed, OutboxEntry, Record},
+};
+
+/// What a client is told when its request could not be recorded.
+pub const UNRECORDED: &str = "the audit log can't be written, so nothing was released; make room or mend the log's folder, then try again";
+
+/// The first word of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Done.
+    Success,
+    /// Refused by identity or policy.
+    Denied,
+    /// Not possible.
+    Error,
+}
+
+impl Status {
+    /// The word on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Denied => "denied",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// Why a request was not served: the codes for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Path and hash of the caller match no entry.
+    UnregisteredBinary,
+    /// The service is not in the list that the action needs.
+    ServiceNotAllowed,
+    /// `search` or prefix without `can_search`.
+    ActionNotInPolicy,
+    /// A target outside `allowed_target_prefixes`.
+    TargetNotAllowed,
+    /// An identity check other than registration failed.
+    UntrustedCaller,
+    /// The line is not a request.
+    MalformedRequest,
+    /// The vault is locked.
+    StoreLocked,
+    /// The audit record could not be made durable.
+    AuditUnavailable,
+    /// A limit on connections or memory is reached.
+    Overloaded,
+    /// The reply would be over 10 MiB.
+    ResponseTooLarge,
+    /// Anything else; details only in the operator's log.
+    InternalError,
+}
+
+impl Reason {
+    /// The code on the wire and in the audit log.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UnregisteredBinary => "unregistered_binary_pending_approval",
+            Self::ServiceNotAllowed => "service_not_allowed",
+            Self::ActionNotInPolicy => "action_not_in_policy",
+            Self::TargetNotAllowed => "target_not_allowed",
+            Self::UntrustedCaller => "untrusted_caller",
+            Self::MalformedRequest => "malformed_request",
+            Self::StoreLocked => "store_locked",
+            Self::AuditUnavailable => "audit_unavailable",
+            Self::Overloaded => "overloaded",
+            Self::ResponseTooLarge => "response_too_large",
+            Self::InternalError => "internal_error",
+        }
+    }
+
+    /// Whether it is a denial or an error.
+    pub const fn status(self) -> Status {
+        match self {
+            Self::UnregisteredBinary
+            | Self::ServiceNotAllowed
+            | Self::ActionNotInPolicy
+            | Self::TargetNotAllowed
+            | Self::UntrustedCaller => Status::Denied,
+            _ => Status::Error,
+        }
+    }
+}
+
+/// The reply would be over [`MAX_REPLY`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the reply would be over {MAX_REPLY} bytes")]
+pub struct TooLarge;
+
+/// One line for a client, ended by a line feed, in a buffer that is wiped.
+///
+/// Made only here: of a success only from what a store committed and the receipt of its audit record, of a refusal
+/// only with a receipt, so that nothing is released or refused without a record.
+pub struct Reply(Zeroizing<Vec<u8>>);
+
+impl Reply {
+    /// The answer to `read` and `search`: what was found, once the record of it is written.
+    pub fn released(found: &Committed, _recorded: Receipt) -> Self {
+        Self::success(found.records())
+    }
+
+    /// The answer to `write` and `delete`: the record became durable in the same transaction as the change.
+    pub fn changed(changed: &Committed, _recorded: &OutboxEntry) -> Self {
+        Self::success(changed.records())
+    }
+
+    /// The answer to a `check` that found the service allowed.
+    pub fn allowed(_recorded: Receipt) -> Self {
+        Self::success(&[])
+    }
+
+    /// A refusal: its code, and one sentence of advice that repeats nothing of the request.
+    pub fn refusal(reason: Reason, message: &str, _recorded: &Receipt) -> Self {
+        Self(refusal(reason, message))
+    }
+
+    /// The one answer without a record: there could be none, so nothing was released or changed.
+    pub fn unrecorded() -> Self {
+        Self(refusal(Reason::AuditUnavailable, UNRECORDED))
+    }
+
+    /// The answer to `HELLO`.
+    pub fn hello(version: &str, nonce: &Nonce) -> Self {
+        Self::object(&Hello { kind: "HELLO", version, nonce: nonce.to_hex() })
+    }
+
+    /// The answer to `STATUS`: public facts about the daemon, as a flat or nested JSON object.
+    pub fn status(facts: &impl Serialize) -> Self {
+        Self::object(facts)
+    }
+
+    /// The line.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn success(records: &[Record]) -> Self {
+        let mut line = Line::with_capacity(measure(records));
+        line.results(records);
+        Self(line.0.0)
+    }
+
+    fn object(object: &impl Serialize) -> Self {
+        let mut line = Zeroizing::new(Vec::with_capacity(256));
+        // strings and numbers into memory: nothing here can fail
+        let _ = serde_json::to_writer(&mut *line, object);
+        line.push(b'\n');
+        Self(line)
+    }
+}
+
+/// Whether the records fit into a reply. Asked before the record is written, so that the log never says GRANTED for
+/// what could not be sent.
+pub fn fits(committed: &Committed) -> Result<(), TooLarge> {
+    if measure(committed.records()) > MAX_REPLY { Err(TooLarge) } else { Ok(()) }
+}
+
+#[derive(Serialize)]
+struct Hello<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    version: &'a str,
+    nonce: String,
+}
+
+fn refusal(reason: Reason, message: &str) -> Zeroizing<Vec<u8>> {
+    let mut line = Line::with_capacity(256);
+    line.raw(br#"{"type":"RESPONSE","status":""#);
+    line.raw(reason.status().as_str().as_bytes());
+    line.raw(br#"","reason":""#);
+    line.raw(reason.as_str().as_bytes());
+    line.raw(br#"","message":"#);
+    line.string(message);
+    line.raw(b"}\n");
+    line.0.0
+}
+
+/// The exact length of a success reply with these records.
+fn measure(records: &[Record]) -> usize {
+    let mut counter = Line(Counter(0));
+    counter.results(records);
+    counter.0.0
+}
+
+struct Counter(usize);
+
+impl Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.saturating_add(bytes.len());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Buffer(Zeroizing<Vec<u8>>);
+
+impl Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A line in the making: the same walk counts and writes, so that the buffer has its final size from the start and no
+/// growing leaves copies of secrets behind.
+struct Line<W>(W);
+
+impl Line<Buffer> {
+    fn with_capacity(bytes: usize) -> Self {
+        Self(Buffer(Zeroizing::new(Vec::with_capacity(bytes))))
+    }
+}
+
+impl<W: Write> Line<W> {
+    fn results(&mut self, records: &[Record]) {
+        self.raw(br#"{"type":"RESPONSE","status":"success","results":["#);
+        for (index, record) in records.iter().enumerate() {
+            self.raw(if index == 0 { br#"{"target":"# } else { br#",{"target":"# });
+            self.string(record.target.as_str());
+            if let Some(value) = &record.value {
+                self.raw(br#","value":"#);
+                self.string(value.expose());
+            }
+            if !record.attributes.is_empty() {
+                self.raw(br#","attributes":{"#);
+                for (index, (name, value)) in record.attributes.iter().enumerate() {
+                    self.raw(if index == 0 { b"" } else { b"," });
+                    self.string(name);
+                    self.raw(b":");
+                    self.string(value);
+                }
+                self.raw(b"}");
+            }
+            self.raw(b"}");
+        }
+        self.raw(b"]}\n");
+    }
+
+    fn raw(&mut self, bytes: &[u8]) {
+        // memory and counters take every byte
+        let _ = self.0.write_all(bytes);
+    }
+
+    /// A JSON string with its quotes. serde_json writes the text in pieces and keeps no copy of it.
+    fn string(&mut self, text: &str) {
+        let _ = serde_json::to_writer(&mut self.0, text);
+    }
+}

@@ -1,0 +1,175 @@
+//! Who holds the client's end of a connection? A descriptor that crossed an exec can't be close-on-exec, so a holder
+//! whose descriptors all are has opened the connection itself, in the program that it still runs.
+
+use std::{fs, os::fd::OwnedFd, path::Path};
+
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with},
+};
+
+use super::{procfs::parse_descriptor_flags, protocol::Unseen};
+use crate::caller::Custody;
+
+/// Most descriptors of a process that are looked at. A process with more is refused: it is built to be slow to examine.
+const MAX_DESCRIPTORS: usize = 4096;
+const CLOSE_ON_EXEC: u32 = libc::O_CLOEXEC.unsigned_abs();
+
+// linux/sock_diag.h, linux/unix_diag.h, linux/netlink.h
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const NLM_F_REQUEST: u16 = 1;
+const UDIAG_SHOW_PEER: u32 = 4;
+const UNIX_DIAG_PEER: u16 = 2;
+const HEADER: usize = 16;
+const UNIX_DIAG_MSG: usize = 16;
+
+/// Asks the kernel which two sockets make a connection.
+pub(super) struct SocketDiagnosis(OwnedFd);
+
+impl SocketDiagnosis {
+    pub(super) fn open() -> Result<Self, Errno> {
+        let socket = socket_with(
+            AddressFamily::NETLINK,
+            SocketType::DGRAM,
+            SocketFlags::CLOEXEC,
+            Some(netlink::SOCK_DIAG),
+        )?;
+        Ok(Self(socket))
+    }
+
+    /// The inode number of the socket that is connected to the one with this inode number.
+    pub(super) fn peer_of(&self, inode: u64) -> Result<u32, Unseen> {
+        let inode = u32::try_from(inode).map_err(|_| Unseen::Unreadable)?;
+        send(&self.0, &request(inode), SendFlags::empty()).map_err(|_| Unseen::NoSocketDiagnosis)?;
+        let mut reply = [0; 512];
+        let (length, _) =
+            recv(&self.0, &mut reply, RecvFlags::empty()).map_err(|_| Unseen::NoSocketDiagnosis)?;
+        peer_in(reply.get(..length).unwrap_or_default(), inode).ok_or(Unseen::Gone)
+    }
+}
+
+fn request(inode: u32) -> [u8; 40] {
+    let mut message = [0; 40];
+    let parts: [&[u8]; 13] = [
+        &40_u32.to_ne_bytes(),
+        &SOCK_DIAG_BY_FAMILY.to_ne_bytes(),
+        &NLM_F_REQUEST.to_ne_bytes(),
+        &[0; 8],
+        // unix_diag_req: family, protocol, padding, all states, inode, what to show, no cookie
+        &[AddressFamily::UNIX.as_raw() as u8],
+        &[0],
+        &[0; 2],
+        &u32::MAX.to_ne_bytes(),
+        &inode.to_ne_bytes(),
+        &UDIAG_SHOW_PEER.to_ne_bytes(),
+        &u32::MAX.to_ne_bytes(),
+        &u32::MAX.to_ne_bytes(),
+        &[],
+    ];
+    for (to, from) in message.iter_mut().zip(parts.into_iter().flatten()) {
+        *to = *from;
+    }
+    message
+}
+
+/// The peer in a reply of the kernel about the socket `inode`.
+fn peer_in(reply: &[u8], inode: u32) -> Option<u32> {
+    let length = usize::try_from(u32_at(reply, 0)?).ok()?;
+    let reply = reply.get(..length)?;
+    if u16_at(reply, 4)? != SOCK_DIAG_BY_FAMILY || u32_at(reply, HEADER + 4)? != inode {
+        return None;
+    }
+    let mut at = HEADER + UNIX_DIAG_MSG;
+    while let (Some(length), Some(kind)) = (u16_at(reply, at), u16_at(reply, at + 2)) {
+        if kind == UNIX_DIAG_PEER {
+            return u32_at(reply, at + 4);
+        }
+        // an attribute is at least its own header, or the walk would never end
+        at += usize::from(length).max(4).next_multiple_of(4);
+    }
+    None
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(bytes.get(at..at.checked_add(2)?)?.try_into().ok()?))
+}
+
+/// How the process whose /proc folder is `process` holds the socket `inode`.
+pub(super) fn custody(process: &Path, inode: u32) -> Result<Custody, Unseen> {
+    let wanted = format!("socket:[{inode}]");
+    let mut held = false;
+    let entries = fs::read_dir(process.join("fd")).map_err(unseen)?;
+    for (index, entry) in entries.enumerate() {
+        if index >= MAX_DESCRIPTORS {
+            return Err(Unseen::TooLarge);
+        }
+        let entry = entry.map_err(unseen)?;
+        // a descriptor may be closed while we look
+        let Ok(link) = fs::read_link(entry.path()) else { continue };
+        if link.as_os_str() != wanted.as_str() {
+            continue;
+        }
+        let info = fs::read(process.join("fdinfo").join(entry.file_name())).map_err(unseen)?;
+        let flags = parse_descriptor_flags(&info).map_err(|_| Unseen::Unreadable)?;
+        if flags & CLOSE_ON_EXEC == 0 {
+            return Ok(Custody::HeldAcrossExec);
+        }
+        held = true;
+    }
+    Ok(if held { Custody::HeldCloseOnExec } else { Custody::NotHeld })
+}
+
+pub(super) fn unseen(error: std::io::Error) -> Unseen {
+    match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ESRCH) => Unseen::Gone,
+        _ => Unseen::Unreadable,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::{fd::AsFd, unix::net::UnixStream};
+
+    use rustix::fs::fstat;
+
+    use super::*;
+
+    #[test]
+    fn the_kernel_names_the_other_end_of_a_socket_pair_and_our_own_process_holds_it() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let diagnosis = SocketDiagnosis::open().unwrap();
+        let peer = diagnosis.peer_of(fstat(ours.as_fd()).unwrap().st_ino).unwrap();
+        assert_eq!(u64::from(peer), fstat(theirs.as_fd()).unwrap().st_ino);
+        let me = Path::new("/proc/self");
+        assert_eq!(custody(me, peer), Ok(Custody::HeldCloseOnExec));
+        let copy = rustix::io::dup(&theirs).unwrap();
+        assert_eq!(
+            custody(me, peer),
+            Ok(Custody::HeldAcrossExec),
+            "one copy without close-on-exec is enough"
+        );
+        drop((copy, theirs));
+        assert_eq!(custody(me, peer), Ok(Custody::NotHeld));
+    }
+
+    #[test]
+    fn a_reply_cut_anywhere_names_nobody() {
+        let mut reply = vec![0; 40];
+        reply[..4].copy_from_slice(&40_u32.to_ne_bytes());
+        reply[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+        reply[20..24].copy_from_slice(&7_u32.to_ne_bytes());
+        reply[32..34].copy_from_slice(&8_u16.to_ne_bytes());
+        reply[34..36].copy_from_slice(&UNIX_DIAG_PEER.to_ne_bytes());
+        reply[36..40].copy_from_slice(&9_u32.to_ne_bytes());
+        assert_eq!(peer_in(&reply, 7), Some(9));
+        assert_eq!(peer_in(&reply, 8), None, "an answer about another socket");
+        for length in 0..reply.len() {
+            assert_eq!(peer_in(&reply[..length], 7), None);
+        }
+    }
+}

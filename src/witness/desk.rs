@@ -1,0 +1,244 @@
+//! The witness's desk: questions come in, quick looks are answered at once, hashing goes to one of two lanes.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::{BorrowedFd, OwnedFd},
+    process::ExitCode,
+    sync::{
+        Mutex, PoisonError,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread,
+};
+
+use rustix::{
+    cmsg_space,
+    io::Errno,
+    net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    },
+    process::nice,
+};
+
+use super::{
+    custody::SocketDiagnosis,
+    examine::{Instruments, Subject, file_key},
+    hashing::{Fingerprints, MAX_EXECUTABLE},
+    libraries::Libraries,
+    protocol::{Answer, MAX_MESSAGE, Question, Unseen, Watched, decode_question, encode},
+};
+use crate::caller::Executable;
+
+/// Most looks that wait for the digest of a watched executable.
+const WATCHED_LANE: usize = 256;
+/// Most strangers that wait for their digest; others are told that the witness is busy and are not queued.
+const STRANGER_LANE: usize = 16;
+
+/// Answers questions until the keeper is gone. Returns only then, or when the channel breaks.
+pub fn serve(channel: BorrowedFd<'_>) -> ExitCode {
+    let Ok(diagnosis) = SocketDiagnosis::open() else { return ExitCode::FAILURE };
+    let desk = Desk {
+        channel,
+        watched: Mutex::default(),
+        looking: Mutex::new((diagnosis, Libraries::default())),
+        fingerprints: Fingerprints::default(),
+    };
+    let (watched_lane, watched_jobs) = sync_channel(WATCHED_LANE);
+    let (stranger_lane, stranger_jobs) = sync_channel(STRANGER_LANE);
+    thread::scope(|scope| {
+        scope.spawn(|| desk.hash_watched(watched_jobs));
+        scope.spawn(|| desk.hash_strangers(stranger_jobs));
+        desk.receive(&watched_lane, &stranger_lane);
+        // the lanes end when their senders do
+        drop((watched_lane, stranger_lane));
+    });
+    ExitCode::SUCCESS
+}
+
+struct Desk<'a> {
+    channel: BorrowedFd<'a>,
+    watched: Mutex<HashMap<String, Vec<Watched>>>,
+    looking: Mutex<(SocketDiagnosis, Libraries)>,
+    fingerprints: Fingerprints,
+}
+
+/// A look that waits for a digest.
+struct Look {
+    id: u64,
+    subject: Subject,
+    executable: Executable,
+    file: File,
+    watched: Watched,
+}
+
+struct Fingerprint {
+    id: u64,
+    file: File,
+}
+
+impl Desk<'_> {
+    fn receive(&self, watched_lane: &SyncSender<Look>, stranger_lane: &SyncSender<Fingerprint>) {
+        let mut packet = vec![0; MAX_MESSAGE];
+        loop {
+            let (length, descriptor) = match next_packet(self.channel, &mut packet) {
+                Ok((0, _)) => return,
+                Ok(received) => received,
+                Err(Errno::INTR) => continue,
+                Err(_) => return,
+            };
+            let Ok(question) = decode_question(packet.get(..length).unwrap_or_default()) else { return };
+            match question {
+                Question::Watch { anew, executables } => self.watch(anew, executables),
+                Question::Examine { id, pid, socket } => {
+                    let subject = Subject { pid, socket, pidfd: descriptor };
+                    self.examine(id, subject, watched_lane);
+                }
+                Question::Fingerprint { id } => {
+                    let Some(file) = descriptor.map(File::from) else { return };
+                    if stranger_lane.try_send(Fingerprint { id, file }).is_err() {
+                        self.tell(&Answer::Unseen { id, why: Unseen::Busy }, None);
+                    }
+                }
+            }
+        }
+    }
+
+    fn watch(&self, anew: bool, executables: Vec<Watched>) {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        if anew {
+            watched.clear();
+        }
+        for executable in executables {
+            watched.entry(executable.path.clone()).or_default().push(executable);
+        }
+    }
+
+    /// The cheapest sufficient look: an executable whose path and size no entry has costs neither hash nor scan.
+    fn examine(&self, id: u64, subject: Subject, watched_lane: &SyncSender<Look>) {
+        let (executable, file) = match subject.executable() {
+            Ok(found) => found,
+            Err(why) => return self.tell(&Answer::Unseen { id, why }, None),
+        };
+        let Some(watched) = self.watched_as(&executable) else {
+            let digest = self.fingerprints.known(&executable.key);
+            let sighting = Box::new(subject.sighting(executable, digest));
+            return self.tell(&Answer::Stranger { id, sighting }, file.map(OwnedFd::from));
+        };
+        let Some(file) = file else {
+            return self.tell(&Answer::Unseen { id, why: Unseen::Unreadable }, None);
+        };
+        let look = Look { id, subject, executable, file, watched };
+        if self.fingerprints.known(&look.executable.key).is_some() {
+            self.finish(look);
+        } else if let Err(error) = watched_lane.try_send(look) {
+            let (std::sync::mpsc::TrySendError::Full(look)
+            | std::sync::mpsc::TrySendError::Disconnected(look)) = error;
+            self.tell(&Answer::Unseen { id: look.id, why: Unseen::Busy }, None);
+        }
+    }
+
+    /// The entries' wishes for this executable, joined; None when no entry has its path and size.
+    fn watched_as(&self, executable: &Executable) -> Option<Watched> {
+        if !executable.exact {
+            return None;
+        }
+        let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fitting = watched
+            .get(&executable.path)?
+            .iter()
+            .filter(|entry| entry.size.is_none_or(|size| size == executable.key.size));
+        let mut joined = fitting.next()?.clone();
+        joined.libraries.extend(fitting.flat_map(|entry| entry.libraries.iter().cloned()));
+        Some(joined)
+    }
+
+    /// Hashes if need be, then looks.
+    fn finish(&self, look: Look) {
+        let Look { id, subject, executable, file, watched } = look;
+        let digest = match self.fingerprints.make(file, &executable.key, subject.pidfd.as_ref()) {
+            Ok(digest) => digest,
+            Err(why) => return self.tell(&Answer::Unseen { id, why }, None),
+        };
+        let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        let (diagnosis, libraries) = &mut *looking;
+        let instruments = Instruments { diagnosis, libraries, fingerprints: &self.fingerprints };
+        let answer = subject.look(executable, digest, &watched, instruments);
+        drop(looking);
+        match answer {
+            Ok((facts, pin)) => {
+                self.tell(&Answer::Examined { id, facts: Box::new(facts) }, Some(OwnedFd::from(pin)));
+            }
+            Err(why) => self.tell(&Answer::Unseen { id, why }, None),
+        }
+    }
+
+    fn hash_watched(&self, jobs: Receiver<Look>) {
+        for look in jobs {
+            self.finish(look);
+        }
+    }
+
+    /// Strangers' executables, one at a time, at the lowest priority that needs no permission.
+    fn hash_strangers(&self, jobs: Receiver<Fingerprint>) {
+        // a thread on Linux has a priority of its own; refused, it only competes more
+        let _ = nice(19);
+        for Fingerprint { id, file } in jobs {
+            let answer = match file.metadata() {
+                Ok(metadata) if metadata.len() <= MAX_EXECUTABLE && metadata.is_file() => {
+                    match self.fingerprints.make(file, &file_key(&metadata), None) {
+                        Ok(digest) => Answer::Fingerprint { id, digest },
+                        Err(why) => Answer::Unseen { id, why },
+                    }
+                }
+                _ => Answer::Unseen { id, why: Unseen::TooLarge },
+            };
+            self.tell(&answer, None);
+        }
+    }
+
+    fn tell(&self, answer: &Answer, descriptor: Option<OwnedFd>) {
+        let packet = match encode(answer) {
+            Ok(packet) => packet,
+            // only a process whose own names are huge can make an answer too long
+            Err(_) => match encode(&Answer::Unseen { id: id_of(answer), why: Unseen::TooLarge }) {
+                Ok(packet) => packet,
+                Err(_) => return,
+            },
+        };
+        let descriptors = descriptor.as_ref().map(|descriptor| [std::os::fd::AsFd::as_fd(descriptor)]);
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if let Some(descriptors) = &descriptors {
+            control.push(SendAncillaryMessage::ScmRights(descriptors));
+        }
+        // a keeper that is gone is seen by the next receive
+        let _ = sendmsg(self.channel, &[IoSlice::new(&packet)], &mut control, SendFlags::NOSIGNAL);
+    }
+}
+
+fn id_of(answer: &Answer) -> u64 {
+    match answer {
+        Answer::Examined { id, .. }
+        | Answer::Stranger { id, .. }
+        | Answer::Fingerprint { id, .. }
+        | Answer::Unseen { id, .. } => *id,
+    }
+}
+
+fn next_packet(channel: BorrowedFd<'_>, packet: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Errno> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(channel, &mut [IoSliceMut::new(packet)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    if received.flags.contains(ReturnFlags::TRUNC) {
+        return Err(Errno::MSGSIZE);
+    }
+    let descriptor = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    Ok((received.bytes, descriptor))
+}

@@ -1,0 +1,92 @@
+//! Digests of executables, of the very inode that runs, and what may be remembered of them.
+
+use std::{
+    fs::File,
+    io::Read,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use sha2::{Digest as _, Sha256};
+
+use super::{custody::unseen, examine::file_key, protocol::Unseen};
+use crate::{
+    caller::{DigestCache, FileKey},
+    digest::Digest,
+    sys::peer::alive,
+};
+
+/// Longest executable that is hashed: the largest tools in use are some hundred MB.
+pub(super) const MAX_EXECUTABLE: u64 = 1 << 30;
+/// Up to this length a file is hashed even when the process that ran it is gone, so that a tool that exits at its
+/// refusal still reaches the pending queue. About 30 ms of work.
+const SMALL: u64 = 32 << 20;
+const CHUNK: usize = 256 * 1024;
+
+/// The cache and its rule, shared by the desk and its hashing lanes.
+#[derive(Default)]
+pub(super) struct Fingerprints(Mutex<DigestCache>);
+
+impl Fingerprints {
+    /// The digest of this version of a file, if it may be known already.
+    pub(super) fn known(&self, key: &FileKey) -> Option<Digest> {
+        self.cache().find(key)
+    }
+
+    /// Reads the file and returns its digest. `file` must be a descriptor of the inode that `key` describes; the key must
+    /// be the same afterwards. Given up when a large file's process, pinned by `peer`, has ended.
+    pub(super) fn make(
+        &self,
+        mut file: File,
+        key: &FileKey,
+        peer: Option<&OwnedFd>,
+    ) -> Result<Digest, Unseen> {
+        if key.size > MAX_EXECUTABLE {
+            return Err(Unseen::TooLarge);
+        }
+        if let Some(digest) = self.known(key) {
+            return Ok(digest);
+        }
+        let began = now();
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; CHUNK];
+        let mut left = key.size;
+        while left > 0 {
+            if key.size > SMALL && peer.is_some_and(|peer| !alive(peer.as_fd())) {
+                return Err(Unseen::Gone);
+            }
+            let length = file.read(&mut buffer).map_err(unseen)?;
+            if length == 0 {
+                return Err(Unseen::Changed);
+            }
+            hash.update(buffer.get(..length).unwrap_or_default());
+            left = left.saturating_sub(length as u64);
+        }
+        let after = file.metadata().map_err(unseen)?;
+        if file_key(&after) != *key {
+            return Err(Unseen::Changed);
+        }
+        let digest = Digest::new(hash.finalize().into());
+        self.cache().remember(*key, digest, began);
+        Ok(digest)
+    }
+
+    /// The digest of the file at a path, if the path leads to this version of it.
+    pub(super) fn of_path(&self, path: &Path, key: &FileKey) -> Option<Digest> {
+        let file = File::open(path).ok()?;
+        let same = file.metadata().is_ok_and(|file| file_key(&file) == *key);
+        if same { self.make(file, key, None).ok() } else { None }
+    }
+
+    fn cache(&self) -> MutexGuard<'_, DigestCache> {
+        // the cache is whole between its calls, whatever thread panicked
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

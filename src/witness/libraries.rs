@@ -1,0 +1,105 @@
+//! Whether executable memory belongs where it is: every mapped file must be one that only root can change.
+
+use std::{
+    collections::HashMap,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use rustix::fs::{major, minor};
+
+use super::{examine::file_key, hashing::Fingerprints, procfs::CodeMapping};
+use crate::caller::{FileKey, ForeignCode};
+
+/// How long a folder that only root can change is believed to stay so: only root could change that.
+const FOLDER_TRUST: Duration = Duration::from_secs(2);
+/// Most folders that are remembered.
+const FOLDERS: usize = 256;
+/// Most pieces of foreign code that are told: one is enough to refuse.
+const TOLD: usize = 16;
+
+/// Looks at files that are mapped executable.
+#[derive(Default)]
+pub(super) struct Libraries {
+    folders: HashMap<PathBuf, (bool, Instant)>,
+}
+
+/// What the executable mappings of a process show.
+pub(super) struct Code {
+    /// Whether the executable itself is among them.
+    pub(super) executable_mapped: bool,
+    /// What has no business there.
+    pub(super) foreign: Vec<ForeignCode>,
+}
+
+impl Libraries {
+    /// Sorts mappings into the executable, libraries of root, and foreign code. Files in `pinned` are hashed.
+    pub(super) fn sort(
+        &mut self,
+        mappings: &[CodeMapping],
+        executable: &FileKey,
+        pinned: &[String],
+        fingerprints: &Fingerprints,
+    ) -> Code {
+        let mut code = Code { executable_mapped: false, foreign: Vec::new() };
+        for mapping in mappings.iter().filter(|mapping| !mapping.is_kernel()) {
+            if is_mapping_of(mapping, executable) {
+                code.executable_mapped = true;
+            } else if !self.belongs_to_root(mapping) && code.foreign.len() < TOLD {
+                code.foreign.push(describe(mapping, pinned, fingerprints));
+            }
+        }
+        code
+    }
+
+    /// Whether the mapped inode is still what its path names, and root alone can change it or put another in its place.
+    fn belongs_to_root(&mut self, mapping: &CodeMapping) -> bool {
+        let path = Path::new(&mapping.name);
+        if mapping.inode == 0 || !path.is_absolute() {
+            return false;
+        }
+        // not followed: the map names files, so a link here was put in a file's place
+        let Ok(file) = fs::symlink_metadata(path) else { return false };
+        file.is_file()
+            && is_mapping_of(mapping, &file_key(&file))
+            && only_root_writes(&file)
+            && path.parent().is_some_and(|folder| self.folder_of_root(folder))
+    }
+
+    fn folder_of_root(&mut self, folder: &Path) -> bool {
+        let now = Instant::now();
+        if let Some((trusted, seen)) = self.folders.get(folder)
+            && now.duration_since(*seen) < FOLDER_TRUST
+        {
+            return *trusted;
+        }
+        let trusted = folder
+            .ancestors()
+            .all(|part| fs::symlink_metadata(part).is_ok_and(|part| only_root_writes(&part)));
+        if self.folders.len() >= FOLDERS {
+            self.folders.clear();
+        }
+        self.folders.insert(folder.to_owned(), (trusted, now));
+        trusted
+    }
+}
+
+fn describe(mapping: &CodeMapping, pinned: &[String], fingerprints: &Fingerprints) -> ForeignCode {
+    let key = fs::metadata(&mapping.name)
+        .ok()
+        .map(|file| file_key(&file))
+        .filter(|key| is_mapping_of(mapping, key));
+    let asked = pinned.iter().any(|path| *path == mapping.name);
+    let digest = key.filter(|_| asked).and_then(|key| fingerprints.of_path(Path::new(&mapping.name), &key));
+    ForeignCode { path: mapping.name.clone(), key, digest }
+}
+
+fn is_mapping_of(mapping: &CodeMapping, key: &FileKey) -> bool {
+    mapping.inode == key.inode && mapping.device == (major(key.device), minor(key.device))
+}
+
+fn only_root_writes(file: &fs::Metadata) -> bool {
+    file.uid() == 0 && file.mode() & 0o022 == 0
+}

@@ -1,0 +1,127 @@
+//! Parsers for what /proc says of a process. Pure: bytes in, facts out. A process chooses many of these bytes itself
+//! (its name, the names of its files), so nothing here trusts a field to end where it should.
+
+use std::str;
+
+/// A line of /proc that does not have the shape that the kernel documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a file in /proc has an unknown shape")]
+pub struct ProcfsError;
+
+/// An executable mapping, as `/proc/P/maps` tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CodeMapping {
+    /// Major and minor device number; 0:0 for memory without a file.
+    pub device: (u32, u32),
+    /// Inode number, 0 for memory without a file.
+    pub inode: u64,
+    /// Path or name in brackets, with `\012` for line feeds; lossy. Empty for anonymous memory.
+    pub name: String,
+}
+
+impl CodeMapping {
+    /// Whether it is the kernel's own code page. A process can name its memory only `[anon:…]`, never this.
+    pub fn is_kernel(&self) -> bool {
+        self.inode == 0 && matches!(self.name.as_str(), "[vdso]" | "[vsyscall]")
+    }
+}
+
+/// The executable mappings of a `/proc/P/maps` file, runs of the same file joined.
+pub fn parse_maps(maps: &[u8]) -> Result<Vec<CodeMapping>, ProcfsError> {
+    let mut code: Vec<CodeMapping> = Vec::new();
+    for line in maps.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        // "start-end perms offset major:minor inode   name"; only the name can hold anything
+        let mut fields = line.splitn(6, |byte| *byte == b' ');
+        let (_range, perms) = (field(fields.next())?, field(fields.next())?);
+        let (_offset, device, inode) = (field(fields.next())?, field(fields.next())?, field(fields.next())?);
+        if perms.len() != 4 {
+            return Err(ProcfsError);
+        }
+        if !perms.contains('x') {
+            continue;
+        }
+        let (major, minor) = device.split_once(':').ok_or(ProcfsError)?;
+        let hex = |text| u32::from_str_radix(text, 16).map_err(|_| ProcfsError);
+        let name = fields.next().unwrap_or_default().trim_ascii_start();
+        let mapping = CodeMapping {
+            device: (hex(major)?, hex(minor)?),
+            inode: inode.parse().map_err(|_| ProcfsError)?,
+            name: String::from_utf8_lossy(name).into_owned(),
+        };
+        if code.last() != Some(&mapping) {
+            code.push(mapping);
+        }
+    }
+    Ok(code)
+}
+
+/// Tracer and the four user ids of a `/proc/P/status` file.
+pub fn parse_status(status: &[u8]) -> Result<(u32, [u32; 4]), ProcfsError> {
+    let (mut tracer, mut uids) = (None, None);
+    // the process's name stands first and the kernel escapes line feeds in it; the first match of a key is the kernel's
+    for line in status.split(|byte| *byte == b'\n').skip(1) {
+        if let Some(value) = line.strip_prefix(b"TracerPid:\t") {
+            tracer.get_or_insert(field(Some(value))?.parse().map_err(|_| ProcfsError)?);
+        } else if let Some(value) = line.strip_prefix(b"Uid:\t") {
+            let mut four = [0; 4];
+            let mut parts = field(Some(value))?.split('\t');
+            for uid in &mut four {
+                *uid = parts.next().and_then(|part| part.parse().ok()).ok_or(ProcfsError)?;
+            }
+            uids.get_or_insert(four);
+        }
+    }
+    Ok((tracer.ok_or(ProcfsError)?, uids.ok_or(ProcfsError)?))
+}
+
+/// The open flags of a `/proc/P/fdinfo/N` file, which are in octal.
+pub fn parse_descriptor_flags(fdinfo: &[u8]) -> Result<u32, ProcfsError> {
+    let flags = fdinfo
+        .split(|byte| *byte == b'\n')
+        .find_map(|line| line.strip_prefix(b"flags:"))
+        .ok_or(ProcfsError)?;
+    u32::from_str_radix(field(Some(flags))?.trim(), 8).map_err(|_| ProcfsError)
+}
+
+fn field(bytes: Option<&[u8]>) -> Result<&str, ProcfsError> {
+    bytes.and_then(|bytes| str::from_utf8(bytes).ok()).ok_or(ProcfsError)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_executable_mappings_count_and_a_name_may_hold_spaces() {
+        let maps = b"55d0-55d1 r--p 00000000 fe:00 1311 /usr/bin/a b\n\
+            55d1-55d2 r-xp 00001000 fe:00 1311                    /usr/bin/a b\n\
+            7ffe-7fff rwxp 00000000 00:00 0 \n\
+            7fff-8000 r-xp 00000000 00:00 0                        [vdso]\n";
+        let code = parse_maps(maps).unwrap();
+        assert_eq!(code.len(), 3);
+        assert_eq!(code[0], CodeMapping { device: (0xfe, 0), inode: 1311, name: "/usr/bin/a b".into() });
+        assert_eq!(code[1].name, "");
+        assert!(code[2].is_kernel() && !code[1].is_kernel());
+    }
+
+    #[test]
+    fn memory_that_a_process_named_itself_is_not_the_kernels() {
+        let maps =
+            b"7fff-8000 r-xp 00000000 00:00 0 [anon:[vdso]]\n7fff-8000 r-xp 00000000 fe:00 12 [vdso]\n";
+        assert!(parse_maps(maps).unwrap().iter().all(|mapping| !mapping.is_kernel()));
+    }
+
+    #[test]
+    fn a_process_name_that_looks_like_a_field_is_not_one() {
+        let status = b"Name:\tTracerPid:\t0\nUmask:\t0022\nTracerPid:\t77\nUid:\t1000\t1000\t1000\t1000\n";
+        assert_eq!(parse_status(status), Ok((77, [1000; 4])));
+        assert_eq!(parse_status(b"TracerPid:\t0\n"), Err(ProcfsError));
+    }
+
+    #[test]
+    fn descriptor_flags_are_octal() {
+        assert_eq!(parse_descriptor_flags(b"pos:\t0\nflags:\t02000002\nmnt_id:\t9\n"), Ok(0o2000002));
+        assert_eq!(parse_descriptor_flags(b"pos:\t0\n"), Err(ProcfsError));
+    }
+}
