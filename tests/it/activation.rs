@@ -7,13 +7,8 @@ use rustix::process::Signal;
 use crate::{
     client::{Client, written},
     skip::need,
-    world::{Entry, PATIENCE, World, await_that, is_root, ordinary_uid, signal_child, wait_bounded},
+    world::{Entry, Guarded, PATIENCE, World, await_that, is_root, ordinary_uid},
 };
-
-fn ends(mut daemon: Child) {
-    signal_child(&daemon, Signal::TERM);
-    assert!(wait_bounded(&mut daemon, "the daemon ends").success());
-}
 
 #[test]
 fn a_socket_from_the_service_manager_is_used_and_left_to_it() {
@@ -26,11 +21,11 @@ fn a_socket_from_the_service_manager_is_used_and_left_to_it() {
     world.copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/clients/activate.py"), &script);
     let mut command = world.command(&python);
     command.arg(script).arg(world.socket()).arg(world.binary()).arg("start");
-    let daemon = command.spawn().unwrap();
+    let mut daemon = Guarded(command.spawn().unwrap());
     await_that("the socket is there", || world.socket().exists().then_some(()));
     let mut client = Client::connected(&world, &tool);
     assert_eq!(client.write("s", &[("k", "v")]), written());
-    ends(daemon);
+    assert!(daemon.end(Signal::TERM).success());
     assert!(world.socket().exists(), "the service manager's socket is not ours to remove");
 }
 
@@ -46,7 +41,8 @@ fn readiness_is_said_once_the_socket_answers() {
         std::os::unix::fs::chown(&notify, Some(ordinary_uid()), None).unwrap();
     }
     let mut command = world.command(&world.binary());
-    let daemon = command.arg("start").env("NOTIFY_SOCKET", &notify).spawn().unwrap();
+    command.arg("start").env("NOTIFY_SOCKET", &notify);
+    let mut daemon = Guarded(command.spawn().unwrap());
     let mut said = [0; 256];
     let length = manager.recv(&mut said).expect("a word of readiness");
     assert!(String::from_utf8_lossy(&said[..length]).lines().any(|line| line == "READY=1"));
@@ -55,5 +51,5 @@ fn readiness_is_said_once_the_socket_answers() {
         written(),
         "no sooner than it answers"
     );
-    ends(daemon);
+    assert!(daemon.end(Signal::TERM).success());
 }

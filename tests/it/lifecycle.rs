@@ -19,7 +19,8 @@ use rustix::process::Signal;
 
 use crate::{
     client::{Client, found, written},
-    world::{Entry, World, ordinary_uid, run},
+    skip::skip,
+    world::{Entry, Guarded, STRANGE_UID, World, is_root, ordinary_uid, run},
 };
 
 fn mode(path: &Path) -> u32 {
@@ -160,13 +161,17 @@ fn a_runtime_folder_that_others_may_enter_is_refused_or_closed() {
 }
 
 #[test]
-fn a_symlink_in_place_of_the_runtime_folder_is_refused() {
+fn a_runtime_folder_of_another_user_is_refused() {
+    if !is_root() {
+        return skip("only root can give a folder to another user");
+    }
     let mut world = World::new();
-    let elsewhere = world.tmp("elsewhere");
-    world.folder(&elsewhere, 0o755);
-    std::os::unix::fs::symlink(&elsewhere, world.socket().parent().unwrap()).unwrap();
+    let folder = world.socket().parent().unwrap().to_owned();
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+    std::os::unix::fs::chown(&folder, Some(STRANGE_UID), None).unwrap();
     assert_eq!(world.try_start().map_err(|status| status.code()), Err(Some(1)));
-    assert!(fs::read_dir(&elsewhere).unwrap().next().is_none(), "nothing was made behind the link");
+    assert!(fs::read_dir(&folder).unwrap().next().is_none(), "nothing was made in it");
 }
 
 #[test]
@@ -219,7 +224,7 @@ fn the_socket_flag_wins_over_the_variable_and_the_default() {
     let (flag, variable) = (world.tmp("flag.sock"), world.tmp("variable.sock"));
     let mut command = world.command(&world.binary());
     command.args(["start", "--socket"]).arg(&flag).env("KEYCHAIN_AUTH_SOCKET", &variable);
-    let mut daemon = command.spawn().unwrap();
+    let mut daemon = Guarded(command.spawn().unwrap());
     crate::world::await_that("it listens", || flag.exists().then_some(()));
     let mut client = Client::spawn(&world, &tool);
     assert_eq!(client.order(&format!("connect cloexec {}", flag.display()), &[]), "ok");
@@ -228,8 +233,7 @@ fn the_socket_flag_wins_over_the_variable_and_the_default() {
     let mut status = world.command(&world.binary());
     let said = run(status.args(["status", "--json"]).env("KEYCHAIN_AUTH_SOCKET", &flag));
     assert!(said.out.contains(flag.to_str().unwrap()), "{}", said.out);
-    crate::world::signal_child(&daemon, Signal::TERM);
-    assert!(crate::world::wait_bounded(&mut daemon, "the daemon ends").success());
+    assert!(daemon.end(Signal::TERM).success());
     world.start();
 }
 

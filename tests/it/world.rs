@@ -374,8 +374,27 @@ impl Drop for Watchdog {
     }
 }
 
+/// A process beside the world's daemon, which ends with the test that started it.
+pub struct Guarded(pub Child);
+
+impl Guarded {
+    /// Sends `signal` and waits for the end, bounded.
+    #[track_caller]
+    pub fn end(&mut self, signal: Signal) -> ExitStatus {
+        signal_child(&self.0, signal);
+        wait_bounded(&mut self.0, "the process ends")
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Sends a signal to a child that has not been waited for.
-pub fn signal_child(child: &Child, signal: Signal) {
+fn signal_child(child: &Child, signal: Signal) {
     let pid = Pid::from_raw(child.id().cast_signed()).unwrap();
     kill_process(pid, signal).unwrap();
 }

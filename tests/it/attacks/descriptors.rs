@@ -7,7 +7,11 @@ use std::{
 };
 
 use super::{Arena, naive::Trust};
-use crate::{client::Client, tools::Link, world::wait_bounded};
+use crate::{
+    client::Client,
+    tools::Link,
+    world::{Guarded, wait_bounded},
+};
 
 fn text(path: &std::path::Path) -> String {
     let text = fs::read_to_string(path).unwrap_or_default();
@@ -50,12 +54,13 @@ fn a_connection_passed_by_scm_rights_gives_nothing_to_its_receiver() {
         let (out, meeting) = (arena.world.tmp("out"), arena.world.tmp("meet"));
         let _ = fs::remove_file(&meeting);
         let mut command = arena.world.command(&thief);
-        let mut receiver = command.args([&meeting, &request, &out]).stdout(Stdio::piped()).spawn().unwrap();
+        command.args([&meeting, &request, &out]).stdout(Stdio::piped());
+        let mut receiver = Guarded(command.spawn().unwrap());
         let mut ready = String::new();
-        BufReader::new(receiver.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+        BufReader::new(receiver.0.stdout.take().unwrap()).read_line(&mut ready).unwrap();
         let mut tool = Client::connected(&arena.world, &arena.tool);
         assert_eq!(tool.order(&format!("hand {}", meeting.display()), &[]), "ok");
-        wait_bounded(&mut receiver, "the receiver ends");
+        wait_bounded(&mut receiver.0, "the receiver ends");
         text(&out)
     });
 }
