@@ -47,9 +47,6 @@ enum Command {
     Verb(Verb),
     /// Print a completion script
     Completions(completions::Args),
-    /// Look at callers for the daemon
-    #[command(hide = true)]
-    Witness,
 }
 
 /// The commands that need to know where things are.
@@ -98,7 +95,6 @@ pub fn run() -> ExitCode {
             Context::new(cli.socket.as_deref()).and_then(|cx| dispatch(verb, cx, &mut output))
         }
         Command::Completions(args) => completions::run(&args, &mut output),
-        Command::Witness => return crate::witness::main(),
     };
     match done {
         Ok(()) => output.finish(),

@@ -1,8 +1,26 @@
 //! `start`: the daemon, in the foreground.
 
+use std::{
+    env,
+    io::{self, IsTerminal},
+};
+
+use tracing::level_filters::LevelFilter;
+
 use super::{context::Context, failure::Failure};
 use crate::daemon;
 
+/// Says how much the daemon tells on stderr: `error`, `warn`, `info` (default) or `debug`.
+const LOG_LEVEL: &str = "KEYCHAIN_AUTH_LOG";
+
 pub(super) fn run(cx: Context) -> Result<(), Failure> {
-    daemon::run(cx.paths).map_err(|error| Failure::new(error.to_string(), error.advice()))
+    let level = env::var(LOG_LEVEL).ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none())
+        .with_max_level(level)
+        .with_target(false)
+        .init();
+    daemon::run(cx.paths, |name| env::var_os(name))
+        .map_err(|error| Failure::new(error.to_string(), error.advice()))
 }

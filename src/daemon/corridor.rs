@@ -86,7 +86,8 @@ async fn serve(
         Batch::Query(query) => answer_query(admitted, query, note, session),
         Batch::Change(change) => answer_change(admitted, change, note, session).await,
         Batch::Check(selection) => {
-            decide_check(admitted, &selection).map_err(|denial| Refusal::denied(denial, admitted, false))?;
+            decide_check(admitted.entry().permissions(), &selection)
+                .map_err(|denial| Refusal::denied(denial, admitted, false))?;
             let receipt = house.record(note.granted(session.identity.shown(), admitted, &[]))?;
             Ok(Reply::allowed(receipt))
         }

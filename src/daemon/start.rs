@@ -131,7 +131,7 @@ pub fn run(paths: Paths, var: impl Fn(&str) -> Option<OsString>) -> Result<(), S
     process::close_to_others().map_err(system("to close this process to others"))?;
     let descriptors = process::raise_descriptor_limit();
     // before any lock, secret or thread: the child must inherit none
-    let witness = process::spawn(|channel| witness::serve(channel)).map_err(StartError::Witness)?;
+    let witness = process::spawn(witness::serve).map_err(StartError::Witness)?;
     let observer = observer().map_err(system("to tell this process's namespaces"))?;
 
     let folder =

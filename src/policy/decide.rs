@@ -112,8 +112,7 @@ pub fn decide_change(admitted: &Admitted<'_>, change: Change) -> Result<Authoriz
 }
 
 /// Decides a `check`: whether the service is allowed at all, and the names if any were given. Nothing is released by it.
-pub fn decide_check(admitted: &Admitted<'_>, asked: &Selection) -> Result<(), Denial> {
-    let permissions = admitted.entry.permissions();
+pub fn decide_check(permissions: &Permissions, asked: &Selection) -> Result<(), Denial> {
     let service: &Service = &asked.service;
     if !permissions.reads(service) && !permissions.writes(service) {
         return Err(Denial::ServiceNotAllowed);

@@ -91,7 +91,7 @@ fn describe(mapping: &CodeMapping, pinned: &[String], fingerprints: &Fingerprint
         .ok()
         .map(|file| file_key(&file))
         .filter(|key| is_mapping_of(mapping, key));
-    let asked = pinned.iter().any(|path| *path == mapping.name);
+    let asked = pinned.contains(&mapping.name);
     let digest = key.filter(|_| asked).and_then(|key| fingerprints.of_path(Path::new(&mapping.name), &key));
     ForeignCode { path: mapping.name.clone(), key, digest }
 }
