@@ -1,13 +1,13 @@
 //! Under a service manager: the socket handed over, readiness said.
 
-use std::{os::unix::net::UnixDatagram, path::Path, process::Child};
+use std::{os::unix::net::UnixDatagram, path::Path};
 
 use rustix::process::Signal;
 
 use crate::{
     client::{Client, written},
     skip::need,
-    world::{Entry, Guarded, PATIENCE, World, await_that, is_root, ordinary_uid},
+    world::{Entry, Guarded, PATIENCE, World, await_that, is_root, ordinary_uid, spawn},
 };
 
 #[test]
@@ -21,7 +21,7 @@ fn a_socket_from_the_service_manager_is_used_and_left_to_it() {
     world.copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/clients/activate.py"), &script);
     let mut command = world.command(&python);
     command.arg(script).arg(world.socket()).arg(world.binary()).arg("start");
-    let mut daemon = Guarded(command.spawn().unwrap());
+    let mut daemon = Guarded(spawn(&mut command));
     await_that("the socket is there", || world.socket().exists().then_some(()));
     let mut client = Client::connected(&world, &tool);
     assert_eq!(client.write("s", &[("k", "v")]), written());
@@ -42,7 +42,7 @@ fn readiness_is_said_once_the_socket_answers() {
     }
     let mut command = world.command(&world.binary());
     command.arg("start").env("NOTIFY_SOCKET", &notify);
-    let mut daemon = Guarded(command.spawn().unwrap());
+    let mut daemon = Guarded(spawn(&mut command));
     let mut said = [0; 256];
     let length = manager.recv(&mut said).expect("a word of readiness");
     assert!(String::from_utf8_lossy(&said[..length]).lines().any(|line| line == "READY=1"));

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::world::World;
+use crate::world::{World, spawn};
 
 /// How long a client waits for a reply, in milliseconds.
 const REPLY_MS: u32 = 30_000;
@@ -54,7 +54,7 @@ impl Client {
 
     /// Starts `command`, which becomes the client.
     pub fn from_command(world: &World, command: &mut std::process::Command) -> Self {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
         let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().unwrap());
         Self { child, input, output, socket: world.socket() }

@@ -20,7 +20,7 @@ use rustix::process::Signal;
 use crate::{
     client::{Client, found, written},
     skip::skip,
-    world::{Entry, Guarded, STRANGE_UID, World, is_root, ordinary_uid, run},
+    world::{Entry, Guarded, STRANGE_UID, World, is_root, ordinary_uid, run, spawn},
 };
 
 fn mode(path: &Path) -> u32 {
@@ -224,7 +224,7 @@ fn the_socket_flag_wins_over_the_variable_and_the_default() {
     let (flag, variable) = (world.tmp("flag.sock"), world.tmp("variable.sock"));
     let mut command = world.command(&world.binary());
     command.args(["start", "--socket"]).arg(&flag).env("KEYCHAIN_AUTH_SOCKET", &variable);
-    let mut daemon = Guarded(command.spawn().unwrap());
+    let mut daemon = Guarded(spawn(&mut command));
     crate::world::await_that("it listens", || flag.exists().then_some(()));
     let mut client = Client::spawn(&world, &tool);
     assert_eq!(client.order(&format!("connect cloexec {}", flag.display()), &[]), "ok");
@@ -237,12 +237,15 @@ fn the_socket_flag_wins_over_the_variable_and_the_default() {
     world.start();
 }
 
-/// Names and bytes of everything in the data folder but the log, which may say why.
+/// Names and bytes of everything in the data folder but the log, the queue and locks, which hold no secrets.
 fn snapshot(world: &World) -> BTreeMap<PathBuf, Vec<u8>> {
     fs::read_dir(world.data())
         .unwrap()
         .map(|file| file.unwrap().path())
-        .filter(|path| path.is_file() && !path.ends_with("audit.log") && !path.ends_with("pending.json"))
+        .filter(|path| {
+            path.is_file()
+                && !["audit.log", "pending.json", "daemon.lock"].iter().any(|name| path.ends_with(name))
+        })
         .map(|path| (path.clone(), fs::read(path).unwrap()))
         .collect()
 }
@@ -251,7 +254,11 @@ fn snapshot(world: &World) -> BTreeMap<PathBuf, Vec<u8>> {
 fn vault_and_key(world: &World) -> (PathBuf, PathBuf) {
     let files = snapshot(world);
     let vault = files.iter().max_by_key(|(_, bytes)| bytes.len()).unwrap().0.clone();
-    let key = files.keys().find(|path| path.to_string_lossy().contains("key")).unwrap().clone();
+    let key = files
+        .keys()
+        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains("key")))
+        .unwrap()
+        .clone();
     assert_ne!(vault, key);
     (vault, key)
 }

@@ -142,14 +142,13 @@ fn a_client_that_never_reads_delays_nobody_else() {
     let (world, tool) = world_with_tool();
     let mut client = Client::connected(&world, &tool);
     let value = "v".repeat(64 << 10);
-    let names: Vec<String> = (0..100).map(|n| format!("t{n}")).collect();
-    for some in names.chunks(10) {
-        let pairs: Vec<(&str, &str)> = some.iter().map(|name| (name.as_str(), value.as_str())).collect();
-        assert_eq!(client.write("s", &pairs), written());
-    }
+    // several times what the kernel keeps for a socket
+    let names: Vec<String> = (0..15).map(|n| format!("t{n}")).collect();
+    let pairs: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), value.as_str())).collect();
+    assert_eq!(client.write("s", &pairs), written());
     let greedy =
         json!({"type": "REQUEST", "action": "read", "service": "s", "targets": names}).to_string() + "\n";
-    let mut deaf: Vec<Client> = (0..4).map(|_| Client::connected(&world, &tool)).collect();
+    let mut deaf: Vec<Client> = (0..8).map(|_| Client::connected(&world, &tool)).collect();
     for client in &mut deaf {
         client.send(greedy.repeat(10).as_bytes());
     }

@@ -219,7 +219,7 @@ impl World {
         let log = File::create(self.log_file(self.starts)).unwrap();
         let mut command = self.command(&self.binary());
         command.arg("start").args(&self.start_args).stdout(log.try_clone().unwrap()).stderr(log);
-        let mut daemon = command.spawn().unwrap();
+        let mut daemon = spawn(&mut command);
         let socket = self.socket().to_string_lossy().into_owned();
         let ended = await_that("the daemon listens or ends", || {
             if let Some(status) = daemon.try_wait().unwrap() {
@@ -336,7 +336,7 @@ impl Drop for World {
 
 /// Runs a command to its end, bounded.
 pub fn run(command: &mut Command) -> Outcome {
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
     let pid = child.id();
     let watchdog = Watchdog::new(pid);
     let output = child.wait_with_output().unwrap();
@@ -346,6 +346,15 @@ pub fn run(command: &mut Command) -> Outcome {
         out: String::from_utf8_lossy(&output.stdout).into_owned(),
         err: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
+}
+
+/// Starts a process. Beside us another test may have forked while the file was still open for writing: then the
+/// kernel says "text file busy" until that child has come to its exec.
+pub fn spawn(command: &mut Command) -> Child {
+    await_that("the program can be started", || match command.spawn() {
+        Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => None,
+        started => Some(started.unwrap()),
+    })
 }
 
 /// Kills a process of ours that outlives its bound, so that no test hangs.

@@ -10,7 +10,7 @@ use super::{Arena, naive::Trust};
 use crate::{
     client::Client,
     tools::Link,
-    world::{Guarded, wait_bounded},
+    world::{Guarded, spawn, wait_bounded},
 };
 
 fn text(path: &std::path::Path) -> String {
@@ -55,7 +55,7 @@ fn a_connection_passed_by_scm_rights_gives_nothing_to_its_receiver() {
         let _ = fs::remove_file(&meeting);
         let mut command = arena.world.command(&thief);
         command.args([&meeting, &request, &out]).stdout(Stdio::piped());
-        let mut receiver = Guarded(command.spawn().unwrap());
+        let mut receiver = Guarded(spawn(&mut command));
         let mut ready = String::new();
         BufReader::new(receiver.0.stdout.take().unwrap()).read_line(&mut ready).unwrap();
         let mut tool = Client::connected(&arena.world, &arena.tool);

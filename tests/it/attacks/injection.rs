@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{Arena, MARKER, naive::Trust, run, unless_impossible};
-use crate::{client::Client, skip, tools::Link};
+use crate::{client::Client, skip, tools::Link, world::spawn};
 
 /// The library that asks in the tool's name.
 fn library(arena: &Arena, place: &str) -> PathBuf {
@@ -98,8 +98,7 @@ fn a_file_mapped_executable_after_the_first_request_ends_the_service() {
 /// A debugger on the process; it goes when its stdin is closed.
 fn debugger(arena: &Arena, pid: u32) -> Child {
     let mut command = arena.world.command(&arena.attacker("trace"));
-    let mut debugger =
-        command.arg(pid.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut debugger = spawn(command.arg(pid.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()));
     let mut said = String::new();
     BufReader::new(debugger.stdout.take().unwrap()).read_line(&mut said).unwrap();
     assert_eq!(said, "attached\n");
