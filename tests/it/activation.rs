@@ -22,8 +22,8 @@ fn a_socket_from_the_service_manager_is_used_and_left_to_it() {
     let mut command = world.command(&python);
     command.arg(script).arg(world.socket()).arg(world.binary()).arg("start");
     let mut daemon = Guarded(spawn(&mut command));
-    await_that("the socket is there", || world.socket().exists().then_some(()));
-    let mut client = Client::connected(&world, &tool);
+    let mut client = Client::spawn(&world, &tool);
+    await_that("the socket answers", || (client.try_connect() == "ok").then_some(()));
     assert_eq!(client.write("s", &[("k", "v")]), written());
     assert!(daemon.end(Signal::TERM).success());
     assert!(world.socket().exists(), "the service manager's socket is not ours to remove");

@@ -117,3 +117,56 @@ fn a_reader_beside_a_writer_never_sees_a_mix() {
     });
     assert_eq!(value_of_all(&mut reader).as_deref(), Some("59"));
 }
+
+#[test]
+fn writers_at_the_same_time_lose_nothing() {
+    let mut world = World::new();
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start();
+    thread::scope(|scope| {
+        for writer in 0..8 {
+            let (world, tool) = (&world, &tool);
+            scope.spawn(move || {
+                let mut client = Client::connected(world, tool);
+                for number in 0..50 {
+                    let name = format!("w{writer}/{number}");
+                    assert_eq!(client.write("s", &[(&name, &name)]), written());
+                }
+            });
+        }
+    });
+    world.kill();
+    world.start();
+    let mut client = Client::connected(&world, &tool);
+    let names: Vec<String> =
+        (0..8).flat_map(|writer| (0..50).map(move |number| format!("w{writer}/{number}"))).collect();
+    let pairs: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), name.as_str())).collect();
+    let targets: Vec<&str> = names.iter().map(String::as_str).collect();
+    assert_eq!(client.read("s", &targets), crate::client::found(&pairs));
+    let records = world.audit().into_iter().filter(|record| record["action"] == "write").count();
+    assert_eq!(records, names.len(), "one record for each write");
+}
+
+#[test]
+fn no_file_of_the_store_holds_a_value_or_a_name_in_clear() {
+    const WORDS: [&str; 4] = ["service-7f3a1c", "target-90be4d", "value-5d2c8e77", "label-e61fa2"];
+    let mut world = World::new();
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &[WORDS[0]])]);
+    world.start();
+    let write = json!({"type": "REQUEST", "action": "write", "service": WORDS[0], "targets": [WORDS[1]],
+        "values": [WORDS[2]], "attributes": {(WORDS[3]): WORDS[3]}});
+    assert_eq!(Client::connected(&world, &tool).request(&write), written());
+    world.stop();
+    for file in std::fs::read_dir(world.data()).unwrap() {
+        let path = file.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        for word in WORDS {
+            // the log names what was asked, and never what was stored
+            let named = path.ends_with("audit.log") && word != WORDS[2];
+            let found = bytes.windows(word.len()).any(|window| window == word.as_bytes());
+            assert!(named || !found, "{word} is in {path:?}");
+        }
+    }
+}

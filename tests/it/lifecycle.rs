@@ -15,7 +15,7 @@ use std::{
     thread,
 };
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     client::{Client, found, written},
@@ -199,6 +199,48 @@ fn nothing_of_the_daemon_outlives_it() {
             processes_of(&binary).is_empty().then_some(())
         });
     }
+}
+
+/// The one child of this world's daemon.
+fn witness(world: &World) -> Pid {
+    let children = format!("/proc/{0}/task/{0}/children", world.pid());
+    let children = fs::read_to_string(children).unwrap();
+    let mut children = children.split_whitespace();
+    let child = Pid::from_raw(children.next().expect("a witness").parse().unwrap()).unwrap();
+    assert_eq!(children.next(), None, "one child");
+    child
+}
+
+#[test]
+fn without_its_witness_the_daemon_serves_nobody_and_ends() {
+    let (mut world, tool) = with_vault();
+    world.start();
+    let mut client = Client::connected(&world, &tool);
+    assert_eq!(client.read("s", &["k"]), found(&[("k", "v")]));
+    kill_process(witness(&world), Signal::KILL).unwrap();
+    let status = world.ended();
+    assert_eq!(status.code(), Some(1), "{}", world.log());
+    assert!(world.log().contains("witness"), "says what is gone: {}", world.log());
+    assert!(!world.socket().exists(), "the socket is removed");
+}
+
+#[test]
+fn with_a_witness_that_hangs_nobody_new_is_served_and_the_daemon_can_be_ended() {
+    let (mut world, tool) = with_vault();
+    world.start();
+    let witness = witness(&world);
+    kill_process(witness, Signal::STOP).unwrap();
+    let mut client = Client::connected(&world, &tool);
+    client.send(b"{\"type\":\"REQUEST\",\"action\":\"read\",\"service\":\"s\",\"targets\":[\"k\"]}\n");
+    let got = client.recv_within(3_000);
+    assert!(!format!("{got:?}").contains("success"), "{got:?}");
+    assert_eq!(world.stop().code(), Some(0));
+    let binary = world.binary();
+    // a stopped process ends by the death of its parent only once it runs again
+    let _ = kill_process(witness, Signal::CONT);
+    crate::world::await_that("all its processes have ended", || {
+        processes_of(&binary).is_empty().then_some(())
+    });
 }
 
 /// The processes that run this world's binary.

@@ -222,6 +222,31 @@ fn a_silent_stranger_is_told_so_after_one_second() {
     assert_eq!((&record["action"], &record["result"]), (&json!("connect"), &json!("DENIED")), "{record}");
 }
 
+#[test]
+fn one_registered_executable_has_1024_connections_and_others_are_not_hindered() {
+    let (world, tool) = world_with_tool();
+    let other = world.tool("other");
+    world.policy(&[Entry::all(&tool, &["s"]), Entry::all(&other, &["s"])]);
+    let mut client = Client::spawn(&world, &tool);
+    for number in 0..1024 {
+        client.slot(number);
+        client.connect();
+        assert_eq!(client.read("s", &["k"])["status"], "success", "connection {number}");
+    }
+    client.slot(1024);
+    client.connect();
+    assert_refused(&client.read("s", &["k"]), "error", "overloaded");
+    assert_eq!(client.recv(), Got::Eof);
+    assert_eq!(Client::connected(&world, &other).read("s", &["k"])["status"], "success");
+    client.slot(7);
+    client.close();
+    client.slot(1025);
+    crate::world::await_that("the place of a closed connection is free", || {
+        client.connect();
+        (client.read("s", &["k"])["status"] == "success").then_some(())
+    });
+}
+
 /// What ends a connection, after at most one line of farewell.
 fn last(client: &mut Client) -> Got {
     match client.recv() {

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::ffi::OsStrExt,
     path::PathBuf,
     thread,
     time::{Duration, Instant},
@@ -102,4 +103,63 @@ fn strangers_that_reconnect_in_a_loop_slow_a_registered_client_by_five_at_most()
     let bound = 5 * quiet.max(Duration::from_millis(20));
     assert!(loaded <= bound, "p99 {quiet:?} alone, {loaded:?} beside eight strangers");
     assert!(writes <= 7, "pending.json was written {writes} times in five seconds");
+}
+
+#[test]
+fn a_path_or_argument_with_control_characters_forges_no_line() {
+    let (world, _) = world_with_tool();
+    let ask = crate::tools::compiled("attacks/ask.c", crate::tools::Link::Dynamic);
+    let evil: [&[u8]; 4] = [
+        b"line\n{\"timestamp\":\"2026-01-01T00:00:00Z\",\"action\":\"read\",\"result\":\"GRANTED\"}",
+        b"screen\x1b[2J\x1b]0;title\x07",
+        b"bytes\xff\xfe\xc0\xaf",
+        b"c1\xc2\x9b31m quote\" back\\slash",
+    ];
+    for name in evil {
+        let folder = world.root().join("bin").join(std::ffi::OsStr::from_bytes(name));
+        world.folder(&folder, 0o755);
+        let program = folder.join("ask");
+        world.copy(&ask, &program);
+        let mut command = world.command(&program);
+        command.arg(world.socket()).arg(String::from_utf8(request()).unwrap().trim_end());
+        let outcome = crate::world::run(&mut command);
+        assert!(
+            outcome.out.contains("unregistered_binary_pending_approval"),
+            "{}{}",
+            outcome.out,
+            outcome.err
+        );
+    }
+    // every line is read as a record, and so each is whole and of the known shape
+    let denied = world.audit().into_iter().filter(|record| record["result"] == "DENIED").count();
+    assert_eq!(denied, evil.len());
+    let shown = crate::world::await_that("they wait for approval", || {
+        Some(world.cli(&["list-pending"]).done()).filter(|shown| shown.matches("/ask").count() >= evil.len())
+    });
+    assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
+    let log = world.cli(&["audit", "show"]).done();
+    assert!(!log.contains(|c: char| c.is_control() && c != '\n'), "{log:?}");
+}
+
+#[test]
+fn the_queue_holds_128_strangers_and_no_more() {
+    let (world, _) = world_with_tool();
+    let ask = crate::tools::compiled("attacks/ask.c", crate::tools::Link::Dynamic);
+    let waiting = || {
+        let listed: serde_json::Value =
+            serde_json::from_str(&world.cli(&["list-pending", "--json"]).done()).unwrap();
+        listed["pending"].as_array().unwrap().len()
+    };
+    for number in 0..160 {
+        let program = world.root().join(format!("bin/stranger{number}"));
+        world.copy(&ask, &program);
+        let mut command = world.command(&program);
+        command.arg(world.socket()).arg(String::from_utf8(request()).unwrap().trim_end());
+        assert!(crate::world::run(&mut command).out.contains("denied"));
+        if number % 40 == 39 {
+            let enough = 128.min(number + 1);
+            crate::world::await_that("those so far wait", || (waiting() >= enough).then_some(()));
+        }
+    }
+    assert_eq!(waiting(), 128);
 }

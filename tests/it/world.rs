@@ -256,6 +256,12 @@ impl World {
         wait_bounded(&mut daemon, "the daemon ends")
     }
 
+    /// Waits until the daemon ends by itself.
+    #[track_caller]
+    pub fn ended(&mut self) -> ExitStatus {
+        wait_bounded(&mut self.daemon.take().expect("a daemon"), "the daemon ends by itself")
+    }
+
     /// A fresh copy of the scriptable client: an executable identity of its own.
     pub fn tool(&self, name: &str) -> PathBuf {
         self.install("clients/client.c", Link::Static, &format!("bin/{name}"))

@@ -112,3 +112,20 @@ fn a_client_that_forgets_cloexec_is_refused_and_told_so() {
         arena.world.audit_where("the refusal is recorded", |r| r["pid"] == pid && r["result"] == "DENIED");
     assert_eq!(record["detail"], "descriptor_inherited", "{record}");
 }
+
+#[test]
+fn a_nonce_of_another_connection_is_no_answer() {
+    let mut arena = Arena::new(Link::Static);
+    arena.daemon();
+    let mut entry = crate::world::Entry::all(&arena.tool, &["s"]);
+    entry.more = vec![("challenge".into(), serde_json::json!(true))];
+    arena.world.policy(&[entry]);
+    let mut tool = Client::connected(&arena.world, &arena.tool);
+    let nonce = tool.request(&serde_json::json!({"type": "HELLO"}))["nonce"].clone();
+    let mut request: serde_json::Value = serde_json::from_str(&Arena::request()).unwrap();
+    request["nonce"] = nonce;
+    let mut other = Client::connected(&arena.world, &arena.tool);
+    other.request(&serde_json::json!({"type": "HELLO"}));
+    crate::client::assert_refused(&other.request(&request), "denied", "untrusted_caller");
+    assert!(tool.request(&request).to_string().contains(super::MARKER), "its own connection may use it");
+}
