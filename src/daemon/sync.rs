@@ -5,7 +5,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        mpsc::{SyncSender, sync_channel},
+        mpsc::{SyncSender, TrySendError, sync_channel},
     },
     thread,
     time::Duration,
@@ -27,11 +27,16 @@ impl LogSync {
     pub(super) fn start(store: Arc<dyn Store>) -> io::Result<Self> {
         let (sender, work) = sync_channel::<Unsynced>(1);
         thread::Builder::new().name("log-sync".into()).spawn(move || {
+            let mut lost = false;
             for unsynced in work {
                 match unsynced.sync() {
-                    Ok(settled) => store.settle(settled),
+                    Ok(logged) if !lost => store.settle(logged),
+                    Ok(_) => {}
                     Err(error) => {
-                        tracing::error!("{error}; records written lately may not survive a power failure")
+                        lost = true;
+                        tracing::error!(
+                            "{error}; records of the last moments may not survive a power failure"
+                        );
                     }
                 }
             }
@@ -45,11 +50,18 @@ impl LogSync {
             house.unsynced.notified().await;
             sleep(DELAY).await;
             let unsynced = house.log.borrow_mut().unsynced();
-            match unsynced.map(|unsynced| unsynced.map(|unsynced| self.0.try_send(unsynced))) {
-                Ok(None | Some(Ok(()))) => {}
-                // the disk is slower than the records come: what is written now goes with the next
-                Ok(Some(Err(_))) => house.unsynced.notify_one(),
-                Err(error) => tracing::error!("{error}"),
+            let mut work = match unsynced {
+                Ok(Some(unsynced)) => unsynced,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::error!("{error}");
+                    continue;
+                }
+            };
+            // the disk may be slower than the records come
+            while let Err(TrySendError::Full(waiting)) = self.0.try_send(work) {
+                work = waiting;
+                sleep(DELAY).await;
             }
         }
     }

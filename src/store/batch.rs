@@ -187,7 +187,9 @@ pub trait Store: Send + Sync {
 
     /// Applies changes in the order given, all in one durable transaction, each whole or not at all.
     ///
-    /// Returns one result for each. When the transaction fails, every result is the error and nothing was changed.
+    /// Returns one result for each. When the transaction fails, every result is the error and nothing was changed. A
+    /// delete whose names alone are beyond [`MAX_ANSWER`] is [`StoreError::TooLarge`] and touches nothing; its record
+    /// is not made, and the others of the group are applied.
     fn commit(&self, changes: Vec<PendingChange>) -> Vec<Result<Committed, StoreError>>;
 
     /// Audit lines that may not have reached the log, oldest first; read at start.

@@ -224,6 +224,7 @@ pub(super) fn failed(error: impl Into<redb::Error>) -> StoreError {
     match error.into() {
         redb::Error::DatabaseAlreadyOpen => StoreError::InUse,
         redb::Error::Corrupted(_) => StoreError::Damaged("its pages don't match their checksums"),
+        redb::Error::UpgradeRequired(_) => StoreError::Damaged("its format is unknown to this version"),
         redb::Error::TableDoesNotExist(_) => StoreError::Damaged("a table is missing"),
         redb::Error::TableTypeMismatch { .. } | redb::Error::TypeDefinitionChanged { .. } => {
             StoreError::Damaged("a table has another form")

@@ -8,8 +8,8 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::batch::{
-    Answer, Change, Committed, Names, OutboxEntry, PendingChange, Query, Record, Selection, Store,
-    StoreError, WriteItem,
+    Answer, Change, Committed, MAX_ANSWER, Names, OutboxEntry, PendingChange, Query, Record, Selection,
+    Store, StoreError, WriteItem,
 };
 use crate::{
     name::{Attributes, Service, Target},
@@ -70,7 +70,7 @@ impl State {
         }
     }
 
-    fn apply(&mut self, pending: PendingChange) -> Committed {
+    fn apply(&mut self, pending: PendingChange) -> Result<Committed, StoreError> {
         let (touched, removed) = match pending.change.into_inner() {
             Change::Write { service, items, attributes } => {
                 let targets = self.records.entry(service).or_default();
@@ -83,8 +83,13 @@ impl State {
             }
             Change::Delete(selection) => {
                 let touched = self.names(&selection);
+                if touched.iter().map(|target| target.as_str().len()).sum::<usize>() > MAX_ANSWER {
+                    return Err(StoreError::TooLarge);
+                }
                 if let Some(targets) = self.records.get_mut(&selection.service) {
-                    targets.retain(|target, _| !touched.contains(target));
+                    for target in &touched {
+                        targets.remove(target);
+                    }
                 }
                 (touched, true)
             }
@@ -94,7 +99,7 @@ impl State {
         self.outbox.insert(entry.id, entry.line.clone());
         let named = |target| Record { target, value: None, attributes: Attributes::new() };
         let records = if removed { touched.into_iter().map(named).collect() } else { Vec::new() };
-        Committed::changed(records, entry)
+        Ok(Committed::changed(records, entry))
     }
 }
 
@@ -119,7 +124,7 @@ impl Store for Memory {
             let settled = state.settled;
             state.outbox.retain(|id, _| *id > settled);
         }
-        changes.into_iter().map(|change| Ok(state.apply(change))).collect()
+        changes.into_iter().map(|change| state.apply(change)).collect()
     }
 
     fn outbox(&self) -> Result<Vec<OutboxEntry>, StoreError> {
