@@ -120,3 +120,7 @@ fn dispatch(verb: Verb, cx: Context, out: &mut Output) -> Result<(), Failure> {
         Verb::Audit(command) => audit::run(&command, &cx, out),
     }
 }
+
+#[cfg(test)]
+#[path = "verb_tests.rs"]
+mod tests;

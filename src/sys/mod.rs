@@ -11,7 +11,7 @@
 mod linux;
 
 #[cfg(target_os = "linux")]
-pub use linux::{activation, notify, peer, process, readiness};
+pub use linux::{activation, notify, peer, process, readiness, trap};
 
 #[cfg(not(target_os = "linux"))]
 compile_error!(

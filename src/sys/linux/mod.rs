@@ -5,3 +5,4 @@ pub mod notify;
 pub mod peer;
 pub mod process;
 pub mod readiness;
+pub mod trap;

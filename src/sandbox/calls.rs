@@ -1,0 +1,128 @@
+//! The lists: every system call that keeper and witness may make once they serve, each with its reason.
+//!
+//! Not on them, among all others: execve, ptrace, process_vm_readv, kill, clone, fork, socket, connect, bind, chmod,
+//! chown, link, symlink, mkdir, mount, bpf, io_uring_setup, userfaultfd, keyctl, rt_sigaction, seccomp, setns, unshare.
+
+use super::filter::{Call, Only};
+
+const EXEC: u32 = libc::PROT_EXEC.cast_unsigned();
+/// Everything in open flags that could change a file.
+const CHANGING: u32 =
+    (libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND | libc::O_TMPFILE)
+        .cast_unsigned()
+        & !libc::O_DIRECTORY.cast_unsigned();
+
+macro_rules! calls {
+    ($($name:ident $(if $($only:expr),+)? => $why:literal),+ $(,)?) => {
+        [$(Call {
+            number: libc::$name,
+            // "SYS_" is in front of every one
+            name: stringify!($name).split_at(4).1,
+            why: $why,
+            only: &[$($($only),+)?],
+        }),+]
+    };
+}
+
+/// Calls that any Rust program makes: memory without execution, locks, time, its end.
+const RUNTIME: [Call; 17] = calls! {
+    SYS_mmap if Only::Lacks(2, EXEC) => "memory; never executable",
+    SYS_mprotect if Only::Lacks(2, EXEC) => "the allocator's arenas; never executable",
+    SYS_munmap => "memory given back",
+    SYS_mremap => "growing buffers of the allocator",
+    SYS_madvise => "memory given back",
+    SYS_brk => "the allocator's heap",
+    SYS_futex => "locks and waiting threads",
+    SYS_sched_yield => "contended locks of the standard library",
+    SYS_clock_gettime => "deadlines and timestamps where the vDSO does not serve",
+    SYS_clock_nanosleep => "waiting threads",
+    SYS_getrandom => "nonces, and the seeds of hash tables",
+    SYS_rt_sigprocmask => "abort, and the end of threads",
+    SYS_rt_sigreturn => "the return from the signals that ask the daemon to end",
+    SYS_sigaltstack => "the end of threads",
+    SYS_restart_syscall => "waits that a stop signal interrupted",
+    SYS_exit => "the end of threads",
+    SYS_exit_group => "the end",
+};
+
+/// Calls that both processes make on descriptors that they hold.
+const DESCRIPTORS: [Call; 8] = calls! {
+    SYS_read => "files, the runtime's wake-up pipe",
+    SYS_pread64 => "the vault, the log's tail, and one byte that proves a caller's address space",
+    SYS_close => "connections and files",
+    SYS_recvmsg => "requests with their writers; messages between keeper and witness",
+    SYS_sendmsg => "messages between keeper and witness",
+    SYS_fcntl if Only::Is(1, libc::F_GETFD.cast_unsigned()), Only::Is(1, libc::F_GETFL.cast_unsigned()),
+        Only::Is(1, libc::F_DUPFD_CLOEXEC.cast_unsigned()) => "copies of descriptors, and the standard library's checks",
+    SYS_statx => "the state of files",
+    SYS_newfstatat => "the state of files",
+};
+
+const KEEPER_ONLY: [Call; 26] = calls! {
+    SYS_accept4 => "connections",
+    SYS_sendto => "replies; READY to the service manager",
+    SYS_shutdown => "the half-close after a refusal",
+    SYS_getsockopt => "who connected, and its pidfd",
+    SYS_epoll_wait => "the event loop",
+    SYS_epoll_ctl => "the event loop's connections",
+    SYS_ppoll => "whether a caller's process has ended",
+    SYS_poll => "whether a caller's process has ended",
+    SYS_recvfrom => "the runtime's signal pipe",
+    SYS_openat => "the policy, the queue of strangers, a log that was moved away; where, Landlock says",
+    SYS_fstat => "the state of open files",
+    SYS_lseek => "reading the log's tail",
+    SYS_write => "audit lines, the queue of strangers, the operator's log",
+    SYS_writev => "messages of a panic",
+    SYS_pwrite64 => "the vault",
+    SYS_ftruncate => "the vault grows and shrinks; half a line is cut off the log",
+    SYS_fallocate => "the vault grows",
+    SYS_fsync => "files and folders on the disk",
+    SYS_fdatasync => "files on the disk",
+    SYS_flock => "the queue of strangers, which the commands change too",
+    SYS_rename => "the new queue of strangers in place of the old",
+    SYS_unlink => "temporary files; the socket's file at the end",
+    SYS_prctl if Only::Is(0, libc::PR_GET_SECCOMP.cast_unsigned()),
+        Only::Is(0, libc::PR_GET_NO_NEW_PRIVS.cast_unsigned()), Only::Is(0, libc::PR_GET_DUMPABLE.cast_unsigned()),
+        Only::Is(0, 66), Only::Is(0, libc::PR_CAPBSET_READ.cast_unsigned()) => "the probe of what is really enforced; only questions",
+    SYS_capget => "the probe of what is really enforced",
+    SYS_gettid => "abort",
+    SYS_tgkill => "abort: the signal to itself; Landlock's scope keeps it from others",
+};
+
+const WITNESS_ONLY: [Call; 9] = calls! {
+    SYS_openat if Only::Lacks(2, CHANGING) => "/proc and executables, to read",
+    SYS_readlink => "which executable a process runs, and which sockets it holds",
+    SYS_getdents64 => "a process's descriptors",
+    SYS_fstatfs => "the filesystem of an executable",
+    SYS_ppoll => "whether a caller's process has ended",
+    SYS_poll => "whether a caller's process has ended",
+    SYS_sendto => "questions to the kernel about sockets",
+    SYS_recvfrom => "the kernel's answers",
+    SYS_write if Only::Is(0, 2) => "the message of a violation or a panic",
+};
+
+const fn join<const A: usize, const B: usize, const C: usize, const N: usize>(
+    a: [Call; A],
+    b: [Call; B],
+    c: [Call; C],
+) -> [Call; N] {
+    let mut all = [a[0]; N];
+    let mut at = 0;
+    while at < N {
+        all[at] = if at < A {
+            a[at]
+        } else if at < A + B {
+            b[at - A]
+        } else {
+            c[at - A - B]
+        };
+        at += 1;
+    }
+    all
+}
+
+/// The keeper's list, once it serves.
+pub const KEEPER: [Call; 51] = join(RUNTIME, DESCRIPTORS, KEEPER_ONLY);
+
+/// The witness's list: no way to write a file, to open a socket, or to start anything.
+pub const WITNESS: [Call; 34] = join(RUNTIME, DESCRIPTORS, WITNESS_ONLY);
