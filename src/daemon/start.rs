@@ -30,7 +30,7 @@ use super::{
     lock::{Lock, LockError},
     strangers::{Strangers, queue, start_pen},
     sync::LogSync,
-    threads::Started,
+    threads::Threads,
     witness_link::WitnessLink,
     writer::Writer,
 };
@@ -166,7 +166,7 @@ pub fn run(
     let _socket_lock = lock(&paths.socket.with_added_extension("lock"), &paths.socket)?;
     let _data_lock = lock(&paths.data_dir.join("daemon.lock"), &paths.data_dir)?;
 
-    let store: Arc<dyn Store> = Arc::new(Vault::open(&paths.data_dir)?);
+    let store = Arc::new(Vault::open(&paths.data_dir)?);
     let mut log = Log::open(&paths.audit_log())?;
     let outbox = store.outbox()?;
     log.replay(&outbox)?;
@@ -182,11 +182,20 @@ pub fn run(
     // everything is open: from here on the filesystem outside is gone
     cage.close(&paths)?;
     let capacity = connections.min(MAX_CONNECTIONS);
+    let vault = Arc::clone(&store);
     let begin = Beginning { paths, observer, store, log, witness, cage, capacity };
+    let mut threads = Threads::new();
     let runtime =
         Builder::new_current_thread().enable_io().enable_time().build().map_err(system("an event loop"))?;
-    let ended = LocalSet::new().block_on(&runtime, serve(begin, &listener, notify_socket));
+    let connections = LocalSet::new();
+    let ended = connections.block_on(&runtime, serve(&mut threads, begin, &listener, notify_socket));
     listener.close();
+    // ends every connection, and with the last of them the threads that work for them
+    drop(connections);
+    threads.wait_ended();
+    if let Some(vault) = Arc::into_inner(vault) {
+        vault.close()?;
+    }
     ended
 }
 
@@ -194,7 +203,7 @@ pub fn run(
 struct Beginning {
     paths: Paths,
     observer: Observer,
-    store: Arc<dyn Store>,
+    store: Arc<Vault>,
     log: Log,
     witness: Child,
     cage: Cage,
@@ -202,6 +211,7 @@ struct Beginning {
 }
 
 async fn serve(
+    threads: &mut Threads,
     begin: Beginning,
     listener: &Listener,
     notify_socket: Option<OsString>,
@@ -214,11 +224,10 @@ async fn serve(
     let missing = missing();
     let (strangers, seen) = Strangers::new();
     let pending = PendingFile::new(begin.paths.pending(), begin.observer.uid);
-    let started = Started::new();
-    let pen = start_pen(pending, started.clone()).map_err(system("a thread"))?;
-    let log_sync = LogSync::start(Arc::clone(&begin.store), started.clone()).map_err(system("a thread"))?;
-    let writer = Writer::start(Arc::clone(&begin.store), started.clone()).map_err(system("a thread"))?;
-    started.wait();
+    let pen = start_pen(pending, threads).map_err(system("a thread"))?;
+    let log_sync = LogSync::start(begin.store.clone(), threads).map_err(system("a thread"))?;
+    let writer = Writer::start(begin.store.clone(), threads).map_err(system("a thread"))?;
+    threads.wait_started();
     let protections = begin.cage.lock(&writer)?;
     let house = Rc::new(House {
         policy: RefCell::new(PolicySource::new(begin.paths.config())),

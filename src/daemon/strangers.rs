@@ -6,7 +6,6 @@ use std::{
     path::PathBuf,
     rc::Rc,
     sync::mpsc::{SyncSender, sync_channel},
-    thread,
     time::Duration,
 };
 
@@ -16,7 +15,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{house::House, identity::Shown, identity::Unregistered, note::Note, threads::Started};
+use super::{house::House, identity::Shown, identity::Unregistered, note::Note, threads::Threads};
 use crate::{
     policy::{CommandLine, PendingFile, PendingQueue, Sighting},
     wire::Action,
@@ -85,10 +84,9 @@ pub(super) async fn queue(mut seen: Receiver<Seen>, pen: SyncSender<Vec<Sighting
 }
 
 /// Starts the thread that writes the queue's file, since a sync to disk must not keep clients waiting.
-pub(super) fn start_pen(file: PendingFile, started: Started) -> io::Result<SyncSender<Vec<Sighting>>> {
+pub(super) fn start_pen(file: PendingFile, threads: &mut Threads) -> io::Result<SyncSender<Vec<Sighting>>> {
     let (pen, pages) = sync_channel::<Vec<Sighting>>(1);
-    thread::Builder::new().name("strangers".into()).spawn(move || {
-        started.wait();
+    threads.start("strangers", move || {
         for sightings in pages {
             write(&file, sightings);
         }

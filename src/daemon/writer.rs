@@ -6,12 +6,11 @@ use std::{
         Arc,
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
-    thread,
 };
 
 use tokio::sync::oneshot;
 
-use super::threads::Started;
+use super::threads::Threads;
 use crate::{
     sandbox::{Protection, probe},
     store::{Committed, PendingChange, Store, StoreError},
@@ -39,12 +38,9 @@ pub(super) struct QueueFull;
 
 impl Writer {
     /// Starts the thread. It ends when the writer is dropped and its last batch is committed.
-    pub(super) fn start(store: Arc<dyn Store>, started: Started) -> io::Result<Self> {
+    pub(super) fn start(store: Arc<dyn Store>, threads: &mut Threads) -> io::Result<Self> {
         let (jobs, queue) = sync_channel(QUEUE);
-        thread::Builder::new().name("writer".into()).spawn(move || {
-            started.wait();
-            write(&*store, &queue);
-        })?;
+        threads.start("writer", move || write(&*store, &queue))?;
         Ok(Self(jobs))
     }
 

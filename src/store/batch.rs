@@ -161,7 +161,7 @@ pub enum StoreError {
     #[error("the vault is damaged: {0}")]
     Damaged(&'static str),
     /// The key does not open this vault.
-    #[error("the vault can't be decrypted with the key at hand")]
+    #[error("the vault can't be decrypted with the key at hand, or vault.head was changed")]
     WrongKey,
     /// A file of the store is missing although its partner is there.
     #[error("{0}")]

@@ -39,6 +39,18 @@ impl Head {
         Ok(file.map(|file| Self { file, key: key.derive("vault head", &vault).prf(), vault }))
     }
 
+    /// Whether the head, if there is one, was made with this key. Asked before the vault is opened, since opening with a
+    /// foreign key could already write to it.
+    pub(super) fn fits(folder: &Folder, key: &VaultKey) -> Result<bool, StoreError> {
+        let Some(file) = folder.find(HEAD_FILE, OFlags::empty())? else { return Ok(true) };
+        let mut bytes = [0; BYTES];
+        let length = file.read_at(&mut bytes, 0).map_err(|error| StoreError::from(failed(&error)))?;
+        // what is cut or changed is told apart once the vault says which one it is
+        let Some((_, vault, _)) = bytes.get(..length).and_then(split) else { return Ok(true) };
+        let head = Self { file, key: key.derive("vault head", vault).prf(), vault: *vault };
+        Ok(head.generation().is_ok())
+    }
+
     /// Makes the head of a new vault, durable with its name.
     pub(super) fn create(
         folder: &Folder,

@@ -87,6 +87,9 @@ impl Vault {
             }
             disk::create(&folder, &key)?;
         }
+        if !Head::fits(&folder, &key)? {
+            return Err(StoreError::WrongKey);
+        }
         let db = disk::open(&folder)?.ok_or_else(|| missing(VAULT_FILE, KEY_FILE))?;
         let vault = disk::identify(&db, &key)?;
         let sealer = Sealer::new(&key, vault);
