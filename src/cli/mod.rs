@@ -21,7 +21,6 @@ mod register;
 mod start;
 mod status;
 mod status_query;
-mod text;
 mod unregister;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -29,6 +28,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use self::{context::Context, failure::Failure, output::Output};
+use crate::text;
 
 /// Stands between command-line tools and your secrets: only registered programs get what you granted them.
 #[derive(Parser)]

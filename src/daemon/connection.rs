@@ -82,7 +82,7 @@ async fn serve(
         let refusal = match arrival {
             Arrival::Bytes if house.unfinished.get() <= MAX_UNFINISHED => continue,
             Arrival::Bytes => Refusal::overloaded(true),
-            Arrival::Broken(error) => Refusal::frame(error),
+            Arrival::Broken(error) => Refusal::frame(error, session.identity.shown()),
             Arrival::Late if lines.silence_is_new() => match glance(&mut session).await {
                 Ok(()) => continue,
                 Err(refusal) => refusal,
