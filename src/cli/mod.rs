@@ -53,7 +53,7 @@ enum Command {
 #[derive(Subcommand)]
 enum Verb {
     /// Run the daemon in the foreground
-    Start,
+    Start(start::Args),
     /// Say whether the daemon runs, and what is wrong with the policy
     Status(status::Args),
     /// Let a program be recognised; it is granted nothing yet
@@ -104,7 +104,7 @@ pub fn run() -> ExitCode {
 
 fn dispatch(verb: Verb, cx: Context, out: &mut Output) -> Result<(), Failure> {
     match verb {
-        Verb::Start => start::run(cx),
+        Verb::Start(args) => start::run(&args, cx),
         Verb::Status(args) => status::run(&args, &cx, out),
         Verb::Register(args) => register::register(&args, &cx, out),
         Verb::Upgrade(args) => register::upgrade(&args, &cx, out),

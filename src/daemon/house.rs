@@ -18,6 +18,7 @@ use crate::{
     caller::Observer,
     paths::Paths,
     policy::{Policy, PolicyError, PolicySource},
+    sandbox::Protection,
     store::{Committed, OutboxEntry, Store, StoreError},
     wire::Reply,
 };
@@ -43,6 +44,8 @@ pub(super) struct House {
     pub(super) chunk: RefCell<Vec<u8>>,
     /// Protections that this kernel lacks.
     pub(super) missing: Vec<&'static str>,
+    /// What the kernel said of a worker thread once everything was in force.
+    pub(super) protections: Vec<Protection>,
 }
 
 /// What `STATUS` tells: nothing that a process of the same user could not find out otherwise.
@@ -60,6 +63,7 @@ pub(super) struct StatusFacts {
     store: &'static str,
     policy: PolicyState,
     missing: Vec<&'static str>,
+    protections: Vec<Protection>,
     connections: usize,
 }
 
@@ -161,6 +165,7 @@ impl House {
             store: "vault",
             policy,
             missing: self.missing.clone(),
+            protections: self.protections.clone(),
             connections: self.admission.borrow().len(),
         }
     }

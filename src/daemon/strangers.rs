@@ -16,7 +16,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{house::House, identity::Shown, identity::Unregistered, note::Note};
+use super::{house::House, identity::Shown, identity::Unregistered, note::Note, threads::Started};
 use crate::{
     policy::{CommandLine, PendingFile, PendingQueue, Sighting},
     wire::Action,
@@ -85,9 +85,10 @@ pub(super) async fn queue(mut seen: Receiver<Seen>, pen: SyncSender<Vec<Sighting
 }
 
 /// Starts the thread that writes the queue's file, since a sync to disk must not keep clients waiting.
-pub(super) fn start_pen(file: PendingFile) -> io::Result<SyncSender<Vec<Sighting>>> {
+pub(super) fn start_pen(file: PendingFile, started: Started) -> io::Result<SyncSender<Vec<Sighting>>> {
     let (pen, pages) = sync_channel::<Vec<Sighting>>(1);
     thread::Builder::new().name("strangers".into()).spawn(move || {
+        started.wait();
         for sightings in pages {
             write(&file, sightings);
         }

@@ -13,7 +13,7 @@ use std::{
 
 use tokio::time::sleep;
 
-use super::house::House;
+use super::{house::House, threads::Started};
 use crate::{audit::Unsynced, store::Store};
 
 /// How long a record may be in the kernel only before its sync begins; the rest of the 200 ms is the disk's.
@@ -24,9 +24,10 @@ pub(super) struct LogSync(SyncSender<Unsynced>);
 
 impl LogSync {
     /// Starts the thread. After each sync it tells the store which records it may forget.
-    pub(super) fn start(store: Arc<dyn Store>) -> io::Result<Self> {
+    pub(super) fn start(store: Arc<dyn Store>, started: Started) -> io::Result<Self> {
         let (sender, work) = sync_channel::<Unsynced>(1);
         thread::Builder::new().name("log-sync".into()).spawn(move || {
+            started.wait();
             let mut lost = false;
             for unsynced in work {
                 match unsynced.sync() {

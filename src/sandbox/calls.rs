@@ -25,7 +25,7 @@ macro_rules! calls {
 }
 
 /// Calls that any Rust program makes: memory without execution, locks, time, its end.
-const RUNTIME: [Call; 17] = calls! {
+const RUNTIME: &[Call] = &calls! {
     SYS_mmap if Only::Lacks(2, EXEC) => "memory; never executable",
     SYS_mprotect if Only::Lacks(2, EXEC) => "the allocator's arenas; never executable",
     SYS_munmap => "memory given back",
@@ -46,7 +46,7 @@ const RUNTIME: [Call; 17] = calls! {
 };
 
 /// Calls that both processes make on descriptors that they hold.
-const DESCRIPTORS: [Call; 8] = calls! {
+const DESCRIPTORS: &[Call] = &calls! {
     SYS_read => "files, the runtime's wake-up pipe",
     SYS_pread64 => "the vault, the log's tail, and one byte that proves a caller's address space",
     SYS_close => "connections and files",
@@ -58,7 +58,7 @@ const DESCRIPTORS: [Call; 8] = calls! {
     SYS_newfstatat => "the state of files",
 };
 
-const KEEPER_ONLY: [Call; 26] = calls! {
+const KEEPER_ONLY: &[Call] = &calls! {
     SYS_accept4 => "connections",
     SYS_sendto => "replies; READY to the service manager",
     SYS_shutdown => "the half-close after a refusal",
@@ -70,6 +70,7 @@ const KEEPER_ONLY: [Call; 26] = calls! {
     SYS_recvfrom => "the runtime's signal pipe",
     SYS_openat => "the policy, the queue of strangers, a log that was moved away; where, Landlock says",
     SYS_fstat => "the state of open files",
+    SYS_readlink => "config.json may be a link",
     SYS_lseek => "reading the log's tail",
     SYS_write => "audit lines, the queue of strangers, the operator's log",
     SYS_writev => "messages of a panic",
@@ -84,12 +85,14 @@ const KEEPER_ONLY: [Call; 26] = calls! {
     SYS_prctl if Only::Is(0, libc::PR_GET_SECCOMP.cast_unsigned()),
         Only::Is(0, libc::PR_GET_NO_NEW_PRIVS.cast_unsigned()), Only::Is(0, libc::PR_GET_DUMPABLE.cast_unsigned()),
         Only::Is(0, 66), Only::Is(0, libc::PR_CAPBSET_READ.cast_unsigned()) => "the probe of what is really enforced; only questions",
+    SYS_prlimit64 if Only::Null(2) => "the probe of what is really enforced; only questions",
     SYS_capget => "the probe of what is really enforced",
+    SYS_getpid => "the pid in STATUS; abort",
     SYS_gettid => "abort",
     SYS_tgkill => "abort: the signal to itself; Landlock's scope keeps it from others",
 };
 
-const WITNESS_ONLY: [Call; 9] = calls! {
+const WITNESS_ONLY: &[Call] = &calls! {
     SYS_openat if Only::Lacks(2, CHANGING) => "/proc and executables, to read",
     SYS_readlink => "which executable a process runs, and which sockets it holds",
     SYS_getdents64 => "a process's descriptors",
@@ -101,28 +104,12 @@ const WITNESS_ONLY: [Call; 9] = calls! {
     SYS_write if Only::Is(0, 2) => "the message of a violation or a panic",
 };
 
-const fn join<const A: usize, const B: usize, const C: usize, const N: usize>(
-    a: [Call; A],
-    b: [Call; B],
-    c: [Call; C],
-) -> [Call; N] {
-    let mut all = [a[0]; N];
-    let mut at = 0;
-    while at < N {
-        all[at] = if at < A {
-            a[at]
-        } else if at < A + B {
-            b[at - A]
-        } else {
-            c[at - A - B]
-        };
-        at += 1;
-    }
-    all
+/// The keeper's list, once it serves.
+pub fn keeper() -> Vec<Call> {
+    [RUNTIME, DESCRIPTORS, KEEPER_ONLY].concat()
 }
 
-/// The keeper's list, once it serves.
-pub const KEEPER: [Call; 51] = join(RUNTIME, DESCRIPTORS, KEEPER_ONLY);
-
 /// The witness's list: no way to write a file, to open a socket, or to start anything.
-pub const WITNESS: [Call; 34] = join(RUNTIME, DESCRIPTORS, WITNESS_ONLY);
+pub fn witness() -> Vec<Call> {
+    [RUNTIME, DESCRIPTORS, WITNESS_ONLY].concat()
+}

@@ -29,6 +29,8 @@ pub enum Only {
     Is(u8, u32),
     /// The argument with this index has none of these bits.
     Lacks(u8, u32),
+    /// The pointer with this index is null.
+    Null(u8),
 }
 
 /// The filter is not there.
@@ -72,6 +74,7 @@ fn rule(only: Only) -> Result<SeccompRule, seccompiler::BackendError> {
         Only::Lacks(index, bits) => {
             SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(bits.into()), 0)
         }
+        Only::Null(index) => SeccompCondition::new(index, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0),
     };
     SeccompRule::new(vec![condition?])
 }

@@ -11,8 +11,11 @@ use landlock::{
 /// What newer ones add, on sockets and signals, the seccomp list denies anyway; it is asked for where it is there.
 pub const REQUIRED_ABI: ABI = ABI::V3;
 
+/// The newest ABI that is asked for.
+pub const NEWEST_ABI: ABI = ABI::V7;
+
 /// The ABIs that are tried, the one with most protections first.
-const ABIS: [ABI; 5] = [ABI::V7, ABI::V6, ABI::V5, ABI::V4, REQUIRED_ABI];
+const ABIS: [ABI; 5] = [NEWEST_ABI, ABI::V6, ABI::V5, ABI::V4, REQUIRED_ABI];
 
 /// What the keeper may still reach.
 #[derive(Debug, Clone)]

@@ -1,10 +1,7 @@
 //! What is really enforced, asked of the kernel by the thread that wants to know. Landlock and seccomp bind threads, so
 //! only a worker's answer counts for the workers.
 
-use std::{
-    fs::File,
-    io::ErrorKind,
-};
+use std::{fs::File, io::ErrorKind};
 
 use caps::CapSet;
 use serde::Serialize;
@@ -27,11 +24,19 @@ pub fn probe() -> Vec<Protection> {
     let protection = |name, enforced, means| Protection { name, enforced, means };
     let answers = process::answers();
     vec![
-        protection("landlock", outside_is_closed(), "files outside the daemon's own folders are out of reach"),
+        protection(
+            "landlock",
+            outside_is_closed(),
+            "files outside the daemon's own folders are out of reach",
+        ),
         protection("seccomp", answers.seccomp, "only listed system calls; another one ends the daemon"),
         protection("no_new_privs", answers.no_new_privileges, "no set-uid program can give privileges"),
         protection("capabilities", no_capabilities(), "no capability is held"),
-        protection("not_dumpable", answers.not_dumpable, "other processes of this user can't read its memory or trace it"),
+        protection(
+            "not_dumpable",
+            answers.not_dumpable,
+            "other processes of this user can't read its memory or trace it",
+        ),
         protection("no_core", answers.no_core, "a crash leaves no memory on the disk"),
         protection("no_exec_memory", answers.no_executable_memory, "memory can't be made executable"),
     ]
