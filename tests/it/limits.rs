@@ -67,6 +67,42 @@ fn four_hundred_half_lines_of_strangers_delay_no_registered_client() {
     flooded(br#"{"type":"REQUEST","action":"#, 8);
 }
 
+/// Resident memory of a process and its children, in MiB.
+fn resident(pid: u32) -> usize {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let pids = children.split_whitespace().map(str::to_owned).chain([pid.to_string()]);
+    pids.map(|pid| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.map_or(0, |kib| kib.trim_end_matches("kB").trim().parse::<usize>().unwrap() / 1024)
+    })
+    .sum()
+}
+
+#[test]
+fn half_lines_of_almost_a_mebibyte_cost_bounded_memory() {
+    let (world, tool) = world_with_tool();
+    let mut client = Client::connected(&world, &tool);
+    assert_eq!(client.write("s", &[("k", "v")]), written());
+    let quiet = resident(world.pid());
+    let half = [br#"{"type":"#, &[b' '; 900 << 10][..]].concat();
+    let mut crowd: Vec<Client> =
+        (0..8).map(|number| Client::spawn(&world, &stranger(&world, number))).collect();
+    for number in 0..320 {
+        let client = &mut crowd[number % 8];
+        client.slot(number);
+        if client.try_connect() == "ok" {
+            client.send(&half);
+        }
+    }
+    let grown = resident(world.pid()).saturating_sub(quiet);
+    assert!(grown < 200, "{grown} MiB for 280 MiB of half lines");
+    let begun = Instant::now();
+    client.connect();
+    assert_eq!(client.read("s", &["k"]), found(&[("k", "v")]));
+    assert!(begun.elapsed() < Duration::from_secs(2), "served after {:?}", begun.elapsed());
+}
+
 #[test]
 fn a_batch_of_1024_targets_is_served_whole_and_in_order() {
     let (world, tool) = world_with_tool();

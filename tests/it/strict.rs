@@ -323,6 +323,19 @@ fn an_over_long_line_is_refused_and_closes_the_connection() {
 }
 
 #[test]
+fn nothing_that_follows_a_closing_refusal_is_done() {
+    let mut bench = Bench::new();
+    let write = r#"{"type":"REQUEST","action":"write","service":"s","targets":["k"],"values":["later"]}"#;
+    for broken in [&b"\"\xff\"\n"[..], &b" ".repeat((1 << 20) + 1), b"\xc0\x80\n"] {
+        let mut client = Client::connected(&bench.world, &bench.world.root().join("bin/tool"));
+        client.send(&[broken, b"\n", write.as_bytes(), b"\n"].concat());
+        assert_refused(&client.recv().json(), "error", "malformed_request");
+        assert!(matches!(client.recv(), Got::Eof | Got::Errno(104)), "one answer, then the end");
+    }
+    assert_eq!(bench.client.read("s", &["k"])["results"], json!([{"target": "k", "value": "v"}]));
+}
+
+#[test]
 fn a_line_of_just_the_limit_is_read() {
     let mut bench = Bench::new();
     let line = r#"{"type":"REQUEST","action":"read","service":"s","targets":["k"]}"#;
