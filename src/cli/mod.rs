@@ -12,6 +12,7 @@ mod check;
 mod completions;
 mod context;
 mod deny;
+mod doctor;
 mod failure;
 mod grant;
 mod library;
@@ -86,6 +87,8 @@ enum Verb {
     Check(check::Args),
     /// Register a program and let it read, write and search a service
     Authorize(grant::AuthorizeArgs),
+    /// Show every protection, how it stands, and what to do about it
+    Doctor(doctor::Args),
     /// Read the audit log
     #[command(subcommand)]
     Audit(audit::Command),
@@ -127,6 +130,7 @@ fn dispatch(verb: Verb, cx: Context, out: &mut Output) -> Result<(), Failure> {
         Verb::Deny(args) => deny::run(&args, &cx, out),
         Verb::Check(args) => check::run(&args, &cx, out),
         Verb::Authorize(args) => grant::authorize(&args, &cx, out),
+        Verb::Doctor(args) => doctor::run(&args, &cx, out),
         Verb::Audit(command) => audit::run(&command, &cx, out),
     }
 }
