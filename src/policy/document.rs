@@ -268,7 +268,7 @@ impl Entry {
             expires_at: expires_at.and_then(Result::ok),
             permissions: Permissions::new(read, write, raw.can_search.unwrap_or(false), prefixes),
             challenge: raw.challenge.unwrap_or(false),
-            relax: valid(raw.relax.unwrap_or_default(), relaxable, BAD_CHECK, remarks),
+            relax: valid(raw.relax.unwrap_or_default(), |name| relaxable(name), BAD_CHECK, remarks),
             libraries: valid(raw.libraries.unwrap_or_default(), Library::from_raw, BAD_LIBRARY, remarks),
             comment: raw.comment,
             unusable,
@@ -276,7 +276,7 @@ impl Entry {
     }
 }
 
-fn relaxable(name: &String) -> Option<Check> {
+fn relaxable(name: &str) -> Option<Check> {
     Some(Relaxable::new(Check::parse(name)?).ok()?.check())
 }
 

@@ -21,6 +21,8 @@ mod client;
 mod commands;
 mod config_faults;
 mod crash;
+mod doctor;
+mod entries;
 mod honest;
 mod lifecycle;
 mod limits;

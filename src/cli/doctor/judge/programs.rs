@@ -43,7 +43,7 @@ fn about(program: &Program, all: &[Program]) -> Vec<Row> {
         rows.push(row("no effect", why.to_owned()).but(State::Warn, advice));
     }
     if let Some(end) = &program.expired {
-        let advice = format!("keychain-auth grant {path} --expires 30d, or: keychain-auth unregister {path}");
+        let advice = format!("to give it more time: keychain-auth grant {path} --expires 30d");
         rows.push(row("expired", format!("it matches nothing since {end}")).but(State::Warn, advice));
     }
     rows.extend(program.relaxed.iter().map(|check| {
@@ -76,7 +76,7 @@ fn file(program: &Program, all: &[Program]) -> Option<Row> {
         FileState::Other => row("other hash", "the file changed since it was registered, so it is refused")
             .but(
                 State::Warn,
-                format!("if you updated it: keychain-auth upgrade {path}; if not, find out who did"),
+                format!("find out who changed it; if it was you: keychain-auth upgrade {path}"),
             ),
         FileState::Unread(why) => {
             row("unreadable", why).but(State::Unknown, format!("look at it: ls -l {path}"))

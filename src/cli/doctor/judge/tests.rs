@@ -268,7 +268,7 @@ fn a_missing_file_is_no_matter_but_a_vault_and_its_key_belong_together() {
     };
     assert_eq!(without(&ROLES.map(|(role, _)| role)), []);
     let source = (State::Bad, "key source".to_owned());
-    assert_eq!(without(&[Role::Key]), [source.clone()]);
+    assert_eq!(without(&[Role::Key]), vec![source.clone()]);
     assert_eq!(without(&[Role::Vault]), [source]);
     let unreadable = |facts: &mut Facts| {
         facts.files = vec![OwnFile {
