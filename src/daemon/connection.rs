@@ -15,7 +15,6 @@ use tokio::{
     io::{Interest, unix::AsyncFd},
     time::{timeout, timeout_at},
 };
-use zeroize::Zeroize;
 
 use super::{
     corridor::{Answer, Challenge, Session, answer, refuse_unasked},
@@ -25,6 +24,7 @@ use super::{
     refusal::Refusal,
 };
 use crate::{
+    secret::Buffer,
     sys::{peer::receive, readiness::watch},
     wire::{
         Reply,
@@ -133,11 +133,11 @@ async fn say(socket: &AsyncFd<OwnedFd>, reply: &Reply, identity: &Identity) -> i
 /// a client that writes first.
 async fn drain(socket: &AsyncFd<OwnedFd>) -> io::Result<()> {
     shutdown(socket, Shutdown::Write)?;
-    let mut sink = [0; 4096];
+    let mut sink = Buffer::zeroed(4096);
     let drained = timeout(DRAIN, async {
         loop {
             let mut ready = socket.readable().await?;
-            match ready.try_io(|socket| receive(socket.as_fd(), &mut sink)) {
+            match ready.try_io(|socket| receive(socket.as_fd(), sink.as_mut_slice())) {
                 Ok(Ok(received)) if received.length == 0 => return Ok(()),
                 Ok(Ok(_)) | Err(_) => {}
                 Ok(Err(error)) => return Err(error),
@@ -147,6 +147,5 @@ async fn drain(socket: &AsyncFd<OwnedFd>) -> io::Result<()> {
         }
     })
     .await;
-    sink.zeroize();
     drained.unwrap_or(Ok(()))
 }

@@ -40,8 +40,10 @@ use crate::{
     paths::Paths,
     policy::{PendingFile, PolicySource},
     sandbox::Hardening,
+    secret::Buffer,
     store::{Store, StoreError, Vault},
     sys::{
+        locked,
         notify::Notice,
         peer::{PinError, pin},
         process::{self, Child},
@@ -156,6 +158,8 @@ pub fn run(
     // before any lock, secret or thread: the child must inherit none
     let witness = process::spawn(|channel| cage.witness(channel)).map_err(StartError::Witness)?;
     cage.drop_privileges();
+    // behind the witness, which shall not share it, and before the sandbox
+    locked::prepare();
     let observer = observer().map_err(system("to tell this process's namespaces"))?;
 
     let folder =
@@ -240,7 +244,7 @@ async fn serve(
         admission: RefCell::new(Admission::new(begin.capacity)),
         strangers,
         unfinished: Cell::new(0),
-        chunk: RefCell::new(vec![0; CHUNK]),
+        chunk: RefCell::new(Buffer::zeroed(CHUNK)),
         missing,
         protections,
         observer: begin.observer,
