@@ -312,5 +312,8 @@ fn missing() -> Vec<&'static str> {
     if matches!(pinned, Err(PinError::Unsupported)) {
         missing.push("SO_PEERPIDFD: callers are pinned by their address space only (Linux 6.5 has it)");
     }
+    if !process::running_files_are_protected() {
+        missing.push("write protection of running executables: digests are not remembered, and say nothing a moment later");
+    }
     missing
 }
