@@ -3,12 +3,11 @@
 use keychain_auth::{
     name::{Attributes, Service, Target, TargetPrefix},
     policy::{Denial, decide_change, decide_check, decide_query},
-    secret::SecretValue,
+    secret::{Buffer, SecretValue},
     store::{Change, Names, Query, Selection, WriteItem},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select, test_runner::FileFailurePersistence};
 use serde_json::json;
-use zeroize::Zeroizing;
 
 use crate::admitted::{admit, policy_with};
 
@@ -100,7 +99,7 @@ fn selection(name: &str, asked: &Asked) -> Selection {
 fn write_of(name: &str, targets: &[String]) -> Change {
     let item = |target: &String| WriteItem {
         target: Target::parse(target).expect("a target"),
-        value: SecretValue::from_bytes(Zeroizing::new(b"v".to_vec())).expect("a value"),
+        value: SecretValue::from_buffer(Buffer::from(&b"v"[..])).expect("a value"),
     };
     Change::Write {
         service: service(name),

@@ -1,18 +1,18 @@
 //! The vault and the model in memory answer alike, whatever is asked, and also after the vault was opened again.
 
+use secrecy::ExposeSecret;
 use std::{fs::Permissions as Mode, os::unix::fs::PermissionsExt};
 
 use keychain_auth::{
     name::{Attributes, Service, Target, TargetPrefix},
     policy::{decide_change, decide_query},
-    secret::SecretValue,
+    secret::{Buffer, SecretValue},
     store::{
         Change, Committed, Memory, Names, PendingChange, Query, Selection, Store, StoreError, Vault,
         WriteItem,
     },
 };
 use proptest::{collection::vec, prelude::*, sample::select};
-use zeroize::Zeroizing;
 
 use crate::admitted::{admit, policy_for};
 
@@ -97,7 +97,7 @@ fn pending(edit: &Edit) -> PendingChange {
 }
 
 fn item((target, value): &(Target, String)) -> WriteItem {
-    let value = SecretValue::from_bytes(Zeroizing::new(value.as_bytes().to_vec())).unwrap();
+    let value = SecretValue::from_buffer(Buffer::from(value.as_bytes())).unwrap();
     WriteItem { target: target.clone(), value }
 }
 
@@ -106,7 +106,7 @@ fn told(result: Result<Committed, StoreError>) -> String {
     match result {
         Ok(committed) => {
             let records = committed.records().iter().map(|record| {
-                let value = record.value.as_ref().map(SecretValue::expose);
+                let value = record.value.as_ref().map(ExposeSecret::expose_secret);
                 format!("{:?} {value:?} {:?}", record.target, record.attributes)
             });
             format!("{:?} {:?}", records.collect::<Vec<_>>(), committed.outbox())

@@ -19,6 +19,7 @@ use crate::{
     paths::Paths,
     policy::{Policy, PolicyError, PolicySource},
     sandbox::Protection,
+    secret::Buffer,
     store::{Committed, OutboxEntry, Store, StoreError},
     wire::Reply,
 };
@@ -41,7 +42,7 @@ pub(super) struct House {
     /// Bytes of unfinished lines over all connections.
     pub(super) unfinished: Cell<usize>,
     /// Where chunks arrive before they are lines; wiped after each.
-    pub(super) chunk: RefCell<Vec<u8>>,
+    pub(super) chunk: RefCell<Buffer>,
     /// Protections that this kernel lacks.
     pub(super) missing: Vec<&'static str>,
     /// What the kernel said of a worker thread once everything was in force.

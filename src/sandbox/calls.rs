@@ -87,6 +87,7 @@ const KEEPER_ONLY: &[Call] = &calls! {
         Only::Is(0, libc::PR_GET_NO_NEW_PRIVS.cast_unsigned()), Only::Is(0, libc::PR_GET_DUMPABLE.cast_unsigned()),
         Only::Is(0, 66), Only::Is(0, libc::PR_CAPBSET_READ.cast_unsigned()) => "the probe of what is really enforced; only questions",
     SYS_prlimit64 if Only::Null(2) => "the probe of what is really enforced; only questions",
+    SYS_mlock => "secrets beyond the slab",
     SYS_capget => "the probe of what is really enforced",
     SYS_getpid => "the pid in STATUS; abort",
     SYS_gettid => "abort",

@@ -6,7 +6,10 @@ use std::{fs::File, io::ErrorKind};
 use caps::CapSet;
 use serde::Serialize;
 
-use crate::sys::process;
+use crate::sys::{
+    locked::{self, Kept},
+    process,
+};
 
 /// One protection and whether the kernel says that it holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -38,6 +41,11 @@ pub fn probe() -> Vec<Protection> {
             "other processes of this user can't read its memory or trace it",
         ),
         protection("no_core", answers.no_core, "a crash leaves no memory on the disk"),
+        protection(
+            "locked_memory",
+            locked::prepare() != Kept::Swappable,
+            "secrets in memory are never swapped to the disk",
+        ),
         protection("no_exec_memory", answers.no_executable_memory, "memory can't be made executable"),
     ]
 }

@@ -1,5 +1,6 @@
 //! What a store is asked, what it answers, and the one trait through which it is asked.
 
+use secrecy::ExposeSecret;
 use std::fmt;
 
 use crate::{
@@ -134,7 +135,7 @@ pub(super) struct Answer {
 
 impl Answer {
     pub(super) fn push(&mut self, record: Record) -> Result<(), StoreError> {
-        let value = record.value.as_ref().map_or(0, |value| value.expose().len());
+        let value = record.value.as_ref().map_or(0, |value| value.expose_secret().len());
         let attributes =
             record.attributes.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
         self.bytes = self.bytes.saturating_add(record.target.as_str().len() + attributes + value);

@@ -1,11 +1,10 @@
 //! The store in memory: what a store does, in its plainest form. The vault is tested against it.
 
+use secrecy::ExposeSecret;
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
 };
-
-use zeroize::Zeroizing;
 
 use super::batch::{
     Answer, Change, Committed, MAX_ANSWER, Names, OutboxEntry, PendingChange, Query, Record, Selection,
@@ -14,7 +13,7 @@ use super::batch::{
 use crate::{
     name::{Attributes, Service, Target},
     policy::Authorized,
-    secret::SecretValue,
+    secret::{Buffer, SecretValue},
 };
 
 struct Stored {
@@ -111,7 +110,7 @@ impl Store for Memory {
         for target in state.names(&selection) {
             let stored = state.records.get(&selection.service).and_then(|targets| targets.get(&target));
             let Some(stored) = stored else { continue };
-            let copy = || SecretValue::from_bytes(Zeroizing::new(stored.value.expose().as_bytes().to_vec()));
+            let copy = || SecretValue::from_buffer(Buffer::from(stored.value.expose_secret().as_bytes()));
             let value = if values { copy() } else { None };
             answer.push(Record { target, value, attributes: stored.attributes.clone() })?;
         }

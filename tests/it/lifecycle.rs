@@ -34,7 +34,8 @@ fn with_vault() -> (World, PathBuf) {
     world.policy(&[Entry::all(&tool, &["s"])]);
     world.start();
     assert_eq!(Client::connected(&world, &tool).write("s", &[("k", "v")]), written());
-    assert!(world.stop().success());
+    let status = world.stop();
+    assert!(status.success(), "{status:?}");
     (world, tool)
 }
 
