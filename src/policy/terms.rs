@@ -130,11 +130,14 @@ impl Draft {
     /// Lifts terms from every entry of this path. A prefix can't be taken from an entry that allows every target: the
     /// list names what is allowed, and nothing else could.
     pub fn lift_terms(&mut self, path: &Path, lift: &Lift) -> Result<Lifted, DraftError> {
-        let mut lifted = Lifted { absent: lift.clone(), ..Lifted::default() };
         let mut unrestricted = false;
+        self.each(path, |entry| unrestricted |= !entry.contains_key(PREFIXES))?;
+        if unrestricted && !lift.prefixes.is_empty() {
+            return Err(DraftError::Unrestricted(path.into()));
+        }
+        let mut lifted = Lifted { absent: lift.clone(), ..Lifted::default() };
         self.each(path, |entry| {
             if !lift.prefixes.is_empty() {
-                unrestricted |= !entry.contains_key(PREFIXES);
                 let absent = &mut lifted.absent.prefixes;
                 remove_each(entry, PREFIXES, &lift.prefixes, TargetPrefix::as_str, absent);
                 let left = prefixes(entry);
@@ -150,7 +153,7 @@ impl Draft {
                 lifted.absent.expiry &= entry.shift_remove(EXPIRES).is_none();
             }
         })?;
-        if unrestricted { Err(DraftError::Unrestricted(path.into())) } else { Ok(lifted) }
+        Ok(lifted)
     }
 }
 

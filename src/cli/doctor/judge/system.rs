@@ -10,7 +10,7 @@ use crate::sandbox::REQUIRED_ABI;
 const REQUIRED_KERNEL: (u32, u32) = (6, 3);
 /// Linux 6.5: a handle on the process that connected.
 const WANTED_KERNEL: (u32, u32) = (6, 5);
-/// What the daemon's secrets in flight may need, in bytes.
+/// What the daemon locks for its secrets at the start, in bytes; under `enforce` it does not start without.
 const LOCKED: u64 = 4 << 20;
 
 pub(super) fn rows(system: &System) -> Vec<Row> {
@@ -100,7 +100,7 @@ fn memory(memory: &Memory, swapped: bool) -> Row {
         format!("{whose} may lock that much memory, which then never reaches the swap"),
     );
     if matches!(memory.limit, Limit::Bytes(bytes) if bytes < LOCKED) {
-        return row.but(State::Warn, "raise it to 8 MiB: ulimit -l 8192, or LimitMEMLOCK=8M in its unit");
+        return row.but(State::Bad, "raise it to 8 MiB: ulimit -l 8192, or LimitMEMLOCK=8M in its unit");
     }
     if memory.locked == Some(0) && swapped {
         return row.but(

@@ -213,7 +213,7 @@ fn a_daemon_that_locks_no_memory_is_a_matter_only_where_there_is_swap() {
     let swap = || vec![Swap { name: "/swapfile".to_owned(), kind: SwapKind::Unknown }];
     assert!(locked(swap(), 0) && !locked(swap(), 64) && !locked(Vec::new(), 0));
     let small = |facts: &mut Facts| facts.system.memory.limit = Limit::Bytes(64 << 10);
-    assert_eq!(remark(small), (State::Warn, "memory locking".to_owned()));
+    assert_eq!(remark(small), (State::Bad, "memory locking".to_owned()), "enforce would not start");
 }
 
 #[test]
