@@ -6,8 +6,8 @@ use jiff::Timestamp;
 
 use super::{
     args::{self, Risks},
-    context::{Context, entry_path},
-    failure::{Failure, unusable_path},
+    context::Context,
+    failure::Failure,
     output::Output,
     register::{expiry_note, registered},
     text::{moment, word},
@@ -68,7 +68,7 @@ pub(super) struct AuthorizeArgs {
 }
 
 pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
-    let path = entry_path(&args.path).map_err(|error| unusable_path(&args.path, &error))?;
+    let path = cx.entry_path(&args.path)?;
     let (grant, terms) = (args.asked.grant(), args.asked.terms(&path)?);
     let Narrowed(narrowed) = cx.registry().grant(&path, &grant, &terms)?;
     let words: Vec<String> = words::grant(&grant).chain(self::words(&terms)).collect();

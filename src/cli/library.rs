@@ -4,7 +4,7 @@
 use std::path::{self, PathBuf};
 
 use super::{
-    context::{Context, entry_path},
+    context::{Context, resolve},
     failure::{Failure, unusable_path},
     output::Output,
 };
@@ -33,7 +33,7 @@ pub(super) struct DistrustArgs {
 }
 
 pub(super) fn trust(args: &TrustArgs, cx: &Context, out: &mut Output) -> Result<(), Failure> {
-    let binary = entry_path(&args.binary).map_err(|error| unusable_path(&args.binary, &error))?;
+    let binary = cx.entry_path(&args.binary)?;
     let allowed = Allowances {
         writable: args.allow_writable,
         foreign_filesystem: args.allow_foreign_filesystem,
@@ -54,8 +54,8 @@ pub(super) fn trust(args: &TrustArgs, cx: &Context, out: &mut Output) -> Result<
 }
 
 pub(super) fn distrust(args: &DistrustArgs, cx: &Context, out: &mut Output) -> Result<(), Failure> {
-    let binary = entry_path(&args.binary).map_err(|error| unusable_path(&args.binary, &error))?;
-    let library = entry_path(&args.library).map_err(|error| unusable_path(&args.library, &error))?;
+    let binary = cx.entry_path(&args.binary)?;
+    let library = resolve(&args.library).map_err(|error| unusable_path(&args.library, &error))?;
     let mut done = cx.registry().distrust_library(&binary, &library);
     // an entry written by hand may name a link
     if let (Err(RegistryError::Draft(DraftError::UnknownLibrary { .. })), Ok(given)) =

@@ -3,14 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::{
-    args,
-    context::{Context, entry_path},
-    failure::{Failure, unusable_path},
-    output::Output,
-    text::word,
-    words,
-};
+use super::{args, context::Context, failure::Failure, output::Output, text::word, words};
 use crate::{
     caller::Check,
     name::{Service, TargetPrefix},
@@ -52,7 +45,7 @@ struct Asked {
 }
 
 pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
-    let path = entry_path(&args.path).map_err(|error| unusable_path(&args.path, &error))?;
+    let path = cx.entry_path(&args.path)?;
     let (grant, lift) = (args.asked.grant(), args.asked.lift());
     let (absent, lifted) = cx.registry().revoke(&path, &grant, &lift)?;
     let asked: Vec<String> = all(&grant, &lift).collect();

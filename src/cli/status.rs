@@ -53,7 +53,7 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
     match found {
         Found::Running(_) => Ok(()),
         Found::Nobody => {
-            out.note("The daemon does not run; start it with: keychain-auth start");
+            out.note(&format!("The daemon does not run; start it with: {}", cx.start_command()));
             Ok(())
         }
         Found::Unwell(why) => Err(Failure::new(

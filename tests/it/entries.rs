@@ -239,3 +239,31 @@ fn a_library_is_trusted_by_its_real_path_for_a_registered_program_and_not_where_
     refused(&world, &["trust-library", text(&tool), text(&library)], 1, "does not exist");
     world.cli(&["distrust-library", text(&tool), text(&library)]).done();
 }
+
+#[test]
+fn an_entry_is_found_by_any_name_of_its_program_also_when_it_is_gone() {
+    let world = World::new();
+    let tool = world.tool("tool");
+    let (folder, link) = (world.root().join("opt"), world.home().join("link"));
+    std::os::unix::fs::symlink("bin", &folder).unwrap();
+    std::os::unix::fs::symlink(folder.join("tool"), &link).unwrap();
+    world.cli(&["register", text(&link)]).done();
+    assert!(world.entry(&tool).is_some());
+    fs::remove_file(&tool).unwrap();
+    world.cli(&["grant", text(&link), "--read", "s"]).done();
+    world.cli(&["revoke", text(&folder.join("tool")), "--read", "s"]).done();
+    assert_eq!(world.cli(&["unregister", text(&link)]).done(), format!("Unregistered {}\n", tool.display()));
+    assert!(world.entry(&tool).is_none());
+}
+
+#[test]
+fn an_entry_that_was_written_by_hand_under_a_link_is_found_by_that_name() {
+    let world = World::new();
+    let tool = world.tool("tool");
+    let link = world.root().join("bin/link");
+    std::os::unix::fs::symlink("tool", &link).unwrap();
+    world.policy(&[Entry { path: link.clone(), ..Entry::default() }]);
+    world.cli(&["grant", text(&link), "--read", "s"]).done();
+    assert_eq!(world.cli(&["unregister", text(&link)]).done(), format!("Unregistered {}\n", link.display()));
+    assert!(world.entry(&link).is_none());
+}

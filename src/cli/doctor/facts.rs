@@ -14,6 +14,8 @@ pub(super) struct Facts {
     /// The user whose installation it is.
     pub(super) uid: u32,
     pub(super) daemon: Found,
+    /// How the daemon is started that answers there.
+    pub(super) start: String,
     /// The policy that our own environment leads to.
     pub(super) config: PathBuf,
     pub(super) system: System,

@@ -39,6 +39,7 @@ pub(super) fn gather(cx: &Context) -> Facts {
     Facts {
         uid: cx.uid,
         daemon,
+        start: cx.start_command(),
         config: cx.paths.config(),
         system: system::system(pid),
         files: files::files(&cx.paths),

@@ -10,13 +10,13 @@ const OURS: &str = env!("CARGO_PKG_VERSION");
 const ENFORCE: &str =
     "stop it and start it with --hardening=enforce, which names what this system can't give";
 
-pub(super) fn rows(found: &Found, config: &Path) -> Vec<Row> {
+pub(super) fn rows(found: &Found, start: &str, config: &Path) -> Vec<Row> {
     let row = |found: &str, means: &str| Row::ok(Area::Daemon, "daemon", found, means);
     match found {
         Found::Running(status) => running(status, config),
         Found::Nobody => vec![
             row("not running", "nobody gets a secret; its protections can be asked only while it runs")
-                .but(State::Unknown, "keychain-auth start"),
+                .but(State::Unknown, start),
         ],
         Found::Unwell(why) => vec![
             row("unwell", &format!("something listens at the socket, but {why}"))

@@ -10,7 +10,7 @@ use super::{facts::Facts, row::Row};
 
 /// The table.
 pub(super) fn judge(facts: &Facts) -> Vec<Row> {
-    let mut rows = daemon::rows(&facts.daemon, &facts.config);
+    let mut rows = daemon::rows(&facts.daemon, &facts.start, &facts.config);
     rows.extend(system::rows(&facts.system));
     rows.extend(files::rows(&facts.files, facts.uid));
     rows.extend(policy::rows(&facts.policy));

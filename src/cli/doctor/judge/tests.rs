@@ -26,6 +26,7 @@ fn healthy() -> Facts {
     Facts {
         uid: UID,
         daemon: running(|_| {}),
+        start: "keychain-auth start".to_owned(),
         config: "/h/config.json".into(),
         system: System {
             kernel: "6.18.1-arch1".to_owned(),
