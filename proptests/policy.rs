@@ -8,7 +8,7 @@ use keychain_auth::{
     name::{Service, TargetPrefix},
     policy::{
         CommandLine, Draft, Grant, Lift, Pending, PendingQueue, Permissions, Policy, Sighting, Standing,
-        Terms, mask_argument,
+        Targets, Terms, mask_argument,
     },
 };
 use proptest::{collection::vec, option, prelude::*, sample::select, test_runner::FileFailurePersistence};
@@ -260,7 +260,7 @@ proptest! {
             let untouched = draft.clone();
             let prefixes = prefixes.clone();
             let done = if setting {
-                draft.set_terms(Path::new(path), &Terms { prefixes, ..Terms::default() }).map(drop)
+                draft.set_terms(Path::new(path), &Terms { targets: Targets::Prefixes(prefixes), ..Terms::default() }).map(drop)
             } else {
                 draft.lift_terms(Path::new(path), &Lift { prefixes, ..Lift::default() }).map(drop)
             };

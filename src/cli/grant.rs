@@ -16,7 +16,7 @@ use super::{
 use crate::{
     caller::Check,
     name::{Service, TargetPrefix},
-    policy::{Candidate, Grant, Narrowed, Relaxable, Terms},
+    policy::{Candidate, Grant, Narrowed, Relaxable, Targets, Terms},
 };
 
 #[derive(clap::Args)]
@@ -48,7 +48,8 @@ struct Asked {
     /// Require that each connection proves itself by the nonce of a HELLO
     #[arg(long)]
     challenge: bool,
-    /// Turn off one identity check for this program; may be repeated
+    /// Turn off one identity check for this program: descriptor_inherited, traced, injected_code, foreign_namespace or
+    /// unreadable_peer; may be repeated
     #[arg(long, value_name = "CHECK", value_parser = args::check)]
     relax: Vec<Check>,
     /// When the entry ends: 12h, 30d, or 2026-05-21T10:34:02Z
@@ -118,8 +119,11 @@ impl Asked {
             Failure::new(never.to_string(), advice)
         })?;
         Ok(Terms {
-            prefixes: self.prefix.iter().cloned().collect(),
-            all_targets: self.all_targets,
+            targets: match (self.all_targets, self.prefix.is_empty()) {
+                (true, _) => Targets::Every,
+                (false, true) => Targets::Unchanged,
+                (false, false) => Targets::Prefixes(self.prefix.iter().cloned().collect()),
+            },
             challenge: self.challenge,
             relax,
             expires: self.expires,
@@ -128,10 +132,13 @@ impl Asked {
 }
 
 fn words(terms: &Terms) -> impl Iterator<Item = String> {
-    let prefixes = terms.prefixes.iter().map(|prefix| format!("targets {prefix}…"));
-    let all = terms.all_targets.then(|| "every target".to_owned());
+    let targets = match &terms.targets {
+        Targets::Unchanged => Vec::new(),
+        Targets::Every => vec!["every target".to_owned()],
+        Targets::Prefixes(prefixes) => prefixes.iter().map(|prefix| format!("targets {prefix}…")).collect(),
+    };
     let challenge = terms.challenge.then(|| "challenge required".to_owned());
     let relax = terms.relax.iter().map(|relaxed| format!("relaxed {}", relaxed.check()));
     let expires = terms.expires.map(|end| format!("until {}", moment(end)));
-    prefixes.chain(all).chain(challenge).chain(relax).chain(expires)
+    targets.into_iter().chain(challenge).chain(relax).chain(expires)
 }

@@ -36,4 +36,4 @@ pub use pending_file::{COMMAND_PATIENCE, Foreign, PendingError, PendingFile};
 pub use permissions::Permissions;
 pub use registry::{Registry, RegistryError};
 pub use source::{Distrust, MAX_CONFIG, PolicyError, PolicySource};
-pub use terms::{Lift, Lifted, Narrowed, NeverRelaxed, Relaxable, Terms};
+pub use terms::{Lift, Lifted, Narrowed, NeverRelaxed, Relaxable, Targets, Terms};

@@ -19,16 +19,26 @@ const EXPIRES: &str = "expires_at";
 /// Terms to set on an entry. The default sets none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Terms {
-    /// Beginnings of targets to allow. The first one takes all other targets away.
-    pub prefixes: BTreeSet<TargetPrefix>,
-    /// Every target is allowed again; `prefixes` is empty then.
-    pub all_targets: bool,
+    /// Which targets to allow.
+    pub targets: Targets,
     /// Every connection must prove itself by the nonce of a HELLO.
     pub challenge: bool,
     /// Identity checks to turn off.
     pub relax: BTreeSet<Relaxable>,
     /// From when on the entry matches nothing.
     pub expires: Option<Timestamp>,
+}
+
+/// Targets to allow.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Targets {
+    /// Those that are allowed already.
+    #[default]
+    Unchanged,
+    /// Every target, as in an entry without a list of prefixes.
+    Every,
+    /// Those that begin like one of these too. The first prefix of an entry takes all other targets away.
+    Prefixes(BTreeSet<TargetPrefix>),
 }
 
 /// Terms to lift from an entry. The default lifts none.
@@ -111,11 +121,14 @@ impl Draft {
     pub fn set_terms(&mut self, path: &Path, terms: &Terms) -> Result<Narrowed, DraftError> {
         let mut narrowed = false;
         self.each(path, |entry| {
-            if terms.all_targets {
-                entry.shift_remove(PREFIXES);
+            match &terms.targets {
+                Targets::Unchanged => {}
+                Targets::Every => drop(entry.shift_remove(PREFIXES)),
+                Targets::Prefixes(prefixes) => {
+                    narrowed |= !prefixes.is_empty() && !entry.contains_key(PREFIXES);
+                    add(entry, PREFIXES, prefixes.iter().map(TargetPrefix::as_str));
+                }
             }
-            narrowed |= !terms.prefixes.is_empty() && !entry.contains_key(PREFIXES);
-            add(entry, PREFIXES, terms.prefixes.iter().map(TargetPrefix::as_str));
             if terms.challenge {
                 entry.insert(CHALLENGE.into(), json!(true));
             }

@@ -35,13 +35,13 @@ const LISTS: [&str; 2] =
 #[test]
 fn the_first_prefix_takes_all_other_targets_away_and_that_is_said() {
     let mut draft = draft(["", ""]);
-    let terms = Terms { prefixes: prefixes(&["prod/"]), ..Terms::default() };
+    let terms = Terms { targets: Targets::Prefixes(prefixes(&["prod/"])), ..Terms::default() };
     assert_eq!(draft.set_terms(path(), &terms), Ok(Narrowed(true)));
     for entry in entries(&draft) {
         assert!(entry.permissions().covers("prod/KEY") && !entry.permissions().covers("KEY"));
     }
     assert_eq!(draft.set_terms(path(), &terms), Ok(Narrowed(false)), "the second time nothing changes");
-    let all = Terms { all_targets: true, ..Terms::default() };
+    let all = Terms { targets: Targets::Every, ..Terms::default() };
     assert_eq!(draft.set_terms(path(), &all), Ok(Narrowed(false)));
     assert!(entries(&draft).iter().all(|entry| entry.permissions().covers("KEY")));
 }

@@ -1,6 +1,6 @@
 //! `doctor`: what it finds on real files, with and without a real daemon.
 
-use std::{fs, os::unix::net::UnixListener, path::Path};
+use std::{fs, os::unix::net::UnixListener, path::Path, process::Stdio};
 
 use serde_json::{Value, json};
 
@@ -72,7 +72,10 @@ fn the_protections_of_a_running_daemon_are_shown_as_it_tells_them() {
 fn a_daemon_without_protections_is_bad() {
     let world = World::new();
     let mut command = world.command(&world.binary());
-    command.args(["start", "--hardening=off"]).env("KEYCHAIN_AUTH_ALLOW_UNHARDENED", "1");
+    command
+        .args(["start", "--hardening=off"])
+        .env("KEYCHAIN_AUTH_ALLOW_UNHARDENED", "1")
+        .stderr(Stdio::null());
     let _daemon = Guarded(spawn(&mut command));
     await_that("the daemon answers", || {
         world.cli(&["status", "--json"]).out.contains("\"daemon_running\": true").then_some(())

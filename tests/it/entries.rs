@@ -259,7 +259,7 @@ fn an_entry_is_found_by_any_name_of_its_program_also_when_it_is_gone() {
 #[test]
 fn an_entry_that_was_written_by_hand_under_a_link_is_found_by_that_name() {
     let world = World::new();
-    let tool = world.tool("tool");
+    world.tool("tool");
     let link = world.root().join("bin/link");
     std::os::unix::fs::symlink("tool", &link).unwrap();
     world.policy(&[Entry { path: link.clone(), ..Entry::default() }]);
