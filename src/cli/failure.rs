@@ -148,7 +148,9 @@ impl From<RegistryError> for Failure {
             }
             RegistryError::Draft(DraftError::NotUtf8) => "give the program a path in UTF-8".to_owned(),
             RegistryError::Busy(_) => "try again when the other command has ended".to_owned(),
-            RegistryError::Unwritable { file, .. } => format!("ls -ld {}", word(&file)),
+            RegistryError::Unwritable { file, .. } => {
+                format!("look who may write there: ls -ld {}", word(file.parent().unwrap_or(&file)))
+            }
             RegistryError::TooLarge(_) => {
                 "keychain-auth unregister PATH, for programs you no longer use".to_owned()
             }

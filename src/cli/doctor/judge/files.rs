@@ -94,6 +94,10 @@ fn exposure(role: Role, seen: &Seen, uid: u32) -> Option<Exposure> {
         // names of programs and services, or a folder of the user's own choice around the socket: no secret
         let harmless =
             matches!(role, Role::Config | Role::ConfigFolder | Role::LinkedFolder | Role::SocketFolder);
+        // a policy of root's must be readable by the user whom it binds
+        if harmless && seen.uid == 0 && uid != 0 {
+            return None;
+        }
         return Some(Exposure::Mode(if harmless { State::Warn } else { State::Bad }));
     }
     (exact && seen.mode != mode).then_some(Exposure::Mode(State::Bad))

@@ -249,11 +249,11 @@ fn what_the_store_refuses_to_open_is_bad() {
             );
         }
     }
-    let of_root = Seen { uid: 0, ..seen(Kind::File) };
+    let of_root = Seen { uid: 0, mode: 0o644, ..seen(Kind::File) };
     assert_eq!(
         remarks(|facts| facts.files = vec![own(Role::Config, of_root)]),
         [],
-        "root may own the policy"
+        "root may own the policy, which its user must read"
     );
 }
 
