@@ -302,6 +302,7 @@ fn observer() -> io::Result<Observer> {
         uid: rustix::process::geteuid().as_raw(),
         user_namespace: own("user")?,
         pid_namespace: own("pid")?,
+        mount_namespace: own("mnt")?,
     })
 }
 

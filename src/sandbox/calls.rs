@@ -96,7 +96,8 @@ const KEEPER_ONLY: &[Call] = &calls! {
 
 const WITNESS_ONLY: &[Call] = &calls! {
     SYS_openat if Only::Lacks(2, CHANGING) => "/proc and executables, to read",
-    SYS_readlink => "which executable a process runs, and which sockets it holds",
+    SYS_readlinkat => "which executable a process runs, and which sockets it holds",
+    SYS_fstat => "the state of open executables",
     SYS_getdents64 => "a process's descriptors",
     SYS_fstatfs => "the filesystem of an executable",
     SYS_ppoll => "whether a caller's process has ended",
