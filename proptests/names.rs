@@ -115,6 +115,7 @@ proptest! {
             prop_assert_eq!(parsed.to_string(), other.to_ascii_lowercase());
         }
         prop_assert_eq!(Digest::parse(&text[..at]), None);
+        prop_assert_eq!((Digest::parse(&format!("{text}0")), Digest::parse(&format!("{text}00"))), (None, None));
     }
 
     #[test]

@@ -218,6 +218,25 @@ proptest! {
     }
 
     #[test]
+    fn a_control_character_is_refused_raw_and_allowed_in_values_as_an_escape(
+        control in 0..0x20_u8, before in "\\PC{0,4}", after in "\\PC{0,4}", member in select(vec!["values", "targets", "service", "nonce"]),
+    ) {
+        let control = char::from(control);
+        let line = |inside: &str| {
+            let place = |name: &str, usual: &str| if name == member { inside.to_owned() } else { usual.to_owned() };
+            format!(
+                r#"{{"type":"REQUEST","action":"write","service":"{}","targets":["{}"],"values":["{}"],"nonce":"{}"}}"#,
+                place("service", "s"), place("targets", "t"), place("values", "v"), place("nonce", &"0".repeat(64)),
+            )
+        };
+        let quote = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
+        let raw = line(&format!("{}{control}{}", quote(&before), quote(&after)));
+        prop_assert_eq!(Message::parse(&raw).err().map(|error| error.problem), Some(Problem::RawControl));
+        let escaped = line(&format!("{}\\u{:04x}{}", quote(&before), u32::from(control), quote(&after)));
+        prop_assert_eq!(Message::parse(&escaped).is_ok(), member == "values");
+    }
+
+    #[test]
     fn every_limit_holds_to_the_byte(over in 0..2_usize, unit in select(vec!["x", "ü", "🔑"]), action in select(vec!["search", "write"])) {
         let long = |limit: usize| unit.repeat(limit / unit.len()) + &"y".repeat(over);
         let base = json!({"type": "REQUEST", "action": action, "service": "s", "targets": ["t"]});
