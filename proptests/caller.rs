@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use keychain_auth::{
     caller::{
         Check, Custody, DigestCache, Executable, Facts, FileKey, ForeignCode, Namespace, Observer, Terms,
-        UNRELAXABLE, verify,
+        verify,
     },
     digest::Digest,
 };

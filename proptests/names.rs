@@ -7,11 +7,11 @@ use keychain_auth::{
         Attributes, MAX_ATTRIBUTE_NAME, MAX_ATTRIBUTE_VALUE, MAX_ATTRIBUTES, MAX_SERVICE, MAX_TARGET,
         NameError, Service, Target, TargetPrefix,
     },
-    secret::{MAX_VALUE, SecretValue},
+    secret::{Buffer, MAX_VALUE, SecretValue},
     wire::{Action, Nonce},
 };
 use proptest::{collection::vec, prelude::*};
-use zeroize::Zeroizing;
+use secrecy::ExposeSecret;
 
 /// Texts at every edge: short, odd, with controls, and around each limit in bytes of one, two or four.
 fn any_text() -> impl Strategy<Value = String> {
@@ -136,9 +136,9 @@ proptest! {
 
     #[test]
     fn a_value_is_any_text_within_its_limit(text in "(?s).{0,40}", over in 0..3_usize, bytes in vec(any::<u8>(), 0..40)) {
-        let value = |bytes: Vec<u8>| SecretValue::from_bytes(Zeroizing::new(bytes));
+        let value = |bytes: Vec<u8>| SecretValue::from_buffer(Buffer::from(bytes.as_slice()));
         let kept = value(text.clone().into_bytes());
-        prop_assert_eq!(kept.as_ref().map(SecretValue::expose), Some(text.as_str()));
+        prop_assert_eq!(kept.as_ref().map(SecretValue::expose_secret), Some(text.as_str()));
         prop_assert_eq!(value(vec![b'x'; MAX_VALUE - 1 + over]).is_some(), over <= 1);
         prop_assert_eq!(value(bytes.clone()).is_some(), std::str::from_utf8(&bytes).is_ok());
     }

@@ -20,5 +20,6 @@ pub mod sandbox;
 pub mod secret;
 pub mod store;
 pub mod sys;
+pub mod text;
 pub mod wire;
 pub mod witness;

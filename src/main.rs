@@ -3,6 +3,12 @@
 
 use std::process::ExitCode;
 
+use zeroizing_alloc::ZeroAlloc;
+
+/// The backstop: whatever a library frees is wiped, also what it copied of a secret without our knowing.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<std::alloc::System> = ZeroAlloc(std::alloc::System);
+
 fn main() -> ExitCode {
     keychain_auth::cli::run()
 }

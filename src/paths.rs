@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Name of the folder in each XDG base folder.
-const FOLDER: &str = "keychain-auth";
+pub const FOLDER: &str = "keychain-auth";
 
 /// The files of one user's installation. Absolute paths; nothing is touched by computing them.
 #[derive(Debug, Clone, PartialEq, Eq)]

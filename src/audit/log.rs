@@ -64,14 +64,16 @@ impl Receipt {
 #[must_use]
 pub struct Unsynced {
     file: File,
-    settled: u64,
+    logged: u64,
 }
 
 impl Unsynced {
     /// Waits for the disk. Returns the number of the last outbox line that the store may now forget.
+    ///
+    /// After an error the store must forget none any more: what the disk has lost is known only to the outbox.
     pub fn sync(self) -> Result<u64, AuditError> {
         self.file.sync_data().map_err(|error| failed(&error))?;
-        Ok(self.settled)
+        Ok(self.logged)
     }
 }
 
@@ -96,8 +98,8 @@ pub struct Log {
     /// Lines of committed changes that go out before any other.
     waiting: VecDeque<OutboxEntry>,
     incomplete: bool,
-    /// Every outbox line up to this one is in the log.
-    settled: u64,
+    /// The last outbox line that is in the log, with all before it.
+    logged: u64,
     unsynced: bool,
     /// One line, reused.
     buffer: Vec<u8>,
@@ -126,7 +128,7 @@ impl Log {
             notice: None,
             waiting: VecDeque::new(),
             incomplete: false,
-            settled: 0,
+            logged: 0,
             unsynced: false,
             buffer: Vec::new(),
             // asked now: a sandboxed process can't look at itself
@@ -149,7 +151,7 @@ impl Log {
     pub fn append_rendered(&mut self, entry: &OutboxEntry) -> Result<Receipt, AuditError> {
         let written = self.ready().and_then(|()| self.put(&entry.line));
         match &written {
-            Ok(_) => self.settled = entry.id,
+            Ok(_) => self.logged = entry.id,
             Err(_) if self.incomplete => {}
             Err(_) if self.waiting.len() < MAX_WAITING => self.waiting.push_back(entry.clone()),
             Err(_) => self.incomplete = true,
@@ -179,12 +181,14 @@ impl Log {
         for entry in &missing {
             let _ = self.put(&entry.line)?;
         }
-        self.settled = outbox.last().map_or(self.settled, |entry| entry.id);
+        self.logged = outbox.last().map_or(self.logged, |entry| entry.id);
+        // the lines that were there may have reached only the kernel
+        self.unsynced = true;
         self.incomplete = false;
         Ok(missing.len())
     }
 
-    /// What has to be waited for until every record so far is on the disk, to be waited for on another thread.
+    /// What has to be waited for until every record so far is on the disk, so that another thread can do it.
     ///
     /// None when nothing was written since the last call. The daemon asks within 200 ms of a record.
     pub fn unsynced(&mut self) -> Result<Option<Unsynced>, AuditError> {
@@ -193,16 +197,7 @@ impl Log {
         }
         let file = self.file.try_clone().map_err(|error| failed(&error))?;
         self.unsynced = false;
-        Ok(Some(Unsynced { file, settled: self.settled }))
-    }
-
-    /// Waits until every record so far is on the disk. The daemon calls it within 200 ms of a record.
-    pub fn sync(&mut self) -> Result<(), AuditError> {
-        if self.unsynced {
-            self.file.sync_data().map_err(|error| failed(&error))?;
-            self.unsynced = false;
-        }
-        Ok(())
+        Ok(Some(Unsynced { file, logged: self.logged }))
     }
 
     /// One look at what the log's name stands for: its kind, its size and whether it is still our file.
@@ -259,7 +254,7 @@ impl Log {
         }
         while let Some(entry) = self.waiting.pop_front() {
             match self.put(&entry.line) {
-                Ok(_) => self.settled = entry.id,
+                Ok(_) => self.logged = entry.id,
                 Err(error) => {
                     self.waiting.push_front(entry);
                     return Err(error);

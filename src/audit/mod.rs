@@ -10,6 +10,8 @@ mod query;
 mod record;
 mod replay;
 mod tail;
+#[cfg(test)]
+mod trials;
 
 pub use log::{AuditError, Log, Receipt, Unsynced};
 pub use query::{BadLine, Filter, Line, Lines, RecordLine};

@@ -14,9 +14,9 @@ use crate::{
     wire,
 };
 
-/// Longest line of the log. Every touched target is named, so nothing is cut: the largest answer has 10 MiB of names,
-/// a name at least doubles only when it is all quotes, and path and detail are a few KiB.
-pub const MAX_LINE: usize = 64 * 1024 * 1024;
+/// Longest line of the log, in bytes. Every touched target is named, so nothing is cut: an answer has at most 10 MiB of
+/// names, escaping at most doubles a name, and path and detail are a few KiB.
+pub const MAX_LINE: usize = 24 * 1024 * 1024;
 
 /// What was asked for, or what happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -38,19 +38,14 @@ pub(super) fn missing<'a>(
             *count += 1;
         }
     }
-    let lacks = |entry: &&OutboxEntry| match logged.get_mut(entry.line.as_slice()) {
-        Some(count) if *count > 0 => {
-            *count -= 1;
-            false
+    let mut missing = Vec::new();
+    for entry in entries {
+        match logged.get_mut(entry.line.as_slice()) {
+            Some(count) if *count > 0 => *count -= 1,
+            _ => missing.push(entry),
         }
-        _ => true,
-    };
-    Ok(entries.iter().filter(lacks_mut(lacks)).collect())
-}
-
-/// `filter` wants `FnMut`; this names the type.
-fn lacks_mut<'a, F: FnMut(&&'a OutboxEntry) -> bool>(lacks: F) -> F {
-    lacks
+    }
+    Ok(missing)
 }
 
 /// The part of a line that was rendered before it had a number.

@@ -71,6 +71,15 @@ pub struct Untrusted {
     pub check: Check,
     /// The file that made it fail, where one did.
     pub subject: Option<String>,
+    /// Its digest, where it is a library that the user could admit.
+    pub digest: Option<Digest>,
+}
+
+impl Untrusted {
+    /// A check that failed without a file to show.
+    pub fn new(check: Check) -> Self {
+        Self { check, subject: None, digest: None }
+    }
 }
 
 /// Checks that no entry can turn off: without them the other facts are about nobody, or about somebody else.
@@ -80,11 +89,11 @@ pub const UNRELAXABLE: [Check; 4] =
 /// Judges the facts. The first failing check that the entry does not turn off refuses.
 pub fn verify(facts: &Facts, observer: &Observer, terms: Terms<'_>) -> Result<VerifiedCaller, Untrusted> {
     let mut relaxed = Vec::new();
-    for (check, subject) in failures(facts, observer, terms.libraries) {
-        if UNRELAXABLE.contains(&check) || !terms.relax.contains(&check) {
-            return Err(Untrusted { check, subject });
+    for failure in failures(facts, observer, terms.libraries) {
+        if UNRELAXABLE.contains(&failure.check) || !terms.relax.contains(&failure.check) {
+            return Err(failure);
         }
-        relaxed.push(check);
+        relaxed.push(failure.check);
     }
     Ok(VerifiedCaller(Arc::new(Passed {
         pid: facts.pid,
@@ -99,7 +108,7 @@ fn failures(
     facts: &Facts,
     observer: &Observer,
     libraries: &[(String, Digest)],
-) -> impl Iterator<Item = (Check, Option<String>)> {
+) -> impl Iterator<Item = Untrusted> {
     let foreign_code = facts.foreign_code.iter().find(|code| {
         !code
             .digest
@@ -123,5 +132,8 @@ fn failures(
     ]
     .into_iter()
     .filter(|(failed, ..)| *failed)
-    .map(|(_, check, subject)| (check, subject))
+    .map(move |(_, check, subject)| {
+        let digest = foreign_code.filter(|_| check == Check::InjectedCode).and_then(|code| code.digest);
+        Untrusted { check, subject, digest }
+    })
 }

@@ -7,7 +7,7 @@ use super::{
     context::Context,
     failure::Failure,
     output::Output,
-    register::{expiry_note, registered},
+    register::{expiry_note, next_step, registered},
 };
 use crate::{
     digest::Digest,
@@ -40,10 +40,7 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
     let done = cx.registry().register(&candidate, cx.now)?;
     registered(&candidate, out);
     if done == Registration::Added {
-        out.note(&format!(
-            "It may do nothing yet; grant what it needs: keychain-auth grant {} --read SERVICE",
-            candidate.path().display()
-        ));
+        next_step(&candidate, out);
     }
     expiry_note(&candidate, cx, out);
     forget(&args.hash, candidate.path(), cx, out);

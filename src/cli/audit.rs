@@ -13,11 +13,13 @@ use clap::Subcommand;
 use jiff::Timestamp;
 
 use super::{
-    audit_record::{self, Filter, Line, Record, next_line},
+    audit_record::{self, Counted, columns},
     context::Context,
     failure::Failure,
     output::{Output, Style},
+    text::word,
 };
+use crate::audit::{Filter, Line, Lines};
 
 /// How often a followed log is looked at: at once for people, rarely for the processor.
 const LOOK: Duration = Duration::from_millis(200);
@@ -80,30 +82,23 @@ fn since(text: &str) -> Result<Timestamp, String> {
 }
 
 fn show(args: &ShowArgs, log: &Path, out: &mut Output) -> Result<(), Failure> {
+    let by_name = args.binary.as_ref().filter(|name| !name.contains('/'));
     let filter = Filter {
         since: args.since,
-        binary: args.binary.clone(),
+        binary: args.binary.clone().filter(|_| by_name.is_none()),
         service: args.service.clone(),
         result: args.result.clone(),
         reason: args.reason.clone(),
     };
-    let mut printer = Printer { filter, json: args.json, strange: 0 };
-    let file = File::open(log).map_err(|error| unreadable(log, &error))?;
-    let mut reader = BufReader::new(file);
-    let mut line = Vec::new();
-    while out.is_open() {
-        match next_line(&mut reader, &mut line).map_err(|error| unreadable(log, &error))? {
-            Line::Whole => printer.print(&line, out),
-            Line::TooLong => printer.strange += 1,
-            Line::End => break,
-        }
-    }
+    let mut printer = Printer { filter, file_name: by_name.cloned(), json: args.json, strange: 0 };
+    let Some(mut file) = open(log, out)? else { return Ok(()) };
+    pass_on(&mut file, 0, &mut printer, out).map_err(|error| unreadable(log, &error))?;
     printer.finish(out);
     Ok(())
 }
 
 fn tail(args: &TailArgs, log: &Path, out: &mut Output) -> Result<(), Failure> {
-    let mut printer = Printer { filter: Filter::default(), json: args.json, strange: 0 };
+    let mut printer = Printer { filter: Filter::default(), file_name: None, json: args.json, strange: 0 };
     let failed = |error: io::Error| unreadable(log, &error);
     let mut file = match File::open(log) {
         Err(error) if args.follow && error.kind() == io::ErrorKind::NotFound => {
@@ -133,21 +128,21 @@ fn tail(args: &TailArgs, log: &Path, out: &mut Output) -> Result<(), Failure> {
     }
 }
 
-/// Shows whole lines from `position` on. Returns where the next one begins.
+/// Shows whole lines from `position` on, one at a time. Returns where the next one begins.
 fn pass_on(file: &mut File, position: u64, printer: &mut Printer, out: &mut Output) -> io::Result<u64> {
     file.seek(SeekFrom::Start(position))?;
-    let mut reader = BufReader::new(file);
-    let mut line = Vec::new();
-    let mut next = position;
+    let mut reader = Counted::new(BufReader::new(file));
+    let mut next = 0;
     while out.is_open() {
-        match next_line(&mut reader, &mut line)? {
-            Line::Whole => printer.print(&line, out),
-            Line::TooLong => printer.strange += 1,
-            Line::End => break,
+        let Some(line) = Lines::new(&mut reader).next().transpose()? else { break };
+        if reader.taken() - next == line.bytes.len() as u64 {
+            // no newline was taken: the line is being written, and is read again when it is whole
+            break;
         }
-        next = reader.stream_position()?;
+        next = reader.taken();
+        printer.print(&line, out);
     }
-    Ok(next)
+    Ok(position + next)
 }
 
 /// Where the last `count` lines begin.
@@ -186,42 +181,54 @@ fn replaced(log: &Path, open: &fs::Metadata) -> bool {
     fs::metadata(log).map_or(true, |now| (now.dev(), now.ino()) != (open.dev(), open.ino()))
 }
 
-fn unreadable(log: &Path, error: &io::Error) -> Failure {
-    if error.kind() == io::ErrorKind::NotFound {
-        return Failure::new(
-            format!("there is no audit log at {} yet", log.display()),
-            "keychain-auth start; the first request begins the log",
-        );
+/// None, and a note, where there is no log: a new installation has done nothing that could be shown.
+fn open(log: &Path, out: &mut Output) -> Result<Option<File>, Failure> {
+    match File::open(log) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            out.note(&format!("There is no audit log at {} yet; the first request begins it", log.display()));
+            Ok(None)
+        }
+        opened => opened.map(Some).map_err(|error| unreadable(log, &error)),
     }
+}
+
+fn unreadable(log: &Path, error: &io::Error) -> Failure {
     Failure::new(
         format!("the audit log {} can't be read: {}", log.display(), error.kind()),
-        format!("ls -ld {}", log.display()),
+        format!("ls -ld {}", word(log)),
     )
 }
 
 struct Printer {
     filter: Filter,
+    /// The program by its file name, whatever its folder.
+    file_name: Option<String>,
     json: bool,
     /// Lines that are no records.
     strange: u64,
 }
 
 impl Printer {
-    fn print(&mut self, line: &[u8], out: &mut Output) {
-        let Some(record) = Record::parse(line) else {
+    fn print(&mut self, line: &Line, out: &mut Output) {
+        let Ok(record) = &line.record else {
             self.strange += 1;
             return;
         };
-        if !self.filter.wants(&record) {
+        if !self.filter.admits(record) || !self.names(&record.binary_path) {
             return;
         }
         if self.json {
-            out.raw_json_line(line);
+            out.raw_json_line(&line.bytes);
             return;
         }
         let style = if record.result == "GRANTED" { Style::Good } else { Style::Bad };
-        let [time, result, rest] = record.columns();
+        let [time, result, rest] = columns(record);
         out.cells(&[(Style::Faint, &time), (style, &result), (Style::Plain, rest.trim_end())]);
+    }
+
+    fn names(&self, path: &str) -> bool {
+        let name = Path::new(path).file_name().and_then(|name| name.to_str());
+        self.file_name.as_deref().is_none_or(|wanted| name == Some(wanted))
     }
 
     fn finish(&self, out: &mut Output) {
@@ -232,7 +239,7 @@ impl Printer {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
 
@@ -251,5 +258,20 @@ mod tests {
         let mut file = log(&[line.as_slice(), b"\n", &line, b"\n", &line, b"\n"].concat());
         assert_eq!(start_of_last(&mut file, 2).unwrap(), 50_001);
         assert_eq!(start_of_last(&mut log(b""), 5).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_line_that_is_being_written_is_shown_once_when_it_is_whole() {
+        let whole = br#"{"timestamp":"2026-05-21T10:34:02Z","result":"DENIED"}"#;
+        let half = whole.len() / 2;
+        let mut file = log(&[whole, b"\n".as_slice(), &whole[..half]].concat());
+        let mut printer = Printer { filter: Filter::default(), file_name: None, json: true, strange: 0 };
+        let mut out = Output::over(Box::new(io::sink()), Box::new(io::sink()));
+        let first = pass_on(&mut file, 0, &mut printer, &mut out).unwrap();
+        assert_eq!(first, whole.len() as u64 + 1);
+        file.seek(SeekFrom::End(0)).unwrap();
+        io::Write::write_all(&mut file, &[&whole[half..], b"\n"].concat()).unwrap();
+        let second = pass_on(&mut file, first, &mut printer, &mut out).unwrap();
+        assert_eq!((second, printer.strange), (2 * first, 0));
     }
 }

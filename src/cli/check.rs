@@ -1,10 +1,10 @@
 //! `check`: what the daemon would answer to a program, from config.json and the file on disk.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{args, context::Context, failure::Failure, output::Output};
+use super::{args, context::Context, failure::Failure, output::Output, text::word};
 use crate::{
     name::{Attributes, Service},
     policy::{Denial, Entry, Measured, Policy, Standing, decide_check},
@@ -77,7 +77,7 @@ fn not_allowed(denial: Denial, service: &Service, measured: &Measured) -> (&'sta
     let path = measured.path().display();
     let failure = Failure::new(
         format!("{path} is registered and may not use the service {service}"),
-        format!("keychain-auth grant {path} --read {service}"),
+        format!("keychain-auth grant {} --read {}", word(measured.path()), word(Path::new(service.as_str()))),
     );
     (reason, failure)
 }
@@ -96,9 +96,12 @@ fn not_recognised(standing: Standing<'_>, policy: &Policy, measured: &Measured) 
         ),
         (Standing::HashDiffers, None) => Failure::new(
             format!("{path} is registered with another hash"),
-            format!("if you have updated it: keychain-auth upgrade {path}"),
+            format!("if you have updated it: keychain-auth upgrade {}", word(measured.path())),
         ),
-        _ => Failure::new(format!("{path} is not registered"), format!("keychain-auth register {path}")),
+        _ => Failure::new(
+            format!("{path} is not registered"),
+            format!("keychain-auth register {}", word(measured.path())),
+        ),
     }
 }
 

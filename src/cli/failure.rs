@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::text::word;
 use crate::{
     paths::NoHome,
     policy::{
@@ -43,10 +44,10 @@ impl From<MeasureError> for Failure {
                 "give the program's full path, for example \"$(command -v NAME)\"".to_owned()
             }
             MeasureError::NotAFile(_) => "name the program itself".to_owned(),
-            MeasureError::NotExecutable(path) => format!("chmod +x {}", path.display()),
+            MeasureError::NotExecutable(path) => format!("chmod +x {}", word(path)),
             MeasureError::Changing(_) => "wait until its installation is done, then try again".to_owned(),
             MeasureError::NotUtf8(_) => "give the program a path in UTF-8".to_owned(),
-            MeasureError::Unreadable { file, .. } => format!("ls -l {}", file.display()),
+            MeasureError::Unreadable { file, .. } => format!("ls -l {}", word(file)),
         };
         Self::new(error.to_string(), advice)
     }
@@ -70,13 +71,10 @@ impl From<CandidateError> for Failure {
                 }
                 Risk::Setuid => "add --allow-setuid if you trust everybody who can start it".to_owned(),
                 Risk::File(Distrust::Writable) => {
-                    format!("chmod go-w {}, or add --allow-writable", path.display())
+                    format!("chmod go-w {}, or add --allow-writable", word(&path))
                 }
                 Risk::Folder { why: Distrust::Writable, folder } => {
-                    format!(
-                        "install it elsewhere or chmod go-w {}, or add --allow-writable",
-                        folder.display()
-                    )
+                    format!("install it elsewhere or chmod go-w {}, or add --allow-writable", word(&folder))
                 }
                 Risk::ForeignFilesystem(_) => {
                     "copy it to a local disk, or add --allow-foreign-filesystem if you trust the server"
@@ -96,13 +94,13 @@ impl From<PolicyError> for Failure {
                 "correct the file there; until then every request is denied".to_owned()
             }
             PolicyError::Untrusted { file, why: Distrust::Writable } => {
-                format!("chmod go-w {}", file.display())
+                format!("chmod go-w {}", word(file))
             }
             PolicyError::Untrusted { file, why: Distrust::ForeignOwner } => {
-                format!("chown \"$(id -un)\" {}", file.display())
+                format!("chown \"$(id -un)\" {}", word(file))
             }
-            PolicyError::Untrusted { file, .. } => format!("look at it: ls -l {}", file.display()),
-            PolicyError::Unreadable { file, .. } => format!("ls -ld {}", file.display()),
+            PolicyError::Untrusted { file, .. } => format!("look at it: ls -l {}", word(file)),
+            PolicyError::Unreadable { file, .. } => format!("ls -ld {}", word(file)),
         };
         Self::new(error.to_string(), advice)
     }
@@ -114,17 +112,14 @@ impl From<RegistryError> for Failure {
         let advice = match error {
             RegistryError::Policy(error) => return error.into(),
             RegistryError::Draft(DraftError::UnknownPath(path)) => {
-                format!("keychain-auth register {}", path.display())
+                format!("keychain-auth register {}", word(&path))
             }
             RegistryError::Draft(DraftError::Ambiguous(path)) => {
-                format!(
-                    "keychain-auth unregister {} --hash HASH, for those you no longer need",
-                    path.display()
-                )
+                format!("keychain-auth unregister {} --hash HASH, for those you no longer need", word(&path))
             }
             RegistryError::Draft(DraftError::NotUtf8) => "give the program a path in UTF-8".to_owned(),
             RegistryError::Busy(_) => "try again when the other command has ended".to_owned(),
-            RegistryError::Unwritable { file, .. } => format!("ls -ld {}", file.display()),
+            RegistryError::Unwritable { file, .. } => format!("ls -ld {}", word(&file)),
             RegistryError::TooLarge(_) => {
                 "keychain-auth unregister PATH, for programs you no longer use".to_owned()
             }
@@ -137,7 +132,7 @@ impl From<PendingError> for Failure {
     fn from(error: PendingError) -> Self {
         let advice = match &error {
             PendingError::Busy(_) => "try again".to_owned(),
-            PendingError::Io { file, .. } => format!("ls -ld {}", file.display()),
+            PendingError::Io { file, .. } => format!("ls -ld {}", word(file)),
         };
         Self::new(error.to_string(), advice)
     }

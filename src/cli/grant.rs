@@ -15,10 +15,16 @@ use crate::{
 };
 
 #[derive(clap::Args)]
-#[group(id = "permissions", required = true, multiple = true, args = ["read", "write", "search"])]
 pub(super) struct Args {
     /// The registered program
     path: PathBuf,
+    #[command(flatten)]
+    permissions: PermissionArgs,
+}
+
+#[derive(clap::Args)]
+#[group(required = true, multiple = true)]
+struct PermissionArgs {
     /// A service to read and search in; may be repeated
     #[arg(long, value_name = "SERVICE", value_parser = args::service)]
     read: Vec<Service>,
@@ -72,10 +78,11 @@ impl Args {
     }
 
     fn grant(&self) -> Grant {
+        let PermissionArgs { read, write, search } = &self.permissions;
         Grant {
-            read: self.read.iter().cloned().collect(),
-            write: self.write.iter().cloned().collect(),
-            search: self.search,
+            read: read.iter().cloned().collect(),
+            write: write.iter().cloned().collect(),
+            search: *search,
         }
     }
 }

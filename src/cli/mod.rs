@@ -21,7 +21,6 @@ mod register;
 mod start;
 mod status;
 mod status_query;
-mod text;
 mod unregister;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -29,6 +28,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use self::{context::Context, failure::Failure, output::Output};
+use crate::text;
 
 /// Stands between command-line tools and your secrets: only registered programs get what you granted them.
 #[derive(Parser)]
@@ -53,7 +53,7 @@ enum Command {
 #[derive(Subcommand)]
 enum Verb {
     /// Run the daemon in the foreground
-    Start,
+    Start(start::Args),
     /// Say whether the daemon runs, and what is wrong with the policy
     Status(status::Args),
     /// Let a program be recognised; it is granted nothing yet
@@ -104,7 +104,7 @@ pub fn run() -> ExitCode {
 
 fn dispatch(verb: Verb, cx: Context, out: &mut Output) -> Result<(), Failure> {
     match verb {
-        Verb::Start => start::run(cx),
+        Verb::Start(args) => start::run(&args, cx),
         Verb::Status(args) => status::run(&args, &cx, out),
         Verb::Register(args) => register::register(&args, &cx, out),
         Verb::Upgrade(args) => register::upgrade(&args, &cx, out),
@@ -120,3 +120,7 @@ fn dispatch(verb: Verb, cx: Context, out: &mut Output) -> Result<(), Failure> {
         Verb::Audit(command) => audit::run(&command, &cx, out),
     }
 }
+
+#[cfg(test)]
+#[path = "verb_tests.rs"]
+mod tests;

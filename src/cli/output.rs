@@ -57,6 +57,7 @@ impl Output {
         }
     }
 
+    /// The same over other streams, without colour.
     #[cfg(test)]
     pub(super) fn over(stdout: Box<dyn Write>, stderr: Box<dyn Write>) -> Self {
         Self { stdout, stderr, colour: false, terminal: false, state: State::Open }

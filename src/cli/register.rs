@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{args::Risks, context::Context, failure::Failure, output::Output};
+use super::{args::Risks, context::Context, failure::Failure, output::Output, text::word};
 use crate::policy::{Candidate, Registration};
 
 #[derive(clap::Args)]
@@ -18,10 +18,7 @@ pub(super) fn register(args: &Args, cx: &Context, out: &mut Output) -> Result<()
     let done = cx.registry().register(&candidate, cx.now)?;
     registered(&candidate, out);
     if done == Registration::Added {
-        out.note(&format!(
-            "It may do nothing yet; grant what it needs: keychain-auth grant {} --read SERVICE",
-            candidate.path().display()
-        ));
+        next_step(&candidate, out);
     }
     expiry_note(&candidate, cx, out);
     Ok(())
@@ -37,6 +34,14 @@ pub(super) fn upgrade(args: &Args, cx: &Context, out: &mut Output) -> Result<(),
 
 pub(super) fn registered(candidate: &Candidate, out: &mut Output) {
     out.line(&format!("Registered {} with hash {}", candidate.path().display(), candidate.digest()));
+}
+
+/// A new entry allows nothing: say how it gets something.
+pub(super) fn next_step(candidate: &Candidate, out: &mut Output) {
+    let path = word(candidate.path());
+    out.note(&format!(
+        "It may do nothing yet; grant what it needs: keychain-auth grant {path} --read SERVICE"
+    ));
 }
 
 /// A new hash does not lengthen the time that the user gave the entry: say so when it is over.

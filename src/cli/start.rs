@@ -8,12 +8,20 @@ use std::{
 use tracing::level_filters::LevelFilter;
 
 use super::{context::Context, failure::Failure};
-use crate::daemon;
+use crate::{daemon, sandbox::Hardening};
 
 /// Says how much the daemon tells on stderr: `error`, `warn`, `info` (default) or `debug`.
 const LOG_LEVEL: &str = "KEYCHAIN_AUTH_LOG";
 
-pub(super) fn run(cx: Context) -> Result<(), Failure> {
+/// Run the daemon in the foreground.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// What happens when a protection can't be had: enforce (do not start), best-effort (say so), off (for debugging)
+    #[arg(long, value_name = "LEVEL", default_value = "enforce")]
+    hardening: Hardening,
+}
+
+pub(super) fn run(args: &Args, cx: Context) -> Result<(), Failure> {
     let level = env::var(LOG_LEVEL).ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
@@ -21,6 +29,6 @@ pub(super) fn run(cx: Context) -> Result<(), Failure> {
         .with_max_level(level)
         .with_target(false)
         .init();
-    daemon::run(cx.paths, |name| env::var_os(name))
+    daemon::run(cx.paths, args.hardening, |name| env::var_os(name))
         .map_err(|error| Failure::new(error.to_string(), error.advice()))
 }

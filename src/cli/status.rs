@@ -10,6 +10,9 @@ use super::{
 };
 use crate::policy::Warning;
 
+/// Most warnings shown to people: one screen.
+const MAX_WARNINGS: usize = 20;
+
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// Print JSON
@@ -133,8 +136,12 @@ fn show(report: &Report, out: &mut Output) {
             &format!("{}, {} entries", report.policy.state, report.policy.entries),
         ),
     }
-    for warning in &report.policy.warnings {
+    let warnings = &report.policy.warnings;
+    for warning in warnings.iter().take(MAX_WARNINGS) {
         row("warning", Style::Bad, warning);
+    }
+    if let Some(more @ 1..) = warnings.len().checked_sub(MAX_WARNINGS) {
+        row("warning", Style::Bad, &format!("and {more} more: keychain-auth status --json"));
     }
     for protection in &report.missing {
         row("missing", Style::Bad, protection);

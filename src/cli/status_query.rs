@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 
 /// How long the daemon may take for the whole exchange: it answers within milliseconds.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// Longest answer, in bytes; the warnings about a large policy are the bulk of it.
-const MAX_ANSWER: usize = 64 * 1024;
+/// Longest answer, in bytes: the longest reply that the daemon sends at all. A large policy full of mistakes has many
+/// warnings, and that is when its status matters most.
+const MAX_ANSWER: usize = 10 * 1024 * 1024;
 
 /// What the daemon says about itself. Members that we don't know are passed over, so that an older command understands
 /// a newer daemon.
@@ -97,8 +98,8 @@ fn exchange(mut stream: UnixStream, deadline: Instant) -> io::Result<Vec<u8>> {
     stream.set_write_timeout(Some(DEADLINE))?;
     stream.write_all(b"{\"type\":\"STATUS\"}\n")?;
     let mut line = Vec::new();
-    let mut block = [0; 4096];
-    while !line.contains(&b'\n') {
+    let mut block = vec![0; 64 * 1024];
+    loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
@@ -111,9 +112,12 @@ fn exchange(mut stream: UnixStream, deadline: Instant) -> io::Result<Vec<u8>> {
         if count == 0 || line.len() + count > MAX_ANSWER {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        line.extend_from_slice(block.get(..count).unwrap_or_default());
+        let bytes = block.get(..count).unwrap_or_default();
+        line.extend_from_slice(bytes);
+        if bytes.contains(&b'\n') {
+            return Ok(line);
+        }
     }
-    Ok(line)
 }
 
 fn answer(line: &[u8]) -> Found {

@@ -15,7 +15,6 @@ use tokio::{
     io::{Interest, unix::AsyncFd},
     time::{timeout, timeout_at},
 };
-use zeroize::Zeroize;
 
 use super::{
     corridor::{Answer, Challenge, Session, answer, refuse_unasked},
@@ -25,6 +24,7 @@ use super::{
     refusal::Refusal,
 };
 use crate::{
+    secret::Buffer,
     sys::{peer::receive, readiness::watch},
     wire::{
         Reply,
@@ -80,9 +80,11 @@ async fn serve(
             Err(_) => Arrival::Late,
         };
         let refusal = match arrival {
-            Arrival::Bytes if house.unfinished.get() <= MAX_UNFINISHED => continue,
-            Arrival::Bytes => Refusal::overloaded(true),
-            Arrival::Broken(error) => Refusal::frame(error),
+            Arrival::Bytes => {
+                make_room(house);
+                continue;
+            }
+            Arrival::Broken(error) => Refusal::frame(error, session.identity.shown()),
             Arrival::Late if lines.silence_is_new() => match glance(&mut session).await {
                 Ok(()) => continue,
                 Err(refusal) => refusal,
@@ -100,6 +102,18 @@ async fn glance(session: &mut Session<'_>) -> Result<(), Refusal> {
     let policy = session.house.policy().await.map_err(|error| Refusal::policy(&error))?;
     let seen = session.identity.glance(session.connection, &policy, session.house).await;
     seen.map_err(|stranger| session.refuse_stranger(stranger))
+}
+
+/// When unfinished lines hold too much memory, the oldest connection that has said nothing valid goes: whoever speaks
+/// next must not pay for those who never finish. Called for every chunk, each of which adds less than goes.
+fn make_room(house: &House) {
+    if house.unfinished.get() <= MAX_UNFINISHED {
+        return;
+    }
+    let oldest = house.admission.borrow_mut().oldest_unproven();
+    if let Some(oldest) = oldest {
+        oldest.close(house);
+    }
 }
 
 /// Sends a reply. Whenever the peer made us wait, it must still be the process that was verified.
@@ -133,11 +147,11 @@ async fn say(socket: &AsyncFd<OwnedFd>, reply: &Reply, identity: &Identity) -> i
 /// a client that writes first.
 async fn drain(socket: &AsyncFd<OwnedFd>) -> io::Result<()> {
     shutdown(socket, Shutdown::Write)?;
-    let mut sink = [0; 4096];
+    let mut sink = Buffer::zeroed(4096);
     let drained = timeout(DRAIN, async {
         loop {
             let mut ready = socket.readable().await?;
-            match ready.try_io(|socket| receive(socket.as_fd(), &mut sink)) {
+            match ready.try_io(|socket| receive(socket.as_fd(), sink.as_mut_slice())) {
                 Ok(Ok(received)) if received.length == 0 => return Ok(()),
                 Ok(Ok(_)) | Err(_) => {}
                 Ok(Err(error)) => return Err(error),
@@ -147,6 +161,5 @@ async fn drain(socket: &AsyncFd<OwnedFd>) -> io::Result<()> {
         }
     })
     .await;
-    sink.zeroize();
     drained.unwrap_or(Ok(()))
 }

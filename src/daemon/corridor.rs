@@ -12,6 +12,7 @@ use super::{
     refusal::Refusal,
 };
 use crate::{
+    caller::{Check, Untrusted},
     policy::{Admitted, decide_change, decide_check, decide_query},
     store::{Change, PendingChange, Query},
     wire::{Batch, Frame, FrameError, Message, Nonce, Reply, Request, fits},
@@ -61,7 +62,7 @@ async fn serve(
 ) -> Result<Reply, Refusal> {
     let house = session.house;
     // bytes → frame: one line of UTF-8, bounded, by one writer
-    let frame = line.map_err(Refusal::frame)?;
+    let frame = line.map_err(|error| Refusal::frame(error, session.identity.shown()))?;
     let message = Message::parse(frame.text());
     note.asked(&message);
     if let (Ok(Message::Status), true) = (&message, session.identity.is_of(house.observer.uid)) {
@@ -78,7 +79,8 @@ async fn serve(
         Message::Hello => return session.challenge.give().map_err(|error| house.internal(&error)),
         Message::Status => return Ok(Reply::status(&house.status())),
     };
-    session.challenge.check(&request, admitted)?;
+    let proven = session.challenge.check(&request, admitted);
+    proven.map_err(|untrusted| Refusal::untrusted(&untrusted, session.identity.shown()))?;
     house.admission.borrow_mut().prove(session.id);
     // request → authorised → committed → recorded → reply
     let (_, batch) = request.into_parts();
@@ -154,7 +156,7 @@ impl Session<'_> {
     /// The refusal of a peer that may not ask. Strangers beyond their number are only told that it is full.
     pub(super) fn refuse_stranger(&self, stranger: Stranger) -> Refusal {
         match stranger {
-            Stranger::Untrusted(untrusted) => Refusal::untrusted(&untrusted),
+            Stranger::Untrusted(untrusted) => Refusal::untrusted(&untrusted, self.identity.shown()),
             Stranger::Unregistered(unregistered) => {
                 let shown = self.identity.shown();
                 match self.house.admission.borrow_mut().identify(self.id, &shown.path, false) {
@@ -177,13 +179,14 @@ impl Challenge {
     }
 
     /// Once answered it stays so for the connection; a wrong answer is refused also where none was needed.
-    fn check(&mut self, request: &Request, admitted: &Admitted<'_>) -> Result<(), Refusal> {
+    fn check(&mut self, request: &Request, admitted: &Admitted<'_>) -> Result<(), Untrusted> {
+        let missing = Untrusted::new(Check::ChallengeMissing);
         if let Some(nonce) = request.nonce() {
             self.answered = self.given.as_ref().is_some_and(|given| given.matches(nonce));
             if !self.answered {
-                return Err(Refusal::challenge());
+                return Err(missing);
             }
         }
-        if admitted.entry().challenge() && !self.answered { Err(Refusal::challenge()) } else { Ok(()) }
+        if admitted.entry().challenge() && !self.answered { Err(missing) } else { Ok(()) }
     }
 }

@@ -18,6 +18,8 @@ use crate::{
     caller::Observer,
     paths::Paths,
     policy::{Policy, PolicyError, PolicySource},
+    sandbox::Protection,
+    secret::Buffer,
     store::{Committed, OutboxEntry, Store, StoreError},
     wire::Reply,
 };
@@ -40,9 +42,11 @@ pub(super) struct House {
     /// Bytes of unfinished lines over all connections.
     pub(super) unfinished: Cell<usize>,
     /// Where chunks arrive before they are lines; wiped after each.
-    pub(super) chunk: RefCell<Vec<u8>>,
+    pub(super) chunk: RefCell<Buffer>,
     /// Protections that this kernel lacks.
     pub(super) missing: Vec<&'static str>,
+    /// What the kernel said of a worker thread once everything was in force.
+    pub(super) protections: Vec<Protection>,
 }
 
 /// What `STATUS` tells: nothing that a process of the same user could not find out otherwise.
@@ -60,6 +64,7 @@ pub(super) struct StatusFacts {
     store: &'static str,
     policy: PolicyState,
     missing: Vec<&'static str>,
+    protections: Vec<Protection>,
     connections: usize,
 }
 
@@ -161,6 +166,7 @@ impl House {
             store: "vault",
             policy,
             missing: self.missing.clone(),
+            protections: self.protections.clone(),
             connections: self.admission.borrow().len(),
         }
     }

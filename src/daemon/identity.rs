@@ -83,7 +83,7 @@ pub(super) enum WhyUnregistered {
 
 impl Stranger {
     fn untrusted(check: Check) -> Self {
-        Self::Untrusted(Untrusted { check, subject: None })
+        Self::Untrusted(Untrusted::new(check))
     }
 }
 
@@ -198,7 +198,10 @@ impl Identity {
             Err(Unseen::Changed) => return Err(Stranger::untrusted(Check::ExecutableChanged)),
             Err(why) => {
                 let subject = Some(why.to_string());
-                return Err(Stranger::Untrusted(Untrusted { check: Check::UnreadablePeer, subject }));
+                return Err(Stranger::Untrusted(Untrusted {
+                    subject,
+                    ..Untrusted::new(Check::UnreadablePeer)
+                }));
             }
         };
         self.shown.path.clone_from(&facts.executable.path);

@@ -102,11 +102,11 @@ impl<'a> Lines<'a> {
         loop {
             let mut ready = socket.readable().await?;
             let mut chunk = self.house.chunk.borrow_mut();
-            let received = match ready.try_io(|socket| receive(socket.as_fd(), &mut chunk)) {
+            let received = match ready.try_io(|socket| receive(socket.as_fd(), chunk.as_mut_slice())) {
                 Ok(received) => received?,
                 Err(_would_block) => continue,
             };
-            let bytes = chunk.get_mut(..received.length).unwrap_or_default();
+            let bytes = chunk.as_mut_slice().get_mut(..received.length).unwrap_or_default();
             if bytes.is_empty() {
                 return Ok(Arrival::End);
             }

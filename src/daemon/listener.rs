@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, DirBuilder},
+    fs::{self, DirBuilder, Permissions},
     io,
     os::{
         fd::{AsFd, OwnedFd},
@@ -29,9 +29,12 @@ use tokio::{
 };
 
 use super::{connection, house::House, start::StartError};
-use crate::sys::{
-    peer::{connected_by, name_writers, refuse_descriptors},
-    readiness::watch,
+use crate::{
+    paths::FOLDER,
+    sys::{
+        peer::{connected_by, name_writers, refuse_descriptors},
+        readiness::watch,
+    },
 };
 
 /// Connections that wait to be accepted.
@@ -112,7 +115,9 @@ impl Listener {
     }
 }
 
-/// Makes the folder of the socket, 0700 and ours, or checks the one that is there.
+/// Makes a folder, 0700 and ours, or checks the one that is there: others must not have been able to write to it.
+///
+/// A folder that carries our name is closed to readers as well, if it was not.
 pub(super) fn private_folder(folder: &Path, uid: u32) -> Result<(), StartError> {
     let failed = |error| StartError::Folder { path: folder.to_owned(), error };
     match fs::symlink_metadata(folder) {
@@ -125,6 +130,10 @@ pub(super) fn private_folder(folder: &Path, uid: u32) -> Result<(), StartError> 
     let found = fs::metadata(folder).map_err(failed)?;
     if !found.is_dir() || found.uid() != uid || found.permissions().mode() & 0o022 != 0 {
         return Err(StartError::Exposed { path: folder.to_owned() });
+    }
+    if folder.file_name().is_some_and(|name| name == FOLDER) && found.permissions().mode() & 0o077 != 0 {
+        fs::set_permissions(folder, Permissions::from_mode(0o700)).map_err(failed)?;
+        tracing::warn!("{} could be read by others; its mode is 0700 now", folder.display());
     }
     Ok(())
 }
@@ -168,7 +177,7 @@ pub(super) struct Closer {
 }
 
 impl Closer {
-    fn close(self, house: &House) {
+    pub(super) fn close(self, house: &House) {
         // its record; the answer has nobody to hear it any more
         let _ = house.refuse_unseen(self.peer);
         self.task.abort();

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod cage;
 mod connection;
 mod corridor;
 mod house;
@@ -14,6 +15,7 @@ mod refusal;
 mod start;
 mod strangers;
 mod sync;
+mod threads;
 mod witness_link;
 mod writer;
 

@@ -1,9 +1,12 @@
 //! Refusals: the code for programs, the detail for the log, and a sentence for people that says what to do next.
 
+use std::path::Path;
+
 use crate::{
     caller::{Check, Untrusted},
     policy::{Admitted, Denial, PolicyError},
     store::StoreError,
+    text::{plain, word},
     wire::{FrameError, Malformed, Reason, UNRECORDED},
 };
 
@@ -37,7 +40,7 @@ impl Refusal {
 
     /// No entry allows the executable.
     pub(super) fn unregistered(stranger: Unregistered, shown: &Shown) -> Self {
-        let path = if shown.path.is_empty() { "PATH" } else { &shown.path };
+        let path = if shown.path.is_empty() { "PATH".to_owned() } else { word(Path::new(&shown.path)) };
         let message = match stranger.why {
             WhyUnregistered::Unknown => {
                 format!(
@@ -57,53 +60,29 @@ impl Refusal {
         Self { stranger: Some(stranger), ..refusal }
     }
 
-    /// An identity check failed.
-    pub(super) fn untrusted(untrusted: &Untrusted) -> Self {
-        let advice = match untrusted.check {
-            Check::DescriptorInherited => {
-                "this connection's descriptor may have come from another program; open the socket with SOCK_CLOEXEC, in the process that asks"
+    /// An identity check failed. The detail is the check's name alone; what it saw is in the message.
+    pub(super) fn untrusted(untrusted: &Untrusted, shown: &Shown) -> Self {
+        let check = untrusted.check;
+        let message = match (&untrusted.subject, untrusted.digest) {
+            (Some(library), Some(digest)) => format!(
+                "{check}: this process runs code from {}, which its user can change ({digest}); if you trust it, run: keychain-auth trust-library {} {}",
+                plain(library),
+                word(Path::new(&shown.path)),
+                word(Path::new(library)),
+            ),
+            (Some(subject), None) if check == Check::UnreadablePeer => {
+                format!("{check}: {}; {}", plain(subject), advice(check))
             }
-            Check::ForeignSender => {
-                "another process than the one that connected wrote on this connection; connect in the process that asks"
-            }
-            Check::Traced => "a debugger is attached to this process; detach it",
-            Check::InjectedCode => {
-                "this process runs code that is neither its registered file nor a library that only root can change; remove it (LD_PRELOAD, plugins, a JIT), or see \"relax\" and \"libraries\" in the documentation"
-            }
-            Check::ForeignNamespace => {
-                "this process lives in another user or pid namespace than the daemon; run it outside its container"
-            }
-            Check::ExecutableChanged => {
-                "this process does not run the executable that was verified; connect again"
-            }
-            Check::PeerGone => "the process that connected has ended; connect in the process that asks",
-            Check::ForeignUid => "this daemon serves another user; start a daemon of your own",
-            Check::UnreadablePeer => {
-                "this process or its executable can't be examined; it must be readable by you and lie on a local filesystem"
-            }
-            Check::ChallengeMissing => {
-                "this entry asks for a challenge; send {\"type\":\"HELLO\"} and repeat its nonce in the request"
-            }
+            _ => format!("{check}: {}", advice(check)),
         };
-        let detail = match &untrusted.subject {
-            Some(subject) if !subject.is_empty() => format!("{}: {subject}", untrusted.check),
-            _ => untrusted.check.to_string(),
-        };
-        Self::new(Reason::UntrustedCaller, format!("{}: {advice}", untrusted.check))
-            .detailed(detail)
-            .closing()
-    }
-
-    /// The challenge is missing or wrong.
-    pub(super) fn challenge() -> Self {
-        Self::untrusted(&Untrusted { check: Check::ChallengeMissing, subject: None })
+        Self::new(Reason::UntrustedCaller, message).detailed(check.as_str()).closing()
     }
 
     /// The bytes are no line. What follows can't be told apart, so the connection ends.
-    pub(super) fn frame(error: FrameError) -> Self {
+    pub(super) fn frame(error: FrameError, shown: &Shown) -> Self {
         match error {
             FrameError::MixedWriters { .. } | FrameError::UnknownWriter => {
-                Self::untrusted(&Untrusted { check: Check::ForeignSender, subject: None })
+                Self::untrusted(&Untrusted::new(Check::ForeignSender), shown)
             }
             _ => {
                 Self::new(Reason::MalformedRequest, format!("{error}; send one JSON object a line")).closing()
@@ -124,7 +103,7 @@ impl Refusal {
 
     /// The policy says no.
     pub(super) fn denied(denial: Denial, admitted: &Admitted<'_>, writes: bool) -> Self {
-        let path = admitted.caller().path();
+        let path = word(Path::new(admitted.caller().path()));
         let list = if writes { "--write" } else { "--read" };
         let (reason, message) = match denial {
             Denial::ServiceNotAllowed => (
@@ -194,5 +173,35 @@ impl Refusal {
             "the daemon failed; nothing was released; see the daemon's own messages",
         )
         .detailed(error.to_string())
+    }
+}
+
+/// What to do about a check that failed.
+fn advice(check: Check) -> &'static str {
+    match check {
+        Check::DescriptorInherited => {
+            "this connection's descriptor may have come from another program; open the socket with SOCK_CLOEXEC, in the process that asks"
+        }
+        Check::ForeignSender => {
+            "another process than the one that connected wrote on this connection; connect in the process that asks"
+        }
+        Check::Traced => "a debugger is attached to this process; detach it",
+        Check::InjectedCode => {
+            "this process runs code that is neither its registered file nor a library that only root can change; remove it (LD_PRELOAD, plugins, a JIT), or relax this check for it: keychain-auth grant PATH --relax injected_code"
+        }
+        Check::ForeignNamespace => {
+            "this process lives in another user or pid namespace than the daemon; run it outside its container"
+        }
+        Check::ExecutableChanged => {
+            "this process does not run the executable that was verified; connect again"
+        }
+        Check::PeerGone => "the process that connected has ended; connect in the process that asks",
+        Check::ForeignUid => "this daemon serves another user; start a daemon of your own",
+        Check::UnreadablePeer => {
+            "this process or its executable can't be examined; it must be readable by you and lie on a local filesystem"
+        }
+        Check::ChallengeMissing => {
+            "this entry asks for a challenge; send {\"type\":\"HELLO\"} and repeat its nonce in the request"
+        }
     }
 }

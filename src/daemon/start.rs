@@ -3,8 +3,12 @@
 use std::{
     cell::{Cell, RefCell},
     ffi::OsString,
+    fs::DirBuilder,
     io,
-    os::{fd::AsFd, unix::net::UnixStream},
+    os::{
+        fd::AsFd,
+        unix::{fs::DirBuilderExt, net::UnixStream},
+    },
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
@@ -19,12 +23,14 @@ use tokio::{
 
 use super::{
     admission::Admission,
+    cage::Cage,
     house::House,
     lines::CHUNK,
     listener::{Listener, passed_sockets, private_folder},
     lock::{Lock, LockError},
     strangers::{Strangers, queue, start_pen},
     sync::LogSync,
+    threads::Threads,
     witness_link::WitnessLink,
     writer::Writer,
 };
@@ -33,14 +39,16 @@ use crate::{
     caller::{Namespace, Observer},
     paths::Paths,
     policy::{PendingFile, PolicySource},
+    sandbox::Hardening,
+    secret::Buffer,
     store::{Store, StoreError, Vault},
     sys::{
-        notify,
+        activation, locked,
+        notify::Notice,
         peer::{PinError, pin},
         process::{self, Child},
     },
     wire::limits::MAX_CONNECTIONS,
-    witness,
 };
 
 /// Descriptors that are not connections: store, log, witness, runtime and room to read the policy.
@@ -91,6 +99,12 @@ pub enum StartError {
     /// The process that looks at callers can't be started, or has ended.
     #[error("the witness process, which looks at callers, is gone: {0}")]
     Witness(io::Error),
+    /// Protections that `--hardening=enforce` asks for can't be had.
+    #[error("this system does not give every protection: {}", .0.join("; "))]
+    Unprotected(Vec<String>),
+    /// `--hardening=off` without the word that confirms it.
+    #[error("a daemon without protections was asked for, and not confirmed")]
+    Unconfirmed,
     /// Anything else that the system refused.
     #[error("the system refused {what}: {error}")]
     System {
@@ -116,6 +130,10 @@ impl StartError {
                 "make room, or mend the owner and mode (0600) of the audit log and its folder (0700)"
             }
             Self::Witness(_) => "start the daemon again; if it happens again, look for what ends the process",
+            Self::Unprotected(_) => {
+                "use a kernel that has them, or --hardening=best-effort and read in `keychain-auth status` what is missing"
+            }
+            Self::Unconfirmed => "for debugging only, set KEYCHAIN_AUTH_ALLOW_UNHARDENED=1 as well",
             Self::System { .. } => "see the README for what the daemon needs from the kernel",
         }
     }
@@ -124,42 +142,65 @@ impl StartError {
 /// Runs the daemon in the foreground until SIGINT or SIGTERM.
 ///
 /// `var` reads the environment: it is asked before this process closes itself to others.
-pub fn run(paths: Paths, var: impl Fn(&str) -> Option<OsString>) -> Result<(), StartError> {
+pub fn run(
+    paths: Paths,
+    hardening: Hardening,
+    var: impl Fn(&str) -> Option<OsString>,
+) -> Result<(), StartError> {
     let system = |what| move |error| StartError::System { what, error };
     let notify_socket = var("NOTIFY_SOCKET");
-    let passed = passed_sockets(&var);
-    process::close_to_others().map_err(system("to close this process to others"))?;
+    // before anything is opened, which could get the number of a descriptor that was announced and not passed
+    let passed = match passed_sockets(&var) {
+        Some(1) => Some(activation::first_socket().map_err(system("the socket that was passed to it"))?),
+        _ => None,
+    };
     let descriptors = process::raise_descriptor_limit();
+    if hardening == Hardening::Off && var("KEYCHAIN_AUTH_ALLOW_UNHARDENED").is_none_or(|word| word != "1") {
+        return Err(StartError::Unconfirmed);
+    }
+    let mut cage = Cage::begin(hardening).map_err(system("to close this process to others"))?;
     // before any lock, secret or thread: the child must inherit none
-    let witness = process::spawn(witness::serve).map_err(StartError::Witness)?;
+    let witness = process::spawn(|channel| cage.witness(channel)).map_err(StartError::Witness)?;
+    cage.drop_privileges();
+    // behind the witness, which shall not share it, and before the sandbox
+    locked::prepare();
     let observer = observer().map_err(system("to tell this process's namespaces"))?;
 
     let folder =
         paths.socket.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     private_folder(folder, observer.uid)?;
     private_folder(&paths.data_dir, observer.uid)?;
+    policy_folder(&paths.config_dir)?;
     let _socket_lock = lock(&paths.socket.with_added_extension("lock"), &paths.socket)?;
     let _data_lock = lock(&paths.data_dir.join("daemon.lock"), &paths.data_dir)?;
 
-    let store: Arc<dyn Store> = Arc::new(Vault::open(&paths.data_dir)?);
+    let store = Arc::new(Vault::open(&paths.data_dir)?);
     let mut log = Log::open(&paths.audit_log())?;
     let outbox = store.outbox()?;
     log.replay(&outbox)?;
     let listener = match passed {
-        Some(1) => Listener::activated(
-            crate::sys::activation::first_socket().map_err(system("the passed socket"))?,
-            &paths.socket,
-        )?,
-        _ => Listener::bind(&paths.socket)?,
+        Some(socket) => Listener::activated(socket, &paths.socket)?,
+        None => Listener::bind(&paths.socket)?,
     };
     let connections =
         usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS) / PER_CONNECTION).unwrap_or(usize::MAX);
-    let begin =
-        Beginning { paths, observer, store, log, witness, capacity: connections.min(MAX_CONNECTIONS) };
+    // everything is open: from here on the filesystem outside is gone
+    cage.close(&paths)?;
+    let capacity = connections.min(MAX_CONNECTIONS);
+    let vault = Arc::clone(&store);
+    let begin = Beginning { paths, observer, store, log, witness, cage, capacity };
+    let mut threads = Threads::new();
     let runtime =
         Builder::new_current_thread().enable_io().enable_time().build().map_err(system("an event loop"))?;
-    let ended = LocalSet::new().block_on(&runtime, serve(begin, &listener, notify_socket));
+    let connections = LocalSet::new();
+    let ended = connections.block_on(&runtime, serve(&mut threads, begin, &listener, notify_socket));
     listener.close();
+    // ends every connection, and with the last of them the threads that work for them
+    drop(connections);
+    threads.wait_ended();
+    if let Some(vault) = Arc::into_inner(vault) {
+        vault.close()?;
+    }
     ended
 }
 
@@ -167,13 +208,15 @@ pub fn run(paths: Paths, var: impl Fn(&str) -> Option<OsString>) -> Result<(), S
 struct Beginning {
     paths: Paths,
     observer: Observer,
-    store: Arc<dyn Store>,
+    store: Arc<Vault>,
     log: Log,
     witness: Child,
+    cage: Cage,
     capacity: usize,
 }
 
 async fn serve(
+    threads: &mut Threads,
     begin: Beginning,
     listener: &Listener,
     notify_socket: Option<OsString>,
@@ -181,41 +224,66 @@ async fn serve(
     let system = |what| move |error| StartError::System { what, error };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("to watch signals"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(system("to watch signals"))?;
-    let (strangers, seen) = Strangers::new();
+    let notice = Notice::prepare(notify_socket.as_deref());
+    let witness = WitnessLink::new(begin.witness.channel).map_err(StartError::Witness)?;
+    let missing = missing();
     let pending = PendingFile::new(begin.paths.pending(), begin.observer.uid);
-    let pen = start_pen(pending).map_err(system("a thread"))?;
-    let log_sync = LogSync::start(Arc::clone(&begin.store)).map_err(system("a thread"))?;
+    let pen = start_pen(pending, threads).map_err(system("a thread"))?;
+    let log_sync = LogSync::start(begin.store.clone(), threads).map_err(system("a thread"))?;
+    let writer = Writer::start(begin.store.clone(), threads).map_err(system("a thread"))?;
+    threads.wait_started();
+    let protections = begin.cage.lock(&writer)?;
     let house = Rc::new(House {
         policy: RefCell::new(PolicySource::new(begin.paths.config())),
         watched: Cell::new(0),
-        witness: WitnessLink::new(begin.witness.channel).map_err(StartError::Witness)?,
-        writer: Writer::start(Arc::clone(&begin.store)).map_err(system("a thread"))?,
+        witness,
+        writer,
         store: begin.store,
         log: RefCell::new(begin.log),
         unsynced: Notify::new(),
         admission: RefCell::new(Admission::new(begin.capacity)),
-        strangers,
+        strangers: Strangers::default(),
         unfinished: Cell::new(0),
-        chunk: RefCell::new(vec![0; CHUNK]),
-        missing: missing(),
+        chunk: RefCell::new(Buffer::zeroed(CHUNK)),
+        missing,
+        protections,
         observer: begin.observer,
         paths: begin.paths,
     });
-    spawn_local(queue(seen, pen, Rc::clone(&house)));
+    spawn_local(queue(pen, Rc::clone(&house)));
     spawn_local(log_sync.run(Rc::clone(&house)));
-    for lacking in &house.missing {
-        tracing::warn!("this kernel lacks a protection: {lacking}");
-    }
+    say_protections(&house);
     // a broken policy is said now, not only to the first client
     let _ = house.policy().await;
     tracing::info!("listening on {}", house.paths.socket.display());
-    notify::ready(notify_socket.as_deref());
+    notice.ready();
     tokio::select! {
         error = house.witness.run() => Err(StartError::Witness(error)),
         ended = listener.run(&house) => ended.map_err(system("to accept connections")),
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),
     }
+}
+
+/// Says what holds, in one line, and what does not, one line each.
+fn say_protections(house: &House) {
+    let held: Vec<_> = house.protections.iter().filter(|held| held.enforced).map(|held| held.name).collect();
+    tracing::info!(
+        "protections in force: {}",
+        if held.is_empty() { "none".to_owned() } else { held.join(", ") }
+    );
+    for lacking in house.protections.iter().filter(|held| !held.enforced) {
+        tracing::warn!("not in force: {} ({})", lacking.name, lacking.means);
+    }
+    for lacking in &house.missing {
+        tracing::warn!("this kernel lacks {lacking}");
+    }
+}
+
+/// The policy's folder, so that a policy that is made later lies within what the sandbox can see.
+fn policy_folder(folder: &Path) -> Result<(), StartError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|error| StartError::Folder { path: folder.to_owned(), error })
 }
 
 fn lock(file: &Path, what: &Path) -> Result<Lock, StartError> {

@@ -5,15 +5,14 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        mpsc::{SyncSender, sync_channel},
+        mpsc::{SyncSender, TrySendError, sync_channel},
     },
-    thread,
     time::Duration,
 };
 
 use tokio::time::sleep;
 
-use super::house::House;
+use super::{house::House, threads::Threads};
 use crate::{audit::Unsynced, store::Store};
 
 /// How long a record may be in the kernel only before its sync begins; the rest of the 200 ms is the disk's.
@@ -24,14 +23,19 @@ pub(super) struct LogSync(SyncSender<Unsynced>);
 
 impl LogSync {
     /// Starts the thread. After each sync it tells the store which records it may forget.
-    pub(super) fn start(store: Arc<dyn Store>) -> io::Result<Self> {
+    pub(super) fn start(store: Arc<dyn Store>, threads: &mut Threads) -> io::Result<Self> {
         let (sender, work) = sync_channel::<Unsynced>(1);
-        thread::Builder::new().name("log-sync".into()).spawn(move || {
+        threads.start("log-sync", move || {
+            let mut lost = false;
             for unsynced in work {
                 match unsynced.sync() {
-                    Ok(settled) => store.settle(settled),
+                    Ok(logged) if !lost => store.settle(logged),
+                    Ok(_) => {}
                     Err(error) => {
-                        tracing::error!("{error}; records written lately may not survive a power failure")
+                        lost = true;
+                        tracing::error!(
+                            "{error}; records of the last moments may not survive a power failure"
+                        );
                     }
                 }
             }
@@ -45,11 +49,18 @@ impl LogSync {
             house.unsynced.notified().await;
             sleep(DELAY).await;
             let unsynced = house.log.borrow_mut().unsynced();
-            match unsynced.map(|unsynced| unsynced.map(|unsynced| self.0.try_send(unsynced))) {
-                Ok(None | Some(Ok(()))) => {}
-                // the disk is slower than the records come: what is written now goes with the next
-                Ok(Some(Err(_))) => house.unsynced.notify_one(),
-                Err(error) => tracing::error!("{error}"),
+            let mut work = match unsynced {
+                Ok(Some(unsynced)) => unsynced,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::error!("{error}");
+                    continue;
+                }
+            };
+            // the disk may be slower than the records come
+            while let Err(TrySendError::Full(waiting)) = self.0.try_send(work) {
+                work = waiting;
+                sleep(DELAY).await;
             }
         }
     }

@@ -6,12 +6,15 @@ use std::{
         Arc,
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
-    thread,
 };
 
 use tokio::sync::oneshot;
 
-use crate::store::{Committed, PendingChange, Store, StoreError};
+use super::threads::Threads;
+use crate::{
+    sandbox::{Protection, probe},
+    store::{Committed, PendingChange, Store, StoreError},
+};
 
 /// Most batches that wait: beyond it clients are told that the daemon is overloaded.
 const QUEUE: usize = 256;
@@ -19,7 +22,12 @@ const QUEUE: usize = 256;
 const GROUP: usize = 64;
 
 type Outcome = Result<Committed, StoreError>;
-type Job = (PendingChange, oneshot::Sender<Outcome>);
+type Waiting = oneshot::Sender<Outcome>;
+
+enum Job {
+    Change(PendingChange, Waiting),
+    Probe(SyncSender<Vec<Protection>>),
+}
 
 /// Hands changes to the writing thread.
 pub(super) struct Writer(SyncSender<Job>);
@@ -30,16 +38,25 @@ pub(super) struct QueueFull;
 
 impl Writer {
     /// Starts the thread. It ends when the writer is dropped and its last batch is committed.
-    pub(super) fn start(store: Arc<dyn Store>) -> io::Result<Self> {
+    pub(super) fn start(store: Arc<dyn Store>, threads: &mut Threads) -> io::Result<Self> {
         let (jobs, queue) = sync_channel(QUEUE);
-        thread::Builder::new().name("writer".into()).spawn(move || write(&*store, &queue))?;
+        threads.start("writer", move || write(&*store, &queue))?;
         Ok(Self(jobs))
+    }
+
+    /// What is in force for the thread that handles secrets on their way to the disk; it asks the kernel itself.
+    pub(super) fn probe(&self) -> Vec<Protection> {
+        let (told, answer) = sync_channel(1);
+        if self.0.send(Job::Probe(told)).is_err() {
+            return Vec::new();
+        }
+        answer.recv().unwrap_or_default()
     }
 
     /// Queues a change. The outcome arrives when it is durable, whether or not somebody still waits for it.
     pub(super) fn queue(&self, change: PendingChange) -> Result<oneshot::Receiver<Outcome>, QueueFull> {
         let (done, outcome) = oneshot::channel();
-        match self.0.try_send((change, done)) {
+        match self.0.try_send(Job::Change(change, done)) {
             Ok(()) => Ok(outcome),
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(QueueFull),
         }
@@ -48,8 +65,21 @@ impl Writer {
 
 fn write(store: &dyn Store, queue: &Receiver<Job>) {
     while let Ok(first) = queue.recv() {
-        let (changes, waiting): (Vec<_>, Vec<_>) =
-            std::iter::once(first).chain(queue.try_iter().take(GROUP - 1)).unzip();
+        let mut changes = Vec::new();
+        let mut waiting = Vec::new();
+        for job in std::iter::once(first).chain(queue.try_iter().take(GROUP - 1)) {
+            match job {
+                Job::Change(change, done) => {
+                    changes.push(change);
+                    waiting.push(done);
+                }
+                // asked once, by the start, which waits for it
+                Job::Probe(told) => drop(told.send(probe())),
+            }
+        }
+        if changes.is_empty() {
+            continue;
+        }
         for (outcome, done) in store.commit(changes).into_iter().zip(waiting) {
             // a client that is gone has its change all the same, and its record
             let _ = done.send(outcome);

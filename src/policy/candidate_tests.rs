@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::{
     fs::Permissions,
@@ -99,6 +99,20 @@ fn a_copy_of_a_shell_under_another_name_is_refused() {
     assert!(matches!(risk(&copy), Risk::RenamedInterpreter(_)));
     let allowed = Allowances { interpreter: true, ..Allowances::default() };
     assert!(Candidate::examine(&copy, allowed, uid()).is_ok());
+}
+
+#[test]
+fn a_hard_link_to_a_shell_is_refused_where_one_can_be_made() {
+    let shell = fs::canonicalize("/bin/sh").unwrap();
+    let Some(folder) =
+        ["/usr/local/lib", "/usr/lib", "/tmp"].into_iter().find_map(|at| tempfile::tempdir_in(at).ok())
+    else {
+        return;
+    };
+    let link = folder.path().join("mytool");
+    if fs::hard_link(&shell, &link).is_ok() {
+        assert!(matches!(risk(&link), Risk::RenamedInterpreter(_)));
+    }
 }
 
 #[test]

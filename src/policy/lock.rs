@@ -46,7 +46,8 @@ impl FileLock {
 
 /// Makes `folder` with its parents, for its user alone; an existing one stays as it is.
 pub(super) fn private_folder(folder: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+    // looked for first: the caged daemon may make no folder, and needs none
+    if folder.is_dir() { Ok(()) } else { DirBuilder::new().recursive(true).mode(0o700).create(folder) }
 }
 
 /// Replaces the file at `target`, which is no link, by one with `bytes` and mode 0600. Whoever reads sees the old file or

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::{
     fs,
@@ -22,6 +22,7 @@ fn setup() -> (tempfile::TempDir, PendingFile) {
 
 fn sighting(number: u8) -> Sighting {
     Sighting {
+        times: 1,
         path: format!("/bin/{number}").into(),
         digest: Digest::new([number; 32]),
         pid: 7,
@@ -83,6 +84,15 @@ fn a_link_in_its_place_is_replaced_and_its_target_left_alone() {
     assert_eq!(record(&file, 1), Some(Foreign));
     assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
     assert!(!fs::symlink_metadata(&path).unwrap().is_symlink());
+}
+
+#[test]
+fn a_queue_that_others_can_write_is_given_up() {
+    let (folder, file) = setup();
+    record(&file, 1);
+    fs::set_permissions(folder.path().join("data/pending.json"), fs::Permissions::from_mode(0o666)).unwrap();
+    let (queue, foreign) = file.load(Timestamp::now()).unwrap();
+    assert_eq!((queue.len(), foreign), (0, Some(Foreign)));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What a store is asked, what it answers, and the one trait through which it is asked.
 
+use secrecy::ExposeSecret;
 use std::fmt;
 
 use crate::{
@@ -134,7 +135,7 @@ pub(super) struct Answer {
 
 impl Answer {
     pub(super) fn push(&mut self, record: Record) -> Result<(), StoreError> {
-        let value = record.value.as_ref().map_or(0, |value| value.expose().len());
+        let value = record.value.as_ref().map_or(0, |value| value.expose_secret().len());
         let attributes =
             record.attributes.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
         self.bytes = self.bytes.saturating_add(record.target.as_str().len() + attributes + value);
@@ -161,7 +162,7 @@ pub enum StoreError {
     #[error("the vault is damaged: {0}")]
     Damaged(&'static str),
     /// The key does not open this vault.
-    #[error("the vault can't be decrypted with the key at hand")]
+    #[error("the vault can't be decrypted with the key at hand, or vault.head was changed")]
     WrongKey,
     /// A file of the store is missing although its partner is there.
     #[error("{0}")]
@@ -187,7 +188,9 @@ pub trait Store: Send + Sync {
 
     /// Applies changes in the order given, all in one durable transaction, each whole or not at all.
     ///
-    /// Returns one result for each. When the transaction fails, every result is the error and nothing was changed.
+    /// Returns one result for each. When the transaction fails, every result is the error and nothing was changed. A
+    /// delete whose names alone are beyond [`MAX_ANSWER`] is [`StoreError::TooLarge`] and touches nothing; its record
+    /// is not made, and the others of the group are applied.
     fn commit(&self, changes: Vec<PendingChange>) -> Vec<Result<Committed, StoreError>>;
 
     /// Audit lines that may not have reached the log, oldest first; read at start.

@@ -5,6 +5,7 @@
 //! itself sealed, says how many records there are and sums up their versions. Commits are two-phase: redb then never
 //! takes a damaged commit for a torn one and falls back to the one before it.
 
+use secrecy::ExposeSecret;
 use std::{fs::File, sync::Arc};
 
 use redb::{
@@ -224,12 +225,16 @@ pub(super) fn failed(error: impl Into<redb::Error>) -> StoreError {
     match error.into() {
         redb::Error::DatabaseAlreadyOpen => StoreError::InUse,
         redb::Error::Corrupted(_) => StoreError::Damaged("its pages don't match their checksums"),
+        redb::Error::UpgradeRequired(_) => StoreError::Damaged("its format is unknown to this version"),
         redb::Error::TableDoesNotExist(_) => StoreError::Damaged("a table is missing"),
         redb::Error::TableTypeMismatch { .. } | redb::Error::TypeDefinitionChanged { .. } => {
             StoreError::Damaged("a table has another form")
         }
         redb::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
             StoreError::Damaged("vault.redb is not a vault file")
+        }
+        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            StoreError::Damaged("vault.redb is cut short")
         }
         redb::Error::Io(error) => StoreError::Io(error.to_string()),
         other => StoreError::Io(other.to_string()),
@@ -249,7 +254,7 @@ impl From<FileError> for StoreError {
 fn read_header(snapshot: &ReadTransaction, sealer: &Sealer) -> Result<Header, StoreError> {
     let sealed = about(snapshot, HEADER)?;
     let plain = sealer.open_header(&sealed).map_err(|_| StoreError::Damaged("its header was changed"))?;
-    Header::from_bytes(&plain).ok_or(StoreError::Damaged("its header was changed"))
+    Header::from_bytes(plain.as_slice()).ok_or(StoreError::Damaged("its header was changed"))
 }
 
 fn about(snapshot: &ReadTransaction, row: &str) -> Result<Vec<u8>, StoreError> {
@@ -263,7 +268,7 @@ fn about(snapshot: &ReadTransaction, row: &str) -> Result<Vec<u8>, StoreError> {
 
 /// Known only with the key; tells a wrong key from a damaged vault.
 fn key_check(key: &VaultKey, vault: &VaultId) -> [u8; 32] {
-    *key.derive("key check", vault).expose()
+    *key.derive("key check", vault).expose_secret()
 }
 
 fn length(file: &File) -> Result<u64, StoreError> {

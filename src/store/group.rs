@@ -3,7 +3,7 @@
 use redb::{ReadableTable, Table};
 
 use super::{
-    batch::{Change, OutboxEntry, PendingChange, Record, Selection, StoreError, WriteItem},
+    batch::{Change, MAX_ANSWER, OutboxEntry, PendingChange, Record, Selection, StoreError, WriteItem},
     disk::{Header, failed, nonce},
     names::{NameIndex, Overlay, Place, toggle},
     seal::{Label, RecordKey, Sealer, nonce_of},
@@ -35,13 +35,16 @@ impl Group<'_, '_> {
         Ok(())
     }
 
-    /// Applies one change and keeps its audit line.
-    pub(super) fn apply(&mut self, pending: PendingChange) -> Result<Applied, StoreError> {
+    /// Applies one change and keeps its audit line. None if its answer would be too large: nothing was touched then.
+    pub(super) fn apply(&mut self, pending: PendingChange) -> Result<Option<Applied>, StoreError> {
         let (touched, removed) = match pending.change.into_inner() {
             Change::Write { service, items, attributes } => {
                 (self.write(&service, items, &attributes)?, false)
             }
-            Change::Delete(selection) => (self.delete(selection)?, true),
+            Change::Delete(selection) => match self.delete(selection)? {
+                Some(touched) => (touched, true),
+                None => return Ok(None),
+            },
         };
         let line = (pending.record)(&touched);
         let id = self.header.next_line;
@@ -49,7 +52,7 @@ impl Group<'_, '_> {
         self.outbox.insert(id, sealed.as_slice()).map_err(failed)?;
         self.header.next_line += 1;
         let records = if removed { touched.into_iter().map(named).collect() } else { Vec::new() };
-        Ok((records, OutboxEntry { id, line }))
+        Ok(Some((records, OutboxEntry { id, line })))
     }
 
     fn write(
@@ -71,20 +74,27 @@ impl Group<'_, '_> {
         Ok(touched)
     }
 
-    fn delete(&mut self, selection: Selection) -> Result<Vec<Target>, StoreError> {
+    fn delete(&mut self, selection: Selection) -> Result<Option<Vec<Target>>, StoreError> {
         let Selection { service, names, filter } = selection;
-        let mut touched = Vec::new();
+        let (mut found, mut bytes) = (Vec::new(), 0);
         for (target, place) in self.overlay.select(self.base, &service, names) {
-            if !filter.is_empty() && !self.label(&place)?.attributes.satisfy(&filter) {
-                continue;
+            if filter.is_empty() || self.label(&place)?.attributes.satisfy(&filter) {
+                bytes += target.as_str().len();
+                found.push((target, place));
             }
+        }
+        if bytes > MAX_ANSWER {
+            return Ok(None);
+        }
+        let mut touched = Vec::with_capacity(found.len());
+        for (target, place) in found {
             if self.records.remove(&place.at).map_err(failed)?.is_none() {
                 return Err(StoreError::Damaged("a record is missing"));
             }
             self.place(&service, &target, None);
             touched.push(target);
         }
-        Ok(touched)
+        Ok(Some(touched))
     }
 
     fn label(&self, place: &Place) -> Result<Label, StoreError> {

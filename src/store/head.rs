@@ -15,7 +15,7 @@ use rustix::fs::OFlags;
 use super::{
     batch::StoreError,
     files::{FileError, Folder},
-    key::{Prf, VaultKey},
+    key::{Prf, SubKey, VaultKey},
     seal::VaultId,
 };
 
@@ -28,7 +28,7 @@ const BYTES: usize = 8 + 16 + 32;
 /// The open head of a vault.
 pub(super) struct Head {
     file: File,
-    key: Prf,
+    key: SubKey,
     vault: VaultId,
 }
 
@@ -36,7 +36,19 @@ impl Head {
     /// Opens the head of this vault. None if there is none.
     pub(super) fn find(folder: &Folder, key: &VaultKey, vault: VaultId) -> Result<Option<Self>, FileError> {
         let file = folder.find(HEAD_FILE, OFlags::empty())?;
-        Ok(file.map(|file| Self { file, key: key.derive("vault head", &vault).prf(), vault }))
+        Ok(file.map(|file| Self { file, key: key.derive("vault head", &vault), vault }))
+    }
+
+    /// Whether the head, if there is one, was made with this key. Asked before the vault is opened, since opening with a
+    /// foreign key could already write to it.
+    pub(super) fn fits(folder: &Folder, key: &VaultKey) -> Result<bool, StoreError> {
+        let Some(file) = folder.find(HEAD_FILE, OFlags::empty())? else { return Ok(true) };
+        let mut bytes = [0; BYTES];
+        let length = file.read_at(&mut bytes, 0).map_err(|error| StoreError::from(failed(&error)))?;
+        // what is cut or changed is told apart once the vault says which one it is
+        let Some((_, vault, _)) = bytes.get(..length).and_then(split) else { return Ok(true) };
+        let head = Self { file, key: key.derive("vault head", vault), vault: *vault };
+        Ok(head.generation().is_ok())
     }
 
     /// Makes the head of a new vault, durable with its name.
@@ -48,7 +60,7 @@ impl Head {
     ) -> Result<Self, FileError> {
         folder.remove(DRAFT)?;
         let file = folder.create(DRAFT, OFlags::empty())?;
-        let head = Self { file, key: key.derive("vault head", &vault).prf(), vault };
+        let head = Self { file, key: key.derive("vault head", &vault), vault };
         head.record(generation).and_then(|()| head.file.sync_all()).map_err(|error| failed(&error))?;
         folder.publish(DRAFT, HEAD_FILE)?;
         Ok(head)
@@ -79,7 +91,7 @@ impl Head {
     }
 
     fn hash(&self, generation: u64) -> Prf {
-        let mut mac = self.key.clone();
+        let mut mac = self.key.prf();
         mac.update(&generation.to_le_bytes());
         mac
     }

@@ -7,16 +7,19 @@ use std::{io, os::unix::fs::FileExt};
 use data_encoding::HEXLOWER;
 use hmac::{Hmac, KeyInit, Mac};
 use rustix::fs::OFlags;
-use secrecy::{ExposeSecret, SecretBox};
+use secrecy::ExposeSecret;
 use sha2::Sha256;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::files::{FileError, Folder};
+use crate::secret::Buffer;
 
 /// Name of the key file in the data folder.
 pub(super) const KEY_FILE: &str = "vault.key";
 /// Name under which it is written before it is complete.
 const DRAFT: &str = "vault.key.new";
+/// Bytes of every key here.
+const KEY_BYTES: usize = 32;
 /// 64 hexadecimal digits and a newline: survives copying by hand, e-mail and password managers.
 const FILE_BYTES: usize = 65;
 
@@ -24,50 +27,52 @@ const FILE_BYTES: usize = 65;
 pub(super) type Prf = Hmac<Sha256>;
 
 /// The key of a vault: 32 random bytes. Wiped on drop; no Clone, no Debug of its content.
-pub(super) struct VaultKey(SecretBox<[u8; 32]>);
+pub(super) struct VaultKey(Buffer);
 
 impl VaultKey {
     /// A new key from the kernel's random numbers.
     pub(super) fn generate() -> Result<Self, getrandom::Error> {
-        let mut bytes = Box::new([0; 32]);
+        let mut bytes = Buffer::zeroed(KEY_BYTES);
         getrandom::fill(bytes.as_mut_slice())?;
-        Ok(Self(SecretBox::new(bytes)))
+        Ok(Self(bytes))
     }
 
-    /// Takes over 32 bytes.
-    pub(super) fn from_bytes(bytes: Box<[u8; 32]>) -> Self {
-        Self(SecretBox::new(bytes))
+    /// Takes over 32 bytes. None if there are more or less.
+    pub(super) fn from_buffer(bytes: Buffer) -> Option<Self> {
+        (bytes.len() == KEY_BYTES).then_some(Self(bytes))
     }
 
     /// The sub-key for one use: HMAC-SHA256(key, label ‖ 0 ‖ context). Labels have no zero byte.
     pub(super) fn derive(&self, label: &str, context: &[u8]) -> SubKey {
-        let mut mac = keyed(self.0.expose_secret());
+        let mut mac = keyed(self.0.as_slice());
         mac.update(label.as_bytes());
         mac.update(&[0]);
         mac.update(context);
         let mut output = mac.finalize().into_bytes();
-        let mut bytes = Box::new([0; 32]);
-        bytes.copy_from_slice(&output);
+        let key = SubKey(Buffer::from(output.as_slice()));
         output.as_mut_slice().zeroize();
-        SubKey(SecretBox::new(bytes))
+        key
     }
 }
 
 /// A key for one use only.
-pub(super) struct SubKey(SecretBox<[u8; 32]>);
+pub(super) struct SubKey(Buffer);
 
-impl SubKey {
-    pub(super) fn expose(&self) -> &[u8; 32] {
-        self.0.expose_secret()
-    }
-
-    /// The keyed hash of this key, ready to be cloned for each message.
-    pub(super) fn prf(&self) -> Prf {
-        keyed(self.expose())
+impl ExposeSecret<[u8; KEY_BYTES]> for SubKey {
+    fn expose_secret(&self) -> &[u8; KEY_BYTES] {
+        // an HMAC-SHA256 has this length; a key of another one could not have been made
+        self.0.as_slice().first_chunk().unwrap_or(&[0; KEY_BYTES])
     }
 }
 
-fn keyed(key: &[u8; 32]) -> Prf {
+impl SubKey {
+    /// The keyed hash of this key. Made anew for each use, so that no key rests outside locked memory.
+    pub(super) fn prf(&self) -> Prf {
+        keyed(self.expose_secret())
+    }
+}
+
+fn keyed(key: &[u8]) -> Prf {
     // HMAC fills keys up to its block of 64 bytes with zeros; doing it here has no error case
     let mut block = Zeroizing::new([0; 64]);
     for (to, from) in block.iter_mut().zip(key) {
@@ -98,12 +103,9 @@ impl KeyFile {
             || FileError::Exposed(format!("{KEY_FILE} is not 64 hexadecimal digits and a newline"));
         let text = text.get(..length).ok_or_else(malformed)?;
         let digits = text.strip_suffix(b"\n").filter(|digits| digits.len() == 64).ok_or_else(malformed)?;
-        let mut bytes = Box::new([0; 32]);
-        if HEXLOWER.decode_mut(digits, bytes.as_mut_slice()).is_err() {
-            bytes.zeroize();
-            return Err(malformed());
-        }
-        Ok(Some(VaultKey::from_bytes(bytes)))
+        let mut bytes = Buffer::zeroed(KEY_BYTES);
+        HEXLOWER.decode_mut(digits, bytes.as_mut_slice()).map_err(|_| malformed())?;
+        VaultKey::from_buffer(bytes).map(Some).ok_or_else(malformed)
     }
 
     /// Writes a key where none is. It is durable, name and content, when this returns.
@@ -114,7 +116,7 @@ impl KeyFile {
         let file = folder.create(DRAFT, OFlags::empty())?;
         let mut text = Zeroizing::new([b'\n'; FILE_BYTES]);
         if let Some(digits) = text.get_mut(..64) {
-            HEXLOWER.encode_mut(key.0.expose_secret(), digits);
+            HEXLOWER.encode_mut(key.0.as_slice(), digits);
         }
         file.write_all_at(text.as_slice(), 0)
             .and_then(|()| file.sync_all())
@@ -151,7 +153,7 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         assert_eq!(fs::read(&path).unwrap().len(), 65);
         let again = KeyFile::load(&folder).unwrap().unwrap();
-        assert_eq!(again.0.expose_secret(), key.0.expose_secret());
+        assert_eq!(again.0.as_slice(), key.0.as_slice());
         assert!(KeyFile::create(&folder, &key).is_err(), "a key is never overwritten");
     }
 
@@ -194,10 +196,10 @@ mod tests {
 
     #[test]
     fn sub_keys_differ_by_label_and_context() {
-        let key = VaultKey::from_bytes(Box::new([7; 32]));
+        let key = VaultKey::from_buffer(Buffer::from(&[7; 32][..])).unwrap();
         let (a, b, c) = (key.derive("a", b"x"), key.derive("b", b"x"), key.derive("a", b"y"));
-        assert_ne!(a.expose(), b.expose());
-        assert_ne!(a.expose(), c.expose());
-        assert_eq!(a.expose(), key.derive("a", b"x").expose());
+        assert_ne!(a.expose_secret(), b.expose_secret());
+        assert_ne!(a.expose_secret(), c.expose_secret());
+        assert_eq!(a.expose_secret(), key.derive("a", b"x").expose_secret());
     }
 }

@@ -1,20 +1,19 @@
 //! The store in memory: what a store does, in its plainest form. The vault is tested against it.
 
+use secrecy::ExposeSecret;
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use zeroize::Zeroizing;
-
 use super::batch::{
-    Answer, Change, Committed, Names, OutboxEntry, PendingChange, Query, Record, Selection, Store,
-    StoreError, WriteItem,
+    Answer, Change, Committed, MAX_ANSWER, Names, OutboxEntry, PendingChange, Query, Record, Selection,
+    Store, StoreError, WriteItem,
 };
 use crate::{
     name::{Attributes, Service, Target},
     policy::Authorized,
-    secret::SecretValue,
+    secret::{Buffer, SecretValue},
 };
 
 struct Stored {
@@ -70,7 +69,7 @@ impl State {
         }
     }
 
-    fn apply(&mut self, pending: PendingChange) -> Committed {
+    fn apply(&mut self, pending: PendingChange) -> Result<Committed, StoreError> {
         let (touched, removed) = match pending.change.into_inner() {
             Change::Write { service, items, attributes } => {
                 let targets = self.records.entry(service).or_default();
@@ -83,8 +82,13 @@ impl State {
             }
             Change::Delete(selection) => {
                 let touched = self.names(&selection);
+                if touched.iter().map(|target| target.as_str().len()).sum::<usize>() > MAX_ANSWER {
+                    return Err(StoreError::TooLarge);
+                }
                 if let Some(targets) = self.records.get_mut(&selection.service) {
-                    targets.retain(|target, _| !touched.contains(target));
+                    for target in &touched {
+                        targets.remove(target);
+                    }
                 }
                 (touched, true)
             }
@@ -94,7 +98,7 @@ impl State {
         self.outbox.insert(entry.id, entry.line.clone());
         let named = |target| Record { target, value: None, attributes: Attributes::new() };
         let records = if removed { touched.into_iter().map(named).collect() } else { Vec::new() };
-        Committed::changed(records, entry)
+        Ok(Committed::changed(records, entry))
     }
 }
 
@@ -106,7 +110,7 @@ impl Store for Memory {
         for target in state.names(&selection) {
             let stored = state.records.get(&selection.service).and_then(|targets| targets.get(&target));
             let Some(stored) = stored else { continue };
-            let copy = || SecretValue::from_bytes(Zeroizing::new(stored.value.expose().as_bytes().to_vec()));
+            let copy = || SecretValue::from_buffer(Buffer::from(stored.value.expose_secret().as_bytes()));
             let value = if values { copy() } else { None };
             answer.push(Record { target, value, attributes: stored.attributes.clone() })?;
         }
@@ -119,7 +123,7 @@ impl Store for Memory {
             let settled = state.settled;
             state.outbox.retain(|id, _| *id > settled);
         }
-        changes.into_iter().map(|change| Ok(state.apply(change))).collect()
+        changes.into_iter().map(|change| state.apply(change)).collect()
     }
 
     fn outbox(&self) -> Result<Vec<OutboxEntry>, StoreError> {

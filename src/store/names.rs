@@ -19,6 +19,9 @@ pub(super) struct Place {
     pub(super) nonce: Nonce,
 }
 
+/// Names found, with their places.
+pub(super) type Found = Vec<(Target, Place)>;
+
 type Targets<T> = BTreeMap<Target, T>;
 
 /// Every name, by service.
@@ -44,7 +47,7 @@ impl NameIndex {
     }
 
     /// The places that `names` means: in the order asked for exact names, sorted otherwise. Missing names are left out.
-    pub(super) fn select(&self, service: &Service, names: Names) -> Vec<(Target, Place)> {
+    pub(super) fn select(&self, service: &Service, names: Names) -> Found {
         match (names, self.0.get(service)) {
             (_, None) => Vec::new(),
             (Names::Exact(wanted), Some(targets)) => wanted
@@ -99,7 +102,7 @@ impl Overlay {
     }
 
     /// As [`NameIndex::select`], with the changes of this overlay.
-    pub(super) fn select(&self, base: &NameIndex, service: &Service, names: Names) -> Vec<(Target, Place)> {
+    pub(super) fn select(&self, base: &NameIndex, service: &Service, names: Names) -> Found {
         let Some(changed) = self.0.get(service) else { return base.select(service, names) };
         if let Names::Exact(wanted) = names {
             let current = |target: &Target| match changed.get(target) {
@@ -125,7 +128,7 @@ impl Overlay {
 }
 
 /// Every target that begins with one of the prefixes, once, sorted.
-fn covered(targets: &Targets<Place>, mut prefixes: Vec<TargetPrefix>) -> Vec<(Target, Place)> {
+fn covered(targets: &Targets<Place>, mut prefixes: Vec<TargetPrefix>) -> Found {
     // a prefix within a shorter one adds nothing; after this the ranges are disjoint and in order
     prefixes.sort_unstable();
     prefixes.dedup_by(|later, earlier| earlier.covers(later.as_str()));
@@ -169,7 +172,7 @@ mod tests {
         Names::Prefix(names.iter().map(|name| TargetPrefix::parse(name).unwrap()).collect())
     }
 
-    fn words(found: Vec<(Target, Place)>) -> Vec<String> {
+    fn words(found: Found) -> Vec<String> {
         found.into_iter().map(|(target, _)| target.as_str().to_owned()).collect()
     }
 

@@ -13,16 +13,17 @@
 
 use chacha20poly1305::{AeadInOut, KeyInit, XChaCha20Poly1305};
 use hmac::Mac;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use super::{
-    key::{Prf, SubKey, VaultKey},
+    key::{SubKey, VaultKey},
     label,
 };
 use crate::{
     name::{Attributes, Service, Target},
-    secret::{MAX_VALUE, SecretValue},
+    secret::{Buffer, MAX_VALUE, SecretValue},
 };
+use secrecy::ExposeSecret;
 
 /// Layout of everything sealed. Part of all associated data.
 pub(super) const FORMAT: u8 = 1;
@@ -66,8 +67,8 @@ enum Use {
 /// The keys of one vault, one for each use.
 pub(super) struct Sealer {
     vault: VaultId,
-    names: Prf,
-    versions: Prf,
+    names: SubKey,
+    versions: SubKey,
     label: SubKey,
     value: SubKey,
     line: SubKey,
@@ -78,8 +79,8 @@ impl Sealer {
     pub(super) fn new(key: &VaultKey, vault: VaultId) -> Self {
         Self {
             vault,
-            names: key.derive("record name", &vault).prf(),
-            versions: key.derive("record version", &vault).prf(),
+            names: key.derive("record name", &vault),
+            versions: key.derive("record version", &vault),
             label: key.derive("seal label", &vault),
             value: key.derive("seal value", &vault),
             line: key.derive("seal outbox line", &vault),
@@ -89,7 +90,7 @@ impl Sealer {
 
     /// Where the record of a name rests. Lengths go before the names: `a`+`b:c` and `a:b`+`c` never meet.
     pub(super) fn record_key(&self, service: &Service, target: &Target) -> RecordKey {
-        let mut mac = self.names.clone();
+        let mut mac = self.names.prf();
         for part in [service.as_str(), target.as_str()] {
             mac.update(&(part.len() as u64).to_le_bytes());
             mac.update(part.as_bytes());
@@ -99,7 +100,7 @@ impl Sealer {
 
     /// Stands for one version of one record in the vault's sum of records.
     pub(super) fn fingerprint(&self, at: &RecordKey, nonce: &Nonce) -> Fingerprint {
-        let mut mac = self.versions.clone();
+        let mut mac = self.versions.prf();
         mac.update(at);
         mac.update(nonce);
         mac.finalize().into_bytes().into()
@@ -107,7 +108,7 @@ impl Sealer {
 
     /// Seals one record: nonce ‖ length of the label part ‖ label part ‖ value part.
     ///
-    /// The plaintext is written once, into the buffer that becomes the ciphertext: there is no copy to wipe.
+    /// The plaintext is written once, into the buffer that becomes the ciphertext.
     pub(super) fn seal_record(
         &self,
         at: &RecordKey,
@@ -116,9 +117,9 @@ impl Sealer {
         value: &SecretValue,
     ) -> Result<Vec<u8>, Unsealable> {
         let label_room = bucket(label::encoded_len(label));
-        let value_room = bucket(value.expose().len() + 4);
-        let mut sealed = Zeroizing::new(vec![0; NONCE + 4 + label_room + TAG + value_room + TAG]);
-        let (head, body) = sealed.split_at_mut_checked(NONCE + 4).ok_or(Unsealable)?;
+        let value_room = bucket(value.expose_secret().len() + 4);
+        let mut sealed = Buffer::zeroed(NONCE + 4 + label_room + TAG + value_room + TAG);
+        let (head, body) = sealed.as_mut_slice().split_at_mut_checked(NONCE + 4).ok_or(Unsealable)?;
         let (first, second) = body.split_at_mut_checked(label_room + TAG).ok_or(Unsealable)?;
         let (nonce_place, length_place) = head.split_at_mut_checked(NONCE).ok_or(Unsealable)?;
         nonce_place.copy_from_slice(nonce);
@@ -127,12 +128,12 @@ impl Sealer {
         label::encode(label, first).ok_or(Unsealable)?;
         let tag = seal(&self.label, nonce, &self.context(Use::Label, at, &[0; TAG]), first)?;
 
-        let secret = value.expose().as_bytes();
+        let secret = value.expose_secret().as_bytes();
         second.get_mut(..secret.len()).ok_or(Unsealable)?.copy_from_slice(secret);
         let length = u32::try_from(secret.len()).map_err(|_| Unsealable)?;
         second.get_mut(value_room - 4..value_room).ok_or(Unsealable)?.copy_from_slice(&length.to_le_bytes());
         seal(&self.value, nonce, &self.context(Use::Value, at, &tag), second)?;
-        Ok(std::mem::take(&mut *sealed))
+        Ok(sealed.as_slice().to_vec())
     }
 
     /// What the record at this place says about itself, and the nonce of its version.
@@ -140,7 +141,7 @@ impl Sealer {
         let parts = Parts::of(sealed).ok_or(Unsealable)?;
         let context = self.context(Use::Label, at, &[0; TAG]);
         let plain = open(&self.label, &parts.nonce, &context, parts.label)?;
-        Ok((label::decode(&plain).ok_or(Unsealable)?, parts.nonce))
+        Ok((label::decode(plain.as_slice()).ok_or(Unsealable)?, parts.nonce))
     }
 
     /// The value of the record at this place. It opens only together with the label it was sealed with.
@@ -148,13 +149,12 @@ impl Sealer {
         let parts = Parts::of(sealed).ok_or(Unsealable)?;
         let tag = parts.label.last_chunk::<TAG>().ok_or(Unsealable)?;
         let mut plain = open(&self.value, &parts.nonce, &self.context(Use::Value, at, tag), parts.value)?;
-        let length = u32::from_le_bytes(*plain.last_chunk::<4>().ok_or(Unsealable)?) as usize;
+        let length = u32::from_le_bytes(*plain.as_slice().last_chunk::<4>().ok_or(Unsealable)?) as usize;
         if length > MAX_VALUE || plain.len() != bucket(length + 4) {
             return Err(Unsealable);
         }
-        // the buffer keeps its place and its capacity, and is wiped over all of it
         plain.truncate(length);
-        SecretValue::from_bytes(plain).ok_or(Unsealable)
+        SecretValue::from_buffer(plain).ok_or(Unsealable)
     }
 
     /// Seals an outbox line for its number: nonce ‖ sealed, padded line. A line holds names.
@@ -177,12 +177,12 @@ impl Sealer {
     pub(super) fn open_line(&self, id: u64, sealed: &[u8]) -> Result<Vec<u8>, Unsealable> {
         let (nonce, body) = sealed.split_first_chunk::<NONCE>().ok_or(Unsealable)?;
         let mut plain = open(&self.line, nonce, &self.context(Use::Line, &numbered(id), &[0; TAG]), body)?;
-        let length = u32::from_le_bytes(*plain.last_chunk::<4>().ok_or(Unsealable)?) as usize;
+        let length = u32::from_le_bytes(*plain.as_slice().last_chunk::<4>().ok_or(Unsealable)?) as usize;
         if length > MAX_LINE || plain.len() != bucket(length + 4) {
             return Err(Unsealable);
         }
         plain.truncate(length);
-        Ok(std::mem::take(&mut *plain))
+        Ok(plain.as_slice().to_vec())
     }
 
     /// Seals the header: nonce ‖ sealed header.
@@ -196,7 +196,7 @@ impl Sealer {
     }
 
     /// The header.
-    pub(super) fn open_header(&self, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unsealable> {
+    pub(super) fn open_header(&self, sealed: &[u8]) -> Result<Buffer, Unsealable> {
         let (nonce, body) = sealed.split_first_chunk::<NONCE>().ok_or(Unsealable)?;
         open(&self.header, nonce, &self.context(Use::Header, &[0; 32], &[0; TAG]), body)
     }
@@ -251,7 +251,7 @@ pub(super) fn bucket(length: usize) -> usize {
 /// Encrypts `buffer` but for its last 16 bytes, which take the tag.
 fn seal(key: &SubKey, nonce: &Nonce, context: &[u8], buffer: &mut [u8]) -> Result<[u8; TAG], Unsealable> {
     let (text, place) = buffer.split_last_chunk_mut::<TAG>().ok_or(Unsealable)?;
-    let cipher = XChaCha20Poly1305::new(key.expose().into());
+    let cipher = XChaCha20Poly1305::new(key.expose_secret().into());
     match cipher.encrypt_inout_detached(nonce.into(), context, (&mut *text).into()) {
         Ok(tag) => {
             *place = tag.into();
@@ -265,15 +265,10 @@ fn seal(key: &SubKey, nonce: &Nonce, context: &[u8], buffer: &mut [u8]) -> Resul
 }
 
 /// Decrypts a copy of `sealed` that is wiped by whoever drops it.
-fn open(
-    key: &SubKey,
-    nonce: &Nonce,
-    context: &[u8],
-    sealed: &[u8],
-) -> Result<Zeroizing<Vec<u8>>, Unsealable> {
+fn open(key: &SubKey, nonce: &Nonce, context: &[u8], sealed: &[u8]) -> Result<Buffer, Unsealable> {
     let (text, tag) = sealed.split_last_chunk::<TAG>().ok_or(Unsealable)?;
-    let mut plain = Zeroizing::new(text.to_vec());
-    XChaCha20Poly1305::new(key.expose().into())
+    let mut plain = Buffer::from(text);
+    XChaCha20Poly1305::new(key.expose_secret().into())
         .decrypt_inout_detached(nonce.into(), context, plain.as_mut_slice().into(), tag.into())
         .map_err(|_| Unsealable)?;
     Ok(plain)
@@ -287,7 +282,7 @@ mod tests {
     use super::*;
 
     fn sealer() -> Sealer {
-        Sealer::new(&VaultKey::from_bytes(Box::new([3; 32])), [5; 16])
+        Sealer::new(&VaultKey::from_buffer(Buffer::zeroed(32)).unwrap(), [5; 16])
     }
 
     fn label(service: &str, target: &str) -> Label {
@@ -301,7 +296,7 @@ mod tests {
     }
 
     fn secret(text: &[u8]) -> SecretValue {
-        SecretValue::from_bytes(Zeroizing::new(text.to_vec())).unwrap()
+        SecretValue::from_buffer(Buffer::from(text)).unwrap()
     }
 
     #[test]
@@ -321,11 +316,11 @@ mod tests {
         let (at, elsewhere) = ([1; 32], [2; 32]);
         let sealed = sealer.seal_record(&at, &[9; NONCE], &one, &secret(b"v")).unwrap();
         assert_eq!(sealer.open_label(&at, &sealed), Ok((one, [9; NONCE])));
-        assert_eq!(sealer.open_value(&at, &sealed).unwrap().expose(), "v");
+        assert_eq!(sealer.open_value(&at, &sealed).unwrap().expose_secret(), "v");
         assert_eq!(sealer.open_label(&elsewhere, &sealed), Err(Unsealable));
         assert!(sealer.open_value(&elsewhere, &sealed).is_err());
 
-        let other = Sealer::new(&VaultKey::from_bytes(Box::new([3; 32])), [6; 16]);
+        let other = Sealer::new(&VaultKey::from_buffer(Buffer::zeroed(32)).unwrap(), [6; 16]);
         assert_eq!(other.open_label(&at, &sealed), Err(Unsealable), "same key, another vault");
 
         // the same nonce by force, so that nothing but the binding to the label's tag can tell
@@ -370,7 +365,7 @@ mod tests {
             let sealed = sealer.seal_record(&at, &nonce, &label, &secret(value.as_bytes())).unwrap();
             prop_assert_eq!(sealer.open_label(&at, &sealed), Ok((label, nonce)));
             let opened = sealer.open_value(&at, &sealed).unwrap();
-            prop_assert_eq!(opened.expose(), value);
+            prop_assert_eq!(opened.expose_secret(), value);
         }
 
         #[test]

@@ -14,13 +14,15 @@ use std::{
 use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 
 use super::{
-    batch::{Answer, Committed, OutboxEntry, PendingChange, Query, Record, Selection, Store, StoreError},
+    batch::{
+        Answer, Committed, Names, OutboxEntry, PendingChange, Query, Record, Selection, Store, StoreError,
+    },
     disk::{self, Disk, Header, RECORDS, Records, VAULT_FILE, failed},
     files::Folder,
     group::{Applied, Group, current},
     head::{HEAD_FILE, Head},
     key::{KEY_FILE, KeyFile, VaultKey},
-    names::{NameIndex, Overlay, Place},
+    names::{Found, NameIndex, Overlay, Place},
     seal::Sealer,
 };
 use crate::{
@@ -42,9 +44,13 @@ struct Writer {
     head: Head,
 }
 
+/// One result for each change of a group.
+type Outcomes = Vec<Result<Committed, StoreError>>;
+
 /// One group, applied within a transaction that is not yet committed.
 struct Staged {
-    applied: Vec<Applied>,
+    /// None for a change whose answer would be too large.
+    applied: Vec<Option<Applied>>,
     overlay: Overlay,
     header: Header,
 }
@@ -80,6 +86,9 @@ impl Vault {
                 return Err(missing(VAULT_FILE, HEAD_FILE));
             }
             disk::create(&folder, &key)?;
+        }
+        if !Head::fits(&folder, &key)? {
+            return Err(StoreError::WrongKey);
         }
         let db = disk::open(&folder)?.ok_or_else(|| missing(VAULT_FILE, KEY_FILE))?;
         let vault = disk::identify(&db, &key)?;
@@ -129,11 +138,7 @@ impl Vault {
     }
 
     /// Stages and commits one group. On error nothing has changed, in memory or on the disk.
-    fn transact(
-        &self,
-        writer: &mut Writer,
-        changes: Vec<PendingChange>,
-    ) -> Result<Vec<Committed>, StoreError> {
+    fn transact(&self, writer: &mut Writer, changes: Vec<PendingChange>) -> Result<Outcomes, StoreError> {
         if writer.db.is_none() {
             self.reopen(writer)?;
         }
@@ -163,7 +168,7 @@ impl Vault {
             self.publish(writer, staged.overlay, staged.header)?;
         }
         let committed = |(records, line)| Committed::changed(records, line);
-        Ok(staged.applied.into_iter().map(committed).collect())
+        Ok(staged.applied.into_iter().map(|one| one.map(committed).ok_or(StoreError::TooLarge)).collect())
     }
 
     fn stage(
@@ -228,11 +233,7 @@ impl Vault {
     }
 
     /// The places that the selection means and the records of the same commit.
-    fn look_up(
-        &self,
-        service: &Service,
-        names: super::Names,
-    ) -> Result<(Vec<(Target, Place)>, Arc<Records>), StoreError> {
+    fn look_up(&self, service: &Service, names: Names) -> Result<(Found, Arc<Records>), StoreError> {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         match &view.records {
             Some(records) => Ok((view.names.select(service, names), Arc::clone(records))),
@@ -306,7 +307,7 @@ impl Store for Vault {
             return Vec::new();
         }
         match self.transact(&mut self.write_lock(), changes) {
-            Ok(all) => all.into_iter().map(Ok).collect(),
+            Ok(outcomes) => outcomes,
             Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
         }
     }

@@ -3,6 +3,7 @@
 //! A platform offers:
 //! - [`peer`]: who wrote each chunk on a local socket, who connected it, and a handle that pins that process;
 //! - [`activation`] and [`notify`]: what a service manager passes and wants to be told;
+//! - [`locked`]: memory that is never swapped, dumped or left unwiped;
 //! - [`process`]: a process that no other process of the same user can read, and that dies with its parent.
 //!
 //! A power that a platform or kernel lacks is a value that the caller must look at, never a silent no-op.
@@ -11,7 +12,7 @@
 mod linux;
 
 #[cfg(target_os = "linux")]
-pub use linux::{activation, notify, peer, process, readiness};
+pub use linux::{activation, locked, notify, peer, process, readiness, trap};
 
 #[cfg(not(target_os = "linux"))]
 compile_error!(

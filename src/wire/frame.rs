@@ -2,9 +2,10 @@
 
 use std::{mem, str};
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use super::limits::MAX_LINE;
+use crate::secret::Buffer;
 
 /// Smallest allocation for an unfinished line: most requests fit.
 const FIRST_CAPACITY: usize = 1024;
@@ -20,7 +21,7 @@ pub struct Writer {
 
 /// One line of UTF-8 without its end, at most [`MAX_LINE`] bytes, all written by one process. Wiped on drop.
 pub struct Frame {
-    line: Zeroizing<Vec<u8>>,
+    line: Buffer,
     writer: Writer,
 }
 
@@ -28,7 +29,7 @@ impl Frame {
     /// The line.
     pub fn text(&self) -> &str {
         // checked when the frame was made; an empty line is malformed, never a request
-        str::from_utf8(&self.line).unwrap_or_default()
+        str::from_utf8(self.line.as_slice()).unwrap_or_default()
     }
 
     /// Who wrote it.
@@ -62,7 +63,7 @@ pub enum FrameError {
 /// The unread bytes of one connection. Holds no memory while it is empty; wipes what it gives up.
 #[derive(Default)]
 pub struct FrameBuffer {
-    bytes: Zeroizing<Vec<u8>>,
+    bytes: Buffer,
     /// Lines before this index have been taken and wiped.
     start: usize,
     /// Bytes before this index hold no line end that was not taken.
@@ -97,14 +98,14 @@ impl FrameBuffer {
             }
             _ => self.writer = Some(writer),
         }
-        self.reserve(chunk.len());
+        self.compact(chunk.len());
         self.bytes.extend_from_slice(chunk);
         Ok(())
     }
 
     /// The next whole line. `None` when more bytes are needed.
     pub fn next_frame(&mut self) -> Option<Result<Frame, FrameError>> {
-        let unsearched = self.bytes.get(self.searched..)?;
+        let unsearched = self.bytes.as_slice().get(self.searched..)?;
         let Some(end) = unsearched.iter().position(|byte| *byte == b'\n').map(|at| at + self.searched) else {
             self.searched = self.bytes.len();
             // one byte more for the '\r' of a line of full length
@@ -112,51 +113,50 @@ impl FrameBuffer {
         };
         let writer = self.writer?;
         let mut line = self.take_through(end);
-        line.pop();
-        if line.last() == Some(&b'\r') {
-            line.pop();
-        }
+        let end = line.as_slice();
+        let text = end.strip_suffix(b"\r\n").or_else(|| end.strip_suffix(b"\n")).unwrap_or(end).len();
+        line.truncate(text);
         if line.len() > MAX_LINE {
             return Some(Err(FrameError::TooLong));
         }
-        if str::from_utf8(&line).is_err() {
+        if str::from_utf8(line.as_slice()).is_err() {
             return Some(Err(FrameError::NotUtf8));
         }
         Some(Ok(Frame { line, writer }))
     }
 
     /// Takes the bytes up to and with `end`. The usual case, one line that is the whole buffer, copies nothing.
-    fn take_through(&mut self, end: usize) -> Zeroizing<Vec<u8>> {
+    fn take_through(&mut self, end: usize) -> Buffer {
         let next = end + 1;
         if self.start == 0 && next == self.bytes.len() {
             self.searched = 0;
             return mem::take(&mut self.bytes);
         }
-        let mut line = Zeroizing::new(Vec::with_capacity(next - self.start));
-        if let Some(taken) = self.bytes.get_mut(self.start..next) {
+        let mut line = Buffer::with_capacity(next - self.start);
+        if let Some(taken) = self.bytes.as_mut_slice().get_mut(self.start..next) {
             line.extend_from_slice(taken);
             taken.zeroize();
         }
         self.start = next;
         self.searched = next;
         if self.is_empty() {
-            self.bytes = Zeroizing::default();
+            self.bytes = Buffer::default();
             (self.start, self.searched) = (0, 0);
         }
         line
     }
 
-    /// Makes room without leaving an unwiped copy behind, as a growing `Vec` would.
-    fn reserve(&mut self, more: usize) {
-        let needed = self.len() + more;
-        if self.start == 0 && needed <= self.bytes.capacity() {
+    /// Drops the lines that were taken from the front, so that a stream of lines does not grow the buffer.
+    fn compact(&mut self, more: usize) {
+        if self.start == 0 && !self.bytes.is_empty() {
             return;
         }
-        let mut larger = Zeroizing::new(Vec::with_capacity(needed.next_power_of_two().max(FIRST_CAPACITY)));
-        larger.extend_from_slice(self.bytes.get(self.start..).unwrap_or_default());
+        let rest = self.bytes.as_slice().get(self.start..).unwrap_or_default();
+        let mut moved = Buffer::with_capacity((rest.len() + more).next_power_of_two().max(FIRST_CAPACITY));
+        moved.extend_from_slice(rest);
+        self.bytes = moved;
         self.searched -= self.start;
         self.start = 0;
-        self.bytes = larger;
     }
 }
 

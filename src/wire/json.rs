@@ -5,14 +5,13 @@
 //! never recurses, so nesting has no depth to bound, and it refuses where the grammar allows two readings. A property
 //! holds it against `serde_json`.
 
-use zeroize::Zeroizing;
-
 use super::malformed::{Malformed, Problem};
+use crate::secret::Buffer;
 
 /// A string as it stands in the line, or with its escapes resolved in a buffer that is wiped.
 pub(super) enum Text<'a> {
     Plain(&'a str),
-    Resolved(Zeroizing<Vec<u8>>),
+    Resolved(Buffer),
 }
 
 impl Text<'_> {
@@ -20,14 +19,14 @@ impl Text<'_> {
         match self {
             Self::Plain(text) => text,
             // made of whole characters only
-            Self::Resolved(bytes) => std::str::from_utf8(bytes).unwrap_or_default(),
+            Self::Resolved(bytes) => std::str::from_utf8(bytes.as_slice()).unwrap_or_default(),
         }
     }
 
-    /// The bytes in a wiped buffer of their own.
-    pub(super) fn into_wiped(self) -> Zeroizing<Vec<u8>> {
+    /// The bytes in a buffer of their own.
+    pub(super) fn into_buffer(self) -> Buffer {
         match self {
-            Self::Plain(text) => Zeroizing::new(text.as_bytes().to_vec()),
+            Self::Plain(text) => Buffer::from(text.as_bytes()),
             Self::Resolved(bytes) => bytes,
         }
     }
@@ -162,8 +161,8 @@ impl<'a> Reader<'a> {
 }
 
 /// Resolves the escapes of a string's inside. Resolved text is never longer than raw, so the buffer never grows.
-fn resolve(raw: &str) -> Result<Zeroizing<Vec<u8>>, (Problem, usize)> {
-    let mut out = Zeroizing::new(Vec::with_capacity(raw.len()));
+fn resolve(raw: &str) -> Result<Buffer, (Problem, usize)> {
+    let mut out = Buffer::with_capacity(raw.len());
     let mut rest = raw;
     while let Some((plain, escape)) = rest.split_once('\\') {
         out.extend_from_slice(plain.as_bytes());

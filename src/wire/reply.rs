@@ -1,15 +1,15 @@
 //! Types to one line. A reply to a request needs the receipt of its audit record; a success needs what was committed.
 
+use secrecy::ExposeSecret;
 use std::io::{self, Write};
-
-use serde::Serialize;
-use zeroize::Zeroizing;
 
 use super::{limits::MAX_REPLY, nonce::Nonce};
 use crate::{
     audit::Receipt,
+    secret::Buffer,
     store::{Committed, OutboxEntry, Record},
 };
+use serde::Serialize;
 
 /// What a client is told when its request could not be recorded.
 pub const UNRECORDED: &str = "the audit log can't be written, so nothing was released; make room or mend the log's folder, then try again";
@@ -103,7 +103,7 @@ pub struct TooLarge;
 ///
 /// Made only here: of a success only from what a store committed and the receipt of its audit record, of a refusal
 /// only with a receipt, so that nothing is released or refused without a record.
-pub struct Reply(Zeroizing<Vec<u8>>);
+pub struct Reply(Buffer);
 
 impl Reply {
     /// The answer to `read` and `search`: what was found, once the record of it is written.
@@ -143,20 +143,20 @@ impl Reply {
 
     /// The line.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        self.0.as_slice()
     }
 
     fn success(records: &[Record]) -> Self {
         let mut line = Line::with_capacity(measure(records));
         line.results(records);
-        Self(line.0.0)
+        Self(line.0)
     }
 
     fn object(object: &impl Serialize) -> Self {
-        let mut line = Zeroizing::new(Vec::with_capacity(256));
+        let mut line = Buffer::with_capacity(256);
         // strings and numbers into memory: nothing here can fail
-        let _ = serde_json::to_writer(&mut *line, object);
-        line.push(b'\n');
+        let _ = serde_json::to_writer(&mut line, object);
+        line.extend_from_slice(b"\n");
         Self(line)
     }
 }
@@ -175,7 +175,7 @@ struct Hello<'a> {
     nonce: String,
 }
 
-fn refusal(reason: Reason, message: &str) -> Zeroizing<Vec<u8>> {
+fn refusal(reason: Reason, message: &str) -> Buffer {
     let mut line = Line::with_capacity(256);
     line.raw(br#"{"type":"RESPONSE","status":""#);
     line.raw(reason.status().as_str().as_bytes());
@@ -184,7 +184,7 @@ fn refusal(reason: Reason, message: &str) -> Zeroizing<Vec<u8>> {
     line.raw(br#"","message":"#);
     line.string(message);
     line.raw(b"}\n");
-    line.0.0
+    line.0
 }
 
 /// The exact length of a success reply with these records.
@@ -207,25 +207,13 @@ impl Write for Counter {
     }
 }
 
-struct Buffer(Zeroizing<Vec<u8>>);
-
-impl Write for Buffer {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// A line in the making: the same walk counts and writes, so that the buffer has its final size from the start and no
 /// growing leaves copies of secrets behind.
 struct Line<W>(W);
 
 impl Line<Buffer> {
     fn with_capacity(bytes: usize) -> Self {
-        Self(Buffer(Zeroizing::new(Vec::with_capacity(bytes))))
+        Self(Buffer::with_capacity(bytes))
     }
 }
 
@@ -237,7 +225,7 @@ impl<W: Write> Line<W> {
             self.string(record.target.as_str());
             if let Some(value) = &record.value {
                 self.raw(br#","value":"#);
-                self.string(value.expose());
+                self.string(value.expose_secret());
             }
             if !record.attributes.is_empty() {
                 self.raw(br#","attributes":{"#);

@@ -285,7 +285,7 @@ fn values(reader: &mut Reader<'_>) -> Result<Vec<SecretValue>, Malformed> {
             return Err(reader.fail(Problem::ValueCount));
         }
         values.push(
-            SecretValue::from_bytes(text.into_wiped()).ok_or_else(|| reader.fail(Problem::ValueTooLong))?,
+            SecretValue::from_buffer(text.into_buffer()).ok_or_else(|| reader.fail(Problem::ValueTooLong))?,
         );
         Ok(())
     })?;

@@ -8,7 +8,7 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
     process::ExitCode,
     sync::{
-        Mutex, PoisonError,
+        Barrier, Mutex, PoisonError,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
@@ -39,7 +39,9 @@ const WATCHED_LANE: usize = 256;
 const STRANGER_LANE: usize = 16;
 
 /// Answers questions until the keeper is gone. Returns only then, or when the channel breaks.
-pub fn serve(channel: BorrowedFd<'_>) -> ExitCode {
+///
+/// `lock` closes the cage; it is called once everything is open and every thread has started.
+pub fn serve<E>(channel: BorrowedFd<'_>, lock: impl FnOnce() -> Result<(), E>) -> ExitCode {
     let Ok(diagnosis) = SocketDiagnosis::open() else { return ExitCode::FAILURE };
     let desk = Desk {
         channel,
@@ -49,14 +51,27 @@ pub fn serve(channel: BorrowedFd<'_>) -> ExitCode {
     };
     let (watched_lane, watched_jobs) = sync_channel(WATCHED_LANE);
     let (stranger_lane, stranger_jobs) = sync_channel(STRANGER_LANE);
+    let started = Barrier::new(3);
     thread::scope(|scope| {
-        scope.spawn(|| desk.hash_watched(watched_jobs));
-        scope.spawn(|| desk.hash_strangers(stranger_jobs));
-        desk.receive(&watched_lane, &stranger_lane);
+        scope.spawn(|| {
+            started.wait();
+            desk.hash_watched(watched_jobs);
+        });
+        scope.spawn(|| {
+            // a thread on Linux has a priority of its own; refused, it only competes more
+            let _ = nice(19);
+            started.wait();
+            desk.hash_strangers(stranger_jobs);
+        });
+        started.wait();
+        let locked = lock();
+        if locked.is_ok() {
+            desk.receive(&watched_lane, &stranger_lane);
+        }
         // the lanes end when their senders do
         drop((watched_lane, stranger_lane));
-    });
-    ExitCode::SUCCESS
+        if locked.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    })
 }
 
 struct Desk<'a> {
@@ -184,8 +199,6 @@ impl Desk<'_> {
 
     /// Strangers' executables, one at a time, at the lowest priority that needs no permission.
     fn hash_strangers(&self, jobs: Receiver<Fingerprint>) {
-        // a thread on Linux has a priority of its own; refused, it only competes more
-        let _ = nice(19);
         for Fingerprint { id, file } in jobs {
             let answer = match file.metadata() {
                 Ok(metadata) if metadata.len() <= MAX_EXECUTABLE && metadata.is_file() => {

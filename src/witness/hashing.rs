@@ -22,7 +22,7 @@ use crate::{
 pub(super) const MAX_EXECUTABLE: u64 = 1 << 30;
 /// Up to this length a file is hashed even when the process that ran it is gone, so that a tool that exits at its
 /// refusal still reaches the pending queue. About 30 ms of work.
-const SMALL: u64 = 32 << 20;
+pub(super) const SMALL: u64 = 32 << 20;
 const CHUNK: usize = 256 * 1024;
 
 /// The cache and its rule, shared by the desk and its hashing lanes.

@@ -10,7 +10,11 @@ use std::{
 
 use rustix::fs::{major, minor};
 
-use super::{examine::file_key, hashing::Fingerprints, procfs::CodeMapping};
+use super::{
+    examine::file_key,
+    hashing::{Fingerprints, SMALL},
+    procfs::CodeMapping,
+};
 use crate::caller::{FileKey, ForeignCode};
 
 /// How long a folder that only root can change is believed to stay so: only root could change that.
@@ -48,7 +52,8 @@ impl Libraries {
             if is_mapping_of(mapping, executable) {
                 code.executable_mapped = true;
             } else if !self.belongs_to_root(mapping) && code.foreign.len() < TOLD {
-                code.foreign.push(describe(mapping, pinned, fingerprints));
+                let first = code.foreign.is_empty();
+                code.foreign.push(describe(mapping, first, pinned, fingerprints));
             }
         }
         code
@@ -86,13 +91,21 @@ impl Libraries {
     }
 }
 
-fn describe(mapping: &CodeMapping, pinned: &[String], fingerprints: &Fingerprints) -> ForeignCode {
+fn describe(
+    mapping: &CodeMapping,
+    first: bool,
+    pinned: &[String],
+    fingerprints: &Fingerprints,
+) -> ForeignCode {
     let key = fs::metadata(&mapping.name)
         .ok()
         .map(|file| file_key(&file))
         .filter(|key| is_mapping_of(mapping, key));
+    // the refusal names the first one with its hash, if that is cheap, so that the user can see what to trust
     let asked = pinned.contains(&mapping.name);
-    let digest = key.filter(|_| asked).and_then(|key| fingerprints.of_path(Path::new(&mapping.name), &key));
+    let digest = key
+        .filter(|key| asked || (first && key.size <= SMALL))
+        .and_then(|key| fingerprints.of_path(Path::new(&mapping.name), &key));
     ForeignCode { path: mapping.name.clone(), key, digest }
 }
 

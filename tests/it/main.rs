@@ -1,1 +1,34 @@
+//! The integration suite: the real binary, real processes, real sockets.
+//!
+//! Each test makes a [`world::World`] of its own. Started as root, everything in a world runs as an ordinary
+//! user; the test process only watches. A test that lacks something names itself through [`skip::skip`].
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and nothing here is an interface"
+)]
 
+mod activation;
+mod attacks;
+mod audit;
+mod client;
+mod commands;
+mod config_faults;
+mod crash;
+mod honest;
+mod lifecycle;
+mod limits;
+mod quickstart;
+mod skip;
+mod strangers;
+mod strict;
+mod tools;
+mod transcripts;
+mod ui;
+mod world;

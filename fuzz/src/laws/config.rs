@@ -8,11 +8,10 @@ use keychain_auth::{
     digest::Digest,
     name::{Attributes, Service, Target, TargetPrefix},
     policy::{Admitted, Draft, Policy, decide_change, decide_check, decide_query},
-    secret::SecretValue,
+    secret::{Buffer, SecretValue},
     store::{Change, Names, Query, Selection, WriteItem},
 };
 use serde_json::Value;
-use zeroize::Zeroizing;
 
 use super::Seen;
 use crate::admitted::{honest_facts, observer};
@@ -168,7 +167,7 @@ fn selections(service: &Service, name: &str) -> [Selection; 3] {
 }
 
 fn one_write(service: &Service, name: &str) -> Change {
-    let value = SecretValue::from_bytes(Zeroizing::new(Vec::new())).expect("an empty value is a value");
+    let value = SecretValue::from_buffer(Buffer::default()).expect("an empty value is a value");
     let items = vec![WriteItem { target: Target::parse(name).expect("a name"), value }];
     Change::Write { service: service.clone(), items, attributes: Attributes::new() }
 }

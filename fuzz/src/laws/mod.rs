@@ -4,6 +4,7 @@
 //! A law panics when it is broken. It returns what became of the input, so that a seed's name can promise it.
 
 pub mod audit_line;
+pub mod buffers;
 pub mod config;
 pub mod contract;
 pub mod corridor;
@@ -30,8 +31,9 @@ pub enum Seen {
 pub type Law = fn(&[u8]) -> Seen;
 
 /// Every law that has a fuzz target, by the name of the target and of its seeds.
-pub const ALL: [(&str, Law); 13] = [
+pub const ALL: [(&str, Law); 14] = [
     ("audit_line", audit_line::hold),
+    ("buffers", buffers::hold),
     ("config", config::hold),
     ("corridor", corridor::hold),
     ("fdinfo", procfs::fdinfo),

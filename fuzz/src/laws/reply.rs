@@ -9,12 +9,11 @@ use keychain_auth::{
     audit::Outcome,
     name::{Attributes, Service, Target},
     policy::{Admitted, decide_change, decide_query},
-    secret::SecretValue,
+    secret::{Buffer, SecretValue},
     store::{Change, Committed, Memory, Names, PendingChange, Query, Selection, Store, WriteItem},
     wire::{Nonce, Reason, Reply, fits, limits::MAX_REPLY},
 };
 use serde_json::{Map, Value, json};
-use zeroize::Zeroizing;
 
 use super::{
     Seen,
@@ -84,7 +83,7 @@ fn write(
     model: &mut Model,
 ) {
     let (Ok(target), Some(secret)) =
-        (Target::parse(name), SecretValue::from_bytes(Zeroizing::new(value.as_bytes().to_vec())))
+        (Target::parse(name), SecretValue::from_buffer(Buffer::from(value.as_bytes())))
     else {
         return;
     };

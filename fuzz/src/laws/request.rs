@@ -7,6 +7,7 @@ use keychain_auth::{
     store::{Change, Names, Selection},
     wire::{Batch, Malformed, Message, Request},
 };
+use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -116,7 +117,7 @@ fn asked_in(request: Request) -> Asked {
             assert_eq!(asked.action, "write");
             assert_eq!(asked.service, service.as_str());
             asked.targets = Some(items.iter().map(|item| item.target.as_str().to_owned()).collect());
-            asked.values = items.iter().map(|item| item.value.expose().to_owned()).collect();
+            asked.values = items.iter().map(|item| item.value.expose_secret().to_owned()).collect();
             asked.attributes = pairs(&attributes);
         }
     }

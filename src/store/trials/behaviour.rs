@@ -29,6 +29,8 @@ fn suite(make: &dyn Fn() -> Made) {
         every_change_leaves_a_line_until_it_is_settled_and_another_commit_came,
         values_may_be_empty_and_as_long_as_allowed,
         an_answer_beyond_the_limit_is_an_error,
+        a_reader_beside_a_writer_never_sees_two_writes_mixed,
+        a_delete_beyond_the_limit_touches_nothing_and_spares_its_group,
     ] {
         let (_dir, store) = make();
         behaviour(&*store);
@@ -140,4 +142,47 @@ fn an_answer_beyond_the_limit_is_an_error(store: &dyn Store) {
     assert_eq!(read(store, "s", Names::All), Err(StoreError::TooLarge));
     let search = store.read(query(selection("s", Names::All, &[]), false)).unwrap();
     assert_eq!(search.records().len(), 170);
+}
+
+fn a_delete_beyond_the_limit_touches_nothing_and_spares_its_group(store: &dyn Store) {
+    let names: Vec<String> = (0..10_300).map(|number| format!("{number:01024}")).collect();
+    for chunk in names.chunks(1030) {
+        let pairs: Vec<(&str, &str)> = chunk.iter().map(|name| (name.as_str(), "")).collect();
+        done(store, write("s", &pairs, &[]));
+    }
+    let delete_all = delete(selection("s", Names::All, &[]));
+    let results = store.commit(vec![delete_all, write("t", &[("a", "1")], &[])]);
+    assert_eq!(results[0].as_ref().err(), Some(&StoreError::TooLarge));
+    assert!(results[1].is_ok());
+    assert_eq!(read(store, "t", Names::All).unwrap(), ["a=1"]);
+    assert_eq!(read(store, "s", prefixes(&[names[0].as_str()])).unwrap().len(), 1);
+    assert_eq!(store.outbox().unwrap().len(), 11);
+}
+
+fn a_reader_beside_a_writer_never_sees_two_writes_mixed(store: &dyn Store) {
+    let names: Vec<String> = (0..100).map(|number| format!("t{number:03}")).collect();
+    let flip = |value: &str, count: usize| {
+        let pairs: Vec<(&str, &str)> = names[..count].iter().map(|name| (name.as_str(), value)).collect();
+        vec![delete(selection("s", Names::All, &[])), write("s", &pairs, &[])]
+    };
+    assert!(store.commit(flip("0", 100)).iter().all(Result::is_ok));
+    std::thread::scope(|scope| {
+        let reader = || {
+            let mut seen = std::collections::BTreeSet::new();
+            while !seen.contains("99") {
+                let found = read(store, "s", Names::All).unwrap();
+                let (_, value) = found[0].split_once('=').unwrap();
+                assert!(found.iter().all(|one| one.ends_with(&format!("={value}"))), "{found:?}");
+                assert_eq!(found.len(), 100 - value.parse::<usize>().unwrap() % 7);
+                seen.insert(value.to_owned());
+            }
+        };
+        let readers = [scope.spawn(reader), scope.spawn(reader)];
+        for round in 1..100 {
+            assert!(store.commit(flip(&round.to_string(), 100 - round % 7)).iter().all(Result::is_ok));
+        }
+        for reader in readers {
+            reader.join().unwrap();
+        }
+    });
 }

@@ -50,9 +50,25 @@ fn a_vault_with_one_flipped_bit_is_an_error_or_intact_never_less() {
                     fs::write(dir.path().join(file), damaged).unwrap();
                     tried += 1;
                     let opened = panic::catch_unwind(|| opens_whole(dir.path(), &expected));
+                    let path = dir.path().join(file);
+                    let mut now = fs::read(&path).unwrap();
+                    if !matches!(opened, Ok(Ok(()))) && now.len() == bytes.len() {
+                        now[bit / 8] = bytes[bit / 8];
+                        fs::write(&path, now).unwrap();
+                        let again = opens_whole(dir.path(), &expected);
+                        assert!(
+                            again.is_ok(),
+                            "{file} bit {bit} closed {closed}: a refusal changed the file: {again:?}"
+                        );
+                    }
                     match opened {
                         Ok(Ok(())) => {}
-                        Ok(Err(_)) => refused += 1,
+                        Ok(Err(error)) => {
+                            // redb's own choice between two states is one bit; nothing else may lead it to the older
+                            let older = error == StoreError::Damaged("it was put back to an earlier state");
+                            assert!(!older || file != "vault.redb" || bit < 16 * 8, "{bit}: fell back");
+                            refused += 1;
+                        }
                         Err(why) => {
                             let text = why.downcast_ref::<String>().map_or("", String::as_str);
                             assert!(
@@ -78,7 +94,7 @@ fn positions(bytes: usize) -> Vec<usize> {
     if bytes < 100 {
         return (0..bytes * 8).collect();
     }
-    let spread = (0..300).map(|step| step * (bytes * 8) / 300 + step % 8);
+    let spread = (0..120).map(|step| step * (bytes * 8) / 120 + step % 8);
     (0..16 * 8).chain((16..320).map(|byte| byte * 8 + byte % 8)).chain(spread).collect()
 }
 
@@ -132,8 +148,10 @@ fn a_key_of_another_vault_is_an_error_that_says_so() {
     fs::copy(other.path().join("vault.key"), dir.path().join("vault.key")).unwrap();
     assert_eq!(Vault::open(dir.path()).err(), Some(StoreError::WrongKey));
     fs::copy(other.path().join("vault.redb"), dir.path().join("vault.redb")).unwrap();
-    assert!(matches!(Vault::open(dir.path()), Err(StoreError::Damaged(_))), "the head of another vault");
+    assert_eq!(Vault::open(dir.path()).err(), Some(StoreError::WrongKey), "the head of another vault");
 }
+
+type Edit<'a> = &'a dyn Fn(&redb::WriteTransaction);
 
 /// Edits the closed vault through redb itself, with valid checksums, as one who has the file but not the key.
 fn edit(dir: &Path, change: impl FnOnce(&redb::WriteTransaction)) {
@@ -168,7 +186,7 @@ fn records_and_lines_removed_swapped_or_replaced_by_older_ones_are_found() {
     done(&vault, write("s", &pairs, &[]));
     vault.close().unwrap();
 
-    let tries: [(&str, &dyn Fn(&redb::WriteTransaction)); 5] = [
+    let tries: [(&str, Edit<'_>); 5] = [
         ("removed", &|transaction| {
             transaction.open_table(RECORDS).unwrap().pop_first().unwrap();
         }),

@@ -1,17 +1,16 @@
 //! Tests over whole stores: one behaviour suite for every store, crashes, damage and disk errors for the vault.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::expect_used)]
 
+use secrecy::ExposeSecret;
 use std::path::Path;
 
 use self::admitted::{admit, policy_for};
-
-use zeroize::Zeroizing;
 
 use super::{files::scratch, *};
 use crate::{
     name::{Attributes, Service, Target, TargetPrefix},
     policy::{Authorized, decide_change, decide_query},
-    secret::SecretValue,
+    secret::{Buffer, SecretValue},
 };
 
 #[path = "../../../proptests/admitted.rs"]
@@ -53,7 +52,7 @@ fn query(selection: Selection, values: bool) -> Authorized<Query> {
 }
 
 fn secret(text: &str) -> SecretValue {
-    SecretValue::from_bytes(Zeroizing::new(text.as_bytes().to_vec())).unwrap()
+    SecretValue::from_buffer(Buffer::from(text.as_bytes())).unwrap()
 }
 
 /// A change whose audit line is `word` and the names it touched.
@@ -97,7 +96,7 @@ fn done(store: &dyn Store, change: PendingChange) {
 /// The names and values of an answer; `-` where no value came.
 fn words(answer: &Committed) -> Vec<String> {
     let word = |record: &Record| {
-        let value = record.value.as_ref().map(|value| value.expose().to_owned());
+        let value = record.value.as_ref().map(|value| value.expose_secret().to_owned());
         format!("{}={}", record.target, value.as_deref().unwrap_or("-"))
     };
     answer.records().iter().map(word).collect()

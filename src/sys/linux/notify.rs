@@ -12,19 +12,38 @@ use std::{
     },
 };
 
-/// Says READY, if anybody asked to be told. A manager that does not listen is no reason not to serve.
-pub fn ready(socket: Option<&OsStr>) {
-    if let Some(socket) = socket
-        && let Err(error) = send(socket)
-    {
-        tracing::warn!("the service manager could not be told that the daemon is ready: {error}");
+/// A connected socket to the manager, made before the sandbox forbids sockets. None when nobody asked.
+#[derive(Debug)]
+pub struct Notice(Option<UnixDatagram>);
+
+impl Notice {
+    /// Connects to the manager's socket. A manager that does not listen is no reason not to serve.
+    pub fn prepare(socket: Option<&OsStr>) -> Self {
+        Self(socket.and_then(|socket| match connect(socket) {
+            Ok(connected) => Some(connected),
+            Err(error) => {
+                tracing::warn!("the service manager can't be told that the daemon is ready: {error}");
+                None
+            }
+        }))
+    }
+
+    /// Says READY.
+    pub fn ready(self) {
+        if let Some(socket) = self.0
+            && let Err(error) = socket.send(b"READY=1\n")
+        {
+            tracing::warn!("the service manager was not told that the daemon is ready: {error}");
+        }
     }
 }
 
-fn send(socket: &OsStr) -> io::Result<()> {
+fn connect(socket: &OsStr) -> io::Result<UnixDatagram> {
     let address = match socket.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
         _ => SocketAddr::from_pathname(socket)?,
     };
-    UnixDatagram::unbound()?.send_to_addr(b"READY=1\n", &address).map(drop)
+    let datagram = UnixDatagram::unbound()?;
+    datagram.connect_addr(&address)?;
+    Ok(datagram)
 }

@@ -82,6 +82,46 @@ fn threads() -> io::Result<usize> {
     Ok(fs::read_dir("/proc/self/task")?.count())
 }
 
+/// What the kernel says of the calling thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answers {
+    /// A seccomp filter decides about its system calls.
+    pub seccomp: bool,
+    /// It can't gain privileges by execve.
+    pub no_new_privileges: bool,
+    /// Its memory can't be read by other processes of its user.
+    pub not_dumpable: bool,
+    /// Its process leaves no core dump.
+    pub no_core: bool,
+    /// It can't make memory executable.
+    pub no_executable_memory: bool,
+}
+
+/// Asks the kernel about the calling thread.
+pub fn answers() -> Answers {
+    // SAFETY: these options take no argument that is a pointer, and only return a number
+    let ask = |option: libc::c_int| unsafe { libc::prctl(option, 0, 0, 0, 0) };
+    Answers {
+        seccomp: ask(libc::PR_GET_SECCOMP) == libc::SECCOMP_MODE_FILTER as libc::c_int,
+        no_new_privileges: ask(libc::PR_GET_NO_NEW_PRIVS) == 1,
+        not_dumpable: ask(libc::PR_GET_DUMPABLE) == 0,
+        no_core: getrlimit(Resource::Core).current == Some(0),
+        no_executable_memory: ask(PR_GET_MDWE) & PR_MDWE_REFUSE_EXEC_GAIN != 0,
+    }
+}
+
+/// Memory that was writable never becomes executable in this process and its children (Linux 6.3).
+pub fn refuse_executable_memory() -> io::Result<()> {
+    // SAFETY: the option takes flags and no pointer
+    let result = unsafe { libc::prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+// linux/prctl.h
+const PR_SET_MDWE: libc::c_int = 65;
+const PR_GET_MDWE: libc::c_int = 66;
+const PR_MDWE_REFUSE_EXEC_GAIN: libc::c_int = 1;
+
 /// Raises the limit of open descriptors to what is allowed, and says what that is.
 pub fn raise_descriptor_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);

@@ -1,7 +1,9 @@
 //! Foreign text on a terminal: a program's path or argument must not move the cursor, colour the screen, or turn the
 //! reading direction so that one name looks like another.
 
-use std::{borrow::Cow, fmt::Write as _};
+#![forbid(unsafe_code)]
+
+use std::{borrow::Cow, fmt::Write as _, path::Path};
 
 /// Characters that act instead of being read.
 fn acts(c: char) -> bool {
@@ -10,7 +12,7 @@ fn acts(c: char) -> bool {
 }
 
 /// The text with every acting character written out, like `\u{1b}`.
-pub(super) fn plain(text: &str) -> Cow<'_, str> {
+pub fn plain(text: &str) -> Cow<'_, str> {
     if !text.chars().any(acts) {
         return Cow::Borrowed(text);
     }
@@ -27,7 +29,7 @@ pub(super) fn plain(text: &str) -> Cow<'_, str> {
 
 /// JSON with every acting character as `\u001b`: in JSON they stand in strings only, so the value is the same. Line feeds
 /// and other white space between members stay.
-pub(super) fn plain_json(text: &str) -> Cow<'_, str> {
+pub fn plain_json(text: &str) -> Cow<'_, str> {
     let escaped = |c: char| acts(c) && !matches!(c, '\n' | '\t' | '\r');
     if !text.chars().any(escaped) {
         return Cow::Borrowed(text);
@@ -47,8 +49,18 @@ pub(super) fn plain_json(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// A path as a word of a shell's command line, so that advice can be copied whatever a stranger's program is called.
+pub fn word(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let harmless = |c: char| c.is_ascii_alphanumeric() || "/._+-@%,:=".contains(c);
+    if !text.is_empty() && text.chars().all(harmless) {
+        return text.into_owned();
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
 /// A moment as people compare it: UTC, to the second.
-pub(super) fn moment(time: jiff::Timestamp) -> String {
+pub fn moment(time: jiff::Timestamp) -> String {
     time.round(jiff::Unit::Second).unwrap_or(time).to_string()
 }
 
@@ -61,6 +73,13 @@ mod tests {
     fn what_would_act_on_a_terminal_is_written_out() {
         assert_eq!(plain("/bin/täst 日本"), "/bin/täst 日本");
         assert_eq!(plain("a\u{1b}[2Jb\n\u{9b}c\u{202e}d"), "a\\u{1b}[2Jb\\n\\u{9b}c\\u{202e}d");
+    }
+
+    #[test]
+    fn a_path_in_advice_is_one_word_for_a_shell() {
+        assert_eq!(word(Path::new("/usr/bin/tool-1.2")), "/usr/bin/tool-1.2");
+        assert_eq!(word(Path::new("/tmp/a; rm -rf ~")), "'/tmp/a; rm -rf ~'");
+        assert_eq!(word(Path::new("/tmp/it's")), r"'/tmp/it'\''s'");
     }
 
     #[test]

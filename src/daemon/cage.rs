@@ -1,0 +1,110 @@
+//! The keeper's and the witness's protections, in the order of the start, and what may be missing.
+
+use std::{fs, io, os::fd::BorrowedFd, path::Path, process::ExitCode};
+
+use super::{start::StartError, writer::Writer};
+use crate::{
+    paths::{FOLDER, Paths},
+    sandbox::{
+        self, FilterError, Folders, Hardening, Keep, NEWEST_ABI, Protection, cage, drop_privileges, filter,
+    },
+    sys::process,
+    witness,
+};
+
+/// What was asked for, and what could not be had so far.
+pub(super) struct Cage {
+    hardening: Hardening,
+    missing: Vec<String>,
+}
+
+impl Cage {
+    /// Closes this process to others of the same user, whatever the level: nothing works without it.
+    pub(super) fn begin(hardening: Hardening) -> io::Result<Self> {
+        process::close_to_others()?;
+        let mut missing = Vec::new();
+        if hardening != Hardening::Off
+            && let Err(error) = process::refuse_executable_memory()
+        {
+            missing.push(format!("memory that can't be made executable (Linux 6.3): {error}"));
+        }
+        Ok(Self { hardening, missing })
+    }
+
+    /// The life of the witness: it drops its privileges and serves behind its own list.
+    pub(super) fn witness(&self, channel: BorrowedFd<'_>) -> ExitCode {
+        if self.hardening == Hardening::Off {
+            return witness::serve(channel, || Ok::<(), FilterError>(()));
+        }
+        let root = rustix::process::geteuid().is_root();
+        let missing = drop_privileges(if root { Keep::Looking } else { Keep::Nothing });
+        if !missing.is_empty() && self.hardening == Hardening::Enforce {
+            return ExitCode::FAILURE;
+        }
+        witness::serve(channel, || match filter(&sandbox::witness()) {
+            Err(error) if self.hardening == Hardening::Enforce => Err(error),
+            _ => Ok(()),
+        })
+    }
+
+    /// The keeper holds no capability.
+    pub(super) fn drop_privileges(&mut self) {
+        if self.hardening != Hardening::Off {
+            self.missing.extend(drop_privileges(Keep::Nothing));
+        }
+    }
+
+    /// Takes the filesystem away but for the daemon's own folders. Before any thread is started.
+    pub(super) fn close(&mut self, paths: &Paths) -> Result<(), StartError> {
+        if self.hardening == Hardening::Off {
+            return Ok(());
+        }
+        let own = |folder: &Path| folder.file_name().is_some_and(|name| name == FOLDER);
+        let folders = Folders {
+            read: policy_folders(paths),
+            change: paths.data_dir.clone(),
+            remove: paths.socket.parent().filter(|folder| own(folder)).map(Path::to_owned),
+        };
+        self.missing.extend(cage(&folders, NEWEST_ABI));
+        self.judge()
+    }
+
+    /// Allows only listed system calls from now on, on all threads, and asks a worker what is really in force.
+    pub(super) fn lock(mut self, writer: &Writer) -> Result<Vec<Protection>, StartError> {
+        if self.hardening != Hardening::Off {
+            self.missing.extend(filter(&sandbox::keeper()).err().map(|error| error.to_string()));
+            self.judge()?;
+        }
+        let protections = writer.probe();
+        if self.hardening == Hardening::Enforce {
+            let lacking = protections.iter().filter(|protection| !protection.enforced);
+            self.missing.extend(lacking.map(|protection| protection.name.to_owned()));
+            if protections.is_empty() {
+                self.missing.push("an answer about what is in force".to_owned());
+            }
+            self.judge()?;
+        }
+        Ok(protections)
+    }
+
+    fn judge(&mut self) -> Result<(), StartError> {
+        match self.hardening {
+            Hardening::Enforce if !self.missing.is_empty() => {
+                Err(StartError::Unprotected(std::mem::take(&mut self.missing)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The folder of config.json, and the one that a link there leads to.
+fn policy_folders(paths: &Paths) -> Vec<std::path::PathBuf> {
+    let mut folders = vec![paths.config_dir.clone()];
+    if let Ok(target) = fs::canonicalize(paths.config())
+        && let Some(folder) = target.parent()
+        && folder != paths.config_dir
+    {
+        folders.push(folder.to_owned());
+    }
+    folders
+}

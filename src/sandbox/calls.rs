@@ -1,0 +1,117 @@
+//! The lists: every system call that keeper and witness may make once they serve, each with its reason.
+//!
+//! Not on them, among all others: execve, ptrace, process_vm_readv, kill, clone, fork, socket, connect, bind, chmod,
+//! chown, link, symlink, mkdir, mount, bpf, io_uring_setup, userfaultfd, keyctl, rt_sigaction, seccomp, setns, unshare.
+
+use super::filter::{Call, Only};
+
+const EXEC: u32 = libc::PROT_EXEC.cast_unsigned();
+/// Everything in open flags that could change a file.
+const CHANGING: u32 =
+    (libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND | libc::O_TMPFILE)
+        .cast_unsigned()
+        & !libc::O_DIRECTORY.cast_unsigned();
+
+macro_rules! calls {
+    ($($name:ident $(if $($only:expr),+)? => $why:literal),+ $(,)?) => {
+        [$(Call {
+            number: libc::$name,
+            // "SYS_" is in front of every one
+            name: stringify!($name).split_at(4).1,
+            why: $why,
+            only: &[$($($only),+)?],
+        }),+]
+    };
+}
+
+/// Calls that any Rust program makes: memory without execution, locks, time, its end.
+const RUNTIME: &[Call] = &calls! {
+    SYS_mmap if Only::Lacks(2, EXEC) => "memory; never executable",
+    SYS_mprotect if Only::Lacks(2, EXEC) => "the allocator's arenas; never executable",
+    SYS_munmap => "memory given back",
+    SYS_mremap => "growing buffers of the allocator",
+    SYS_madvise => "memory given back",
+    SYS_brk => "the allocator's heap",
+    SYS_futex => "locks and waiting threads",
+    SYS_sched_yield => "contended locks of the standard library",
+    SYS_clock_gettime => "deadlines and timestamps where the vDSO does not serve",
+    SYS_clock_nanosleep => "waiting threads",
+    SYS_getrandom => "nonces, and the seeds of hash tables",
+    SYS_rt_sigprocmask => "abort, and the end of threads",
+    SYS_rt_sigreturn => "the return from the signals that ask the daemon to end",
+    SYS_sigaltstack => "the end of threads",
+    SYS_restart_syscall => "waits that a stop signal interrupted",
+    SYS_exit => "the end of threads",
+    SYS_exit_group => "the end",
+};
+
+/// Calls that both processes make on descriptors that they hold.
+const DESCRIPTORS: &[Call] = &calls! {
+    SYS_read => "files, the runtime's wake-up pipe",
+    SYS_pread64 => "the vault, the log's tail, and one byte that proves a caller's address space",
+    SYS_close => "connections and files",
+    SYS_recvmsg => "requests with their writers; messages between keeper and witness",
+    SYS_sendmsg => "messages between keeper and witness",
+    SYS_fcntl if Only::Is(1, libc::F_GETFD.cast_unsigned()), Only::Is(1, libc::F_GETFL.cast_unsigned()),
+        Only::Is(1, libc::F_DUPFD_CLOEXEC.cast_unsigned()) => "copies of descriptors, and the standard library's checks",
+    SYS_statx => "the state of files",
+    SYS_newfstatat => "the state of files",
+};
+
+const KEEPER_ONLY: &[Call] = &calls! {
+    SYS_accept4 => "connections",
+    SYS_sendto => "replies; READY to the service manager",
+    SYS_shutdown => "the half-close after a refusal",
+    SYS_getsockopt => "who connected, and its pidfd",
+    SYS_epoll_wait => "the event loop",
+    SYS_epoll_ctl => "the event loop's connections",
+    SYS_ppoll => "whether a caller's process has ended",
+    SYS_poll => "whether a caller's process has ended",
+    SYS_recvfrom => "the runtime's signal pipe",
+    SYS_openat => "the policy, the queue of strangers, a log that was moved away; where, Landlock says",
+    SYS_fstat => "the state of open files",
+    SYS_readlink => "config.json may be a link",
+    SYS_lseek => "reading the log's tail",
+    SYS_write => "audit lines, the queue of strangers, the operator's log",
+    SYS_writev => "messages of a panic",
+    SYS_pwrite64 => "the vault",
+    SYS_ftruncate => "the vault grows and shrinks; half a line is cut off the log",
+    SYS_fallocate => "the vault grows",
+    SYS_fsync => "files and folders on the disk",
+    SYS_fdatasync => "files on the disk",
+    SYS_fcntl if Only::Is(1, libc::F_OFD_SETLK.cast_unsigned()), Only::Is(1, libc::F_OFD_GETLK.cast_unsigned()) => "the vault's lock",
+    SYS_flock => "the queue of strangers, which the commands change too; the vault's lock",
+    SYS_rename => "the new queue of strangers in place of the old",
+    SYS_unlink => "temporary files; the socket's file at the end",
+    SYS_prctl if Only::Is(0, libc::PR_GET_SECCOMP.cast_unsigned()),
+        Only::Is(0, libc::PR_GET_NO_NEW_PRIVS.cast_unsigned()), Only::Is(0, libc::PR_GET_DUMPABLE.cast_unsigned()),
+        Only::Is(0, 66), Only::Is(0, libc::PR_CAPBSET_READ.cast_unsigned()) => "the probe of what is really enforced; only questions",
+    SYS_prlimit64 if Only::Null(2) => "the probe of what is really enforced; only questions",
+    SYS_mlock => "secrets beyond the slab",
+    SYS_capget => "the probe of what is really enforced",
+    SYS_getpid => "the pid in STATUS; abort",
+    SYS_gettid => "abort",
+    SYS_tgkill => "abort: the signal to itself; Landlock's scope keeps it from others",
+};
+
+const WITNESS_ONLY: &[Call] = &calls! {
+    SYS_openat if Only::Lacks(2, CHANGING) => "/proc and executables, to read",
+    SYS_readlink => "which executable a process runs, and which sockets it holds",
+    SYS_getdents64 => "a process's descriptors",
+    SYS_fstatfs => "the filesystem of an executable",
+    SYS_ppoll => "whether a caller's process has ended",
+    SYS_poll => "whether a caller's process has ended",
+    SYS_sendto => "questions to the kernel about sockets",
+    SYS_recvfrom => "the kernel's answers",
+    SYS_write if Only::Is(0, 2) => "the message of a violation or a panic",
+};
+
+/// The keeper's list, once it serves.
+pub fn keeper() -> Vec<Call> {
+    [RUNTIME, DESCRIPTORS, KEEPER_ONLY].concat()
+}
+
+/// The witness's list: no way to write a file, to open a socket, or to start anything.
+pub fn witness() -> Vec<Call> {
+    [RUNTIME, DESCRIPTORS, WITNESS_ONLY].concat()
+}

@@ -1,0 +1,165 @@
+//! Many strangers, large strangers, restless strangers: registered clients don't wait for them.
+
+use std::{
+    fs,
+    os::unix::ffi::OsStrExt,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use crate::{
+    client::{Client, found, written},
+    world::{Entry, World},
+};
+
+fn world_with_tool() -> (World, PathBuf) {
+    let mut world = World::new();
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start();
+    assert_eq!(Client::connected(&world, &tool).write("s", &[("k", "v")]), written());
+    (world, tool)
+}
+
+fn request() -> Vec<u8> {
+    format!("{}\n", json!({"type": "REQUEST", "action": "read", "service": "s", "targets": ["k"]}))
+        .into_bytes()
+}
+
+#[test]
+fn sixty_four_strangers_of_four_gigabytes_delay_no_registered_client() {
+    let (world, tool) = world_with_tool();
+    let giant = world.tool("giant");
+    fs::OpenOptions::new().write(true).open(&giant).unwrap().set_len(4 << 30).unwrap();
+    let mut strangers: Vec<Client> = (0..64).map(|_| Client::connected(&world, &giant)).collect();
+    for stranger in &mut strangers {
+        stranger.send(&request());
+    }
+    for _ in 0..10 {
+        let mut client = Client::spawn(&world, &tool);
+        client.pid();
+        let begun = Instant::now();
+        client.connect();
+        assert_eq!(client.read("s", &["k"]), found(&[("k", "v")]));
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(1), "served after {took:?}");
+    }
+    for stranger in &mut strangers {
+        assert_eq!(stranger.recv().json()["status"], "denied");
+    }
+}
+
+/// The 99th percentile of connect and read, over 200 connections.
+fn p99(client: &mut Client) -> Duration {
+    let mut times: Vec<Duration> = (0..200)
+        .map(|_| {
+            let begun = Instant::now();
+            client.connect();
+            assert_eq!(client.read("s", &["k"]), found(&[("k", "v")]));
+            let took = begun.elapsed();
+            client.close();
+            took
+        })
+        .collect();
+    times.sort();
+    times[197]
+}
+
+#[test]
+fn strangers_that_reconnect_in_a_loop_slow_a_registered_client_by_five_at_most() {
+    let (world, tool) = world_with_tool();
+    let mut client = Client::spawn(&world, &tool);
+    let quiet = p99(&mut client);
+    let mut restless: Vec<Client> =
+        (0..8).map(|number| Client::spawn(&world, &world.tool(&format!("stranger{number}")))).collect();
+    let written_at = || fs::metadata(world.data().join("pending.json")).and_then(|meta| meta.modified()).ok();
+    let (loaded, writes) = thread::scope(|scope| {
+        let noise: Vec<_> = restless
+            .iter_mut()
+            .map(|stranger| {
+                scope.spawn(|| stranger.order(&format!("hammer {} 6000", request().len()), &request()))
+            })
+            .collect();
+        let watcher = scope.spawn(|| {
+            let (mut seen, until) =
+                (std::collections::BTreeSet::new(), Instant::now() + Duration::from_secs(5));
+            while Instant::now() < until {
+                seen.extend(written_at());
+                thread::sleep(Duration::from_millis(20));
+            }
+            seen.len()
+        });
+        let loaded = p99(&mut client);
+        for stranger in noise {
+            let rounds: u32 = stranger.join().unwrap().parse().unwrap();
+            assert!(rounds > 5, "the strangers were busy: {rounds}");
+        }
+        (loaded, watcher.join().unwrap())
+    });
+    // two cores are shared with the strangers themselves: below some milliseconds only they are measured
+    let bound = 5 * quiet.max(Duration::from_millis(20));
+    assert!(loaded <= bound, "p99 {quiet:?} alone, {loaded:?} beside eight strangers");
+    assert!(writes <= 7, "pending.json was written {writes} times in five seconds");
+}
+
+#[test]
+fn a_path_or_argument_with_control_characters_forges_no_line() {
+    let (world, _) = world_with_tool();
+    let ask = crate::tools::compiled("attacks/ask.c", crate::tools::Link::Dynamic);
+    let evil: [&[u8]; 4] = [
+        b"line\n{\"timestamp\":\"2026-01-01T00:00:00Z\",\"action\":\"read\",\"result\":\"GRANTED\"}",
+        b"screen\x1b[2J\x1b]0;title\x07",
+        b"bytes\xff\xfe\xc0\xaf",
+        b"c1\xc2\x9b31m quote\" back\\slash",
+    ];
+    for name in evil {
+        let folder = world.root().join("bin").join(std::ffi::OsStr::from_bytes(name));
+        world.folder(&folder, 0o755);
+        let program = folder.join("ask");
+        world.copy(&ask, &program);
+        let mut command = world.command(&program);
+        command.arg(world.socket()).arg(String::from_utf8(request()).unwrap().trim_end());
+        let outcome = crate::world::run(&mut command);
+        assert!(
+            outcome.out.contains("unregistered_binary_pending_approval"),
+            "{}{}",
+            outcome.out,
+            outcome.err
+        );
+    }
+    // every line is read as a record, and so each is whole and of the known shape
+    let denied = world.audit().into_iter().filter(|record| record["result"] == "DENIED").count();
+    assert_eq!(denied, evil.len());
+    let shown = crate::world::await_that("they wait for approval", || {
+        Some(world.cli(&["list-pending"]).done()).filter(|shown| shown.matches("/ask").count() >= evil.len())
+    });
+    assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
+    let log = world.cli(&["audit", "show"]).done();
+    assert!(!log.contains(|c: char| c.is_control() && c != '\n'), "{log:?}");
+}
+
+#[test]
+fn the_queue_holds_128_strangers_and_no_more() {
+    let (world, _) = world_with_tool();
+    let ask = crate::tools::compiled("attacks/ask.c", crate::tools::Link::Dynamic);
+    let waiting = || {
+        let listed: serde_json::Value =
+            serde_json::from_str(&world.cli(&["list-pending", "--json"]).done()).unwrap();
+        listed["pending"].as_array().unwrap().len()
+    };
+    for number in 0..160 {
+        let program = world.root().join(format!("bin/stranger{number}"));
+        world.copy(&ask, &program);
+        let mut command = world.command(&program);
+        command.arg(world.socket()).arg(String::from_utf8(request()).unwrap().trim_end());
+        assert!(crate::world::run(&mut command).out.contains("denied"));
+        if number % 40 == 39 {
+            let enough = 128.min(number + 1);
+            crate::world::await_that("those so far wait", || (waiting() >= enough).then_some(()));
+        }
+    }
+    assert_eq!(waiting(), 128);
+}
