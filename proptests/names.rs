@@ -102,7 +102,9 @@ proptest! {
     }
 
     #[test]
-    fn a_digest_has_64_digits_of_either_case_behind_its_scheme(bytes: [u8; 32], at in 0..71_usize, to in any::<char>()) {
+    fn a_digest_has_64_digits_of_either_case_behind_its_scheme(
+        bytes: [u8; 32], at in 0..71_usize, to in any::<char>(),
+    ) {
         let digest = Digest::new(bytes);
         let text = digest.to_string();
         prop_assert_eq!(Digest::parse(&text), Some(digest));
@@ -115,7 +117,9 @@ proptest! {
             prop_assert_eq!(parsed.to_string(), other.to_ascii_lowercase());
         }
         prop_assert_eq!(Digest::parse(&text[..at]), None);
-        prop_assert_eq!((Digest::parse(&format!("{text}0")), Digest::parse(&format!("{text}00"))), (None, None));
+        for more in ["0", "00", " "] {
+            prop_assert_eq!(Digest::parse(&(text.clone() + more)), None);
+        }
     }
 
     #[test]
@@ -135,7 +139,9 @@ proptest! {
     }
 
     #[test]
-    fn a_value_is_any_text_within_its_limit(text in "(?s).{0,40}", over in 0..3_usize, bytes in vec(any::<u8>(), 0..40)) {
+    fn a_value_is_any_text_within_its_limit(
+        text in "(?s).{0,40}", over in 0..3_usize, bytes in vec(any::<u8>(), 0..40),
+    ) {
         let value = |bytes: Vec<u8>| SecretValue::from_buffer(Buffer::from(bytes.as_slice()));
         let kept = value(text.clone().into_bytes());
         prop_assert_eq!(kept.as_ref().map(SecretValue::expose_secret), Some(text.as_str()));

@@ -97,7 +97,9 @@ proptest! {
     #![proptest_config(crate::config(1024))]
 
     #[test]
-    fn the_chunks_do_not_matter_only_who_wrote_them(stream in bytes_of_lines(), cuts in vec((1..9_usize, any::<bool>()), 1..80)) {
+    fn the_chunks_do_not_matter_only_who_wrote_them(
+        stream in bytes_of_lines(), cuts in vec((1..9_usize, any::<bool>()), 1..80),
+    ) {
         let (mut left, mut chunks) = (stream.len(), Vec::new());
         for (length, other) in cuts {
             let length = length.min(left);
@@ -129,7 +131,8 @@ proptest! {
     ) {
         let mut members = members(&meaning);
         let (name, value) = members[which.index(members.len())].clone();
-        members.insert(place.index(members.len() + 1), (if escaped { "TWICE".to_owned() } else { name.clone() }, value));
+        let again = if escaped { "TWICE".to_owned() } else { name.clone() };
+        members.insert(place.index(members.len() + 1), (again, value));
         let unit = name.encode_utf16().next().unwrap();
         let line = line(&members).replace("TWICE", &format!("\\u{unit:04x}{}", &name[1..]));
         prop_assert_eq!(Message::parse(&line).err().map(|error| error.problem), Some(Problem::DuplicateMember));
@@ -174,7 +177,8 @@ proptest! {
             "match" => !meaning.attributes.is_empty() && meaning.action != "search",
             _ => false,
         };
-        let rest: Vec<_> = members.iter().enumerate().filter(|(index, _)| *index != at).map(|(_, member)| member.clone()).collect();
+        let mut rest = members.clone();
+        rest.remove(at);
         prop_assert_eq!(Message::parse(&line(&rest)).is_err(), required);
     }
 
@@ -182,7 +186,8 @@ proptest! {
     fn anything_around_the_object_is_refused_but_white_space(meaning in any_meaning(), more in "\\PC{1,4}") {
         let line = line(&members(&meaning));
         for around in [format!("{line}{more}"), format!("{more}{line}"), format!("{line},"), format!("{line}\0")] {
-            prop_assert_eq!(Message::parse(&around).is_err(), !more.trim_matches([' ', '\t', '\r']).is_empty() || around.ends_with([',', '\0']));
+            let space = more.trim_matches(' ').is_empty() && !around.ends_with([',', '\0']);
+            prop_assert_eq!(Message::parse(&around).is_ok(), space);
         }
         for end in 0..line.len() {
             if line.is_char_boundary(end) {
@@ -219,7 +224,8 @@ proptest! {
 
     #[test]
     fn a_control_character_is_refused_raw_and_allowed_in_values_as_an_escape(
-        control in 0..0x20_u8, before in "\\PC{0,4}", after in "\\PC{0,4}", member in select(vec!["values", "targets", "service", "nonce"]),
+        control in 0..0x20_u8, before in "\\PC{0,4}", after in "\\PC{0,4}",
+        member in select(vec!["values", "targets", "service", "nonce"]),
     ) {
         let control = char::from(control);
         let line = |inside: &str| {
@@ -237,7 +243,9 @@ proptest! {
     }
 
     #[test]
-    fn every_limit_holds_to_the_byte(over in 0..2_usize, unit in select(vec!["x", "ü", "🔑"]), action in select(vec!["search", "write"])) {
+    fn every_limit_holds_to_the_byte(
+        over in 0..2_usize, unit in select(vec!["x", "ü", "🔑"]), action in select(vec!["search", "write"]),
+    ) {
         let long = |limit: usize| unit.repeat(limit / unit.len()) + &"y".repeat(over);
         let base = json!({"type": "REQUEST", "action": action, "service": "s", "targets": ["t"]});
         let with = |name: &str, value: Value| {
@@ -265,7 +273,8 @@ proptest! {
         records in vec((any_name(), "(?s).{0,20}", vec((any_name(), "(?s).{0,8}"), 0..3)), 0..6),
     ) {
         let written = records.iter().map(|(target, value, attributes)| {
-            let attributes: String = attributes.iter().map(|(name, value)| format!("\u{1f}{name}={value}")).collect();
+            let attribute = |(name, value): &(String, String)| format!("\u{1f}{name}={value}");
+            let attributes: String = attributes.iter().map(attribute).collect();
             format!("{target}\u{1f}{value}{attributes}")
         });
         reply::hold(written.collect::<Vec<_>>().join("\u{1e}").as_bytes());
@@ -277,7 +286,8 @@ proptest! {
 
     #[test]
     fn a_line_is_too_long_one_byte_after_the_limit_under_any_chunks(
-        over in 0..4_usize, chunk in prop_oneof![Just(1_usize << 16), 1000..200_000_usize], end in select(vec!["\n", "\r\n", ""]),
+        over in 0..4_usize, chunk in prop_oneof![Just(1_usize << 16), 1000..200_000_usize],
+        end in select(vec!["\n", "\r\n", ""]),
     ) {
         let stream = [vec![b'x'; MAX_LINE - 1 + over], end.as_bytes().to_vec()].concat();
         let mut buffer = FrameBuffer::new();
