@@ -77,8 +77,8 @@ fn request(inode: u32) -> [u8; 40] {
     message
 }
 
-/// The peer in a reply of the kernel about the socket `inode`.
-fn peer_in(reply: &[u8], inode: u32) -> Option<u32> {
+/// The peer in a reply of the kernel about the socket `inode`. None if the reply is cut, or about another socket.
+pub fn peer_in(reply: &[u8], inode: u32) -> Option<u32> {
     let length = usize::try_from(u32_at(reply, 0)?).ok()?;
     let reply = reply.get(..length)?;
     if u16_at(reply, 4)? != SOCK_DIAG_BY_FAMILY || u32_at(reply, HEADER + 4)? != inode {

@@ -12,6 +12,7 @@ mod libraries;
 mod procfs;
 mod protocol;
 
+pub use custody::peer_in;
 pub use desk::serve;
 pub use procfs::{CodeMapping, ProcfsError, parse_descriptor_flags, parse_maps, parse_status};
 pub use protocol::{
