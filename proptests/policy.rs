@@ -153,6 +153,7 @@ fn foreign_members(bytes: &[u8]) -> Vec<(String, String)> {
 
 fn any_sighting() -> impl Strategy<Value = Sighting> {
     (select(&PATHS[..]), 0..200_u8, vec("\\PC{0,80}", 0..4)).prop_map(|(path, hash, arguments)| Sighting {
+        times: 1,
         path: path.into(),
         digest: digest(hash),
         pid: 7,

@@ -12,16 +12,18 @@ const CAPACITY: usize = 512;
 const RACY: i64 = 2_000_000_000;
 
 /// Digests by the version of the file they were made from.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct DigestCache {
+    capacity: usize,
     digests: HashMap<FileKey, Digest>,
     order: VecDeque<FileKey>,
 }
 
 impl DigestCache {
-    /// An empty cache.
-    pub fn new() -> Self {
-        Self::default()
+    /// An empty cache. It never remembers anything where the kernel lets running files be written.
+    pub fn new(running_files_are_protected: bool) -> Self {
+        let capacity = if running_files_are_protected { CAPACITY } else { 0 };
+        Self { capacity, digests: HashMap::new(), order: VecDeque::new() }
     }
 
     /// The digest of this version of the file.
@@ -41,7 +43,7 @@ impl DigestCache {
         if self.digests.insert(key, digest).is_none() {
             self.order.push_back(key);
         }
-        while self.order.len() > CAPACITY {
+        while self.order.len() > self.capacity {
             if let Some(oldest) = self.order.pop_front() {
                 self.digests.remove(&oldest);
             }
@@ -61,7 +63,7 @@ mod tests {
 
     #[test]
     fn a_file_that_changed_within_two_seconds_is_never_remembered() {
-        let mut cache = DigestCache::new();
+        let mut cache = DigestCache::new(true);
         let digest = Digest::new([1; 32]);
         cache.remember(key(1, 10 * SECOND), digest, 11 * SECOND);
         assert_eq!(cache.find(&key(1, 10 * SECOND)), None);
@@ -74,7 +76,7 @@ mod tests {
 
     #[test]
     fn strangers_push_out_the_oldest_digest_and_the_cache_stays_bounded() {
-        let mut cache = DigestCache::new();
+        let mut cache = DigestCache::new(true);
         for inode in 0..2 * CAPACITY as u64 {
             cache.remember(key(inode, 0), Digest::new([0; 32]), 100 * SECOND);
         }

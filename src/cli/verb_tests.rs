@@ -99,6 +99,7 @@ impl Home {
 
     fn pend(&self, path: &str, digest: Digest) {
         let sighting = Sighting {
+            times: 1,
             path: path.into(),
             digest,
             pid: 7,

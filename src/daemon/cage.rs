@@ -33,15 +33,16 @@ impl Cage {
 
     /// The life of the witness: it drops its privileges and serves behind its own list.
     pub(super) fn witness(&self, channel: BorrowedFd<'_>) -> ExitCode {
+        let protected = process::running_files_are_protected();
         if self.hardening == Hardening::Off {
-            return witness::serve(channel, || Ok::<(), FilterError>(()));
+            return witness::serve(channel, protected, || Ok::<(), FilterError>(()));
         }
         let root = rustix::process::geteuid().is_root();
         let missing = drop_privileges(if root { Keep::Looking } else { Keep::Nothing });
         if !missing.is_empty() && self.hardening == Hardening::Enforce {
             return ExitCode::FAILURE;
         }
-        witness::serve(channel, || match filter(&sandbox::witness()) {
+        witness::serve(channel, protected, || match filter(&sandbox::witness()) {
             Err(error) if self.hardening == Hardening::Enforce => Err(error),
             _ => Ok(()),
         })

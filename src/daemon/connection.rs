@@ -80,8 +80,10 @@ async fn serve(
             Err(_) => Arrival::Late,
         };
         let refusal = match arrival {
-            Arrival::Bytes if house.unfinished.get() <= MAX_UNFINISHED => continue,
-            Arrival::Bytes => Refusal::overloaded(true),
+            Arrival::Bytes => {
+                make_room(house);
+                continue;
+            }
             Arrival::Broken(error) => Refusal::frame(error, session.identity.shown()),
             Arrival::Late if lines.silence_is_new() => match glance(&mut session).await {
                 Ok(()) => continue,
@@ -100,6 +102,18 @@ async fn glance(session: &mut Session<'_>) -> Result<(), Refusal> {
     let policy = session.house.policy().await.map_err(|error| Refusal::policy(&error))?;
     let seen = session.identity.glance(session.connection, &policy, session.house).await;
     seen.map_err(|stranger| session.refuse_stranger(stranger))
+}
+
+/// When unfinished lines hold too much memory, the oldest connection that has said nothing valid goes: whoever speaks
+/// next must not pay for those who never finish. Called for every chunk, each of which adds less than goes.
+fn make_room(house: &House) {
+    if house.unfinished.get() <= MAX_UNFINISHED {
+        return;
+    }
+    let oldest = house.admission.borrow_mut().oldest_unproven();
+    if let Some(oldest) = oldest {
+        oldest.close(house);
+    }
 }
 
 /// Sends a reply. Whenever the peer made us wait, it must still be the process that was verified.

@@ -177,7 +177,7 @@ pub(super) struct Closer {
 }
 
 impl Closer {
-    fn close(self, house: &House) {
+    pub(super) fn close(self, house: &House) {
         // its record; the answer has nobody to hear it any more
         let _ = house.refuse_unseen(self.peer);
         self.task.abort();

@@ -43,7 +43,7 @@ use crate::{
     secret::Buffer,
     store::{Store, StoreError, Vault},
     sys::{
-        locked,
+        activation, locked,
         notify::Notice,
         peer::{PinError, pin},
         process::{self, Child},
@@ -149,7 +149,11 @@ pub fn run(
 ) -> Result<(), StartError> {
     let system = |what| move |error| StartError::System { what, error };
     let notify_socket = var("NOTIFY_SOCKET");
-    let passed = passed_sockets(&var);
+    // before anything is opened, which could get the number of a descriptor that was announced and not passed
+    let passed = match passed_sockets(&var) {
+        Some(1) => Some(activation::first_socket().map_err(system("the socket that was passed to it"))?),
+        _ => None,
+    };
     let descriptors = process::raise_descriptor_limit();
     if hardening == Hardening::Off && var("KEYCHAIN_AUTH_ALLOW_UNHARDENED").is_none_or(|word| word != "1") {
         return Err(StartError::Unconfirmed);
@@ -175,11 +179,8 @@ pub fn run(
     let outbox = store.outbox()?;
     log.replay(&outbox)?;
     let listener = match passed {
-        Some(1) => Listener::activated(
-            crate::sys::activation::first_socket().map_err(system("the passed socket"))?,
-            &paths.socket,
-        )?,
-        _ => Listener::bind(&paths.socket)?,
+        Some(socket) => Listener::activated(socket, &paths.socket)?,
+        None => Listener::bind(&paths.socket)?,
     };
     let connections =
         usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS) / PER_CONNECTION).unwrap_or(usize::MAX);
@@ -226,7 +227,6 @@ async fn serve(
     let notice = Notice::prepare(notify_socket.as_deref());
     let witness = WitnessLink::new(begin.witness.channel).map_err(StartError::Witness)?;
     let missing = missing();
-    let (strangers, seen) = Strangers::new();
     let pending = PendingFile::new(begin.paths.pending(), begin.observer.uid);
     let pen = start_pen(pending, threads).map_err(system("a thread"))?;
     let log_sync = LogSync::start(begin.store.clone(), threads).map_err(system("a thread"))?;
@@ -242,7 +242,7 @@ async fn serve(
         log: RefCell::new(begin.log),
         unsynced: Notify::new(),
         admission: RefCell::new(Admission::new(begin.capacity)),
-        strangers,
+        strangers: Strangers::default(),
         unfinished: Cell::new(0),
         chunk: RefCell::new(Buffer::zeroed(CHUNK)),
         missing,
@@ -250,7 +250,7 @@ async fn serve(
         observer: begin.observer,
         paths: begin.paths,
     });
-    spawn_local(queue(seen, pen, Rc::clone(&house)));
+    spawn_local(queue(pen, Rc::clone(&house)));
     spawn_local(log_sync.run(Rc::clone(&house)));
     say_protections(&house);
     // a broken policy is said now, not only to the first client
@@ -311,6 +311,9 @@ fn missing() -> Vec<&'static str> {
     let pinned = UnixStream::pair().map_err(PinError::Io).and_then(|(here, _there)| pin(here.as_fd()));
     if matches!(pinned, Err(PinError::Unsupported)) {
         missing.push("SO_PEERPIDFD: callers are pinned by their address space only (Linux 6.5 has it)");
+    }
+    if !process::running_files_are_protected() {
+        missing.push("write protection of running executables: digests are not remembered, and say nothing a moment later");
     }
     missing
 }

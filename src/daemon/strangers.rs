@@ -1,6 +1,8 @@
 //! Strangers on their way to the pending queue: hashed one at a time, written at most once a second.
 
 use std::{
+    cell::RefCell,
+    collections::HashMap,
     fs::File,
     io,
     path::PathBuf,
@@ -10,71 +12,75 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::{
-    sync::mpsc::{Receiver, Sender, channel},
-    time::sleep,
-};
+use tokio::{sync::Notify, time::sleep};
 
 use super::{house::House, identity::Shown, identity::Unregistered, note::Note, threads::Threads};
 use crate::{
+    name::{Service, Target},
     policy::{CommandLine, PendingFile, PendingQueue, Sighting},
     wire::Action,
 };
 
-/// Most strangers that wait to be hashed or written. A flood loses its own later sightings, and nothing else.
+/// Most strangers' paths that wait to be hashed and written at one time.
 const WAITING: usize = 64;
 /// The queue's file is written at most once in this time.
 const PERIOD: Duration = Duration::from_secs(1);
 /// How long a command may hold the queue's lock before this second's strangers are lost.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Takes sightings from the corridor.
-pub(super) struct Strangers(Sender<Seen>);
-
-/// A sighting whose digest may still be missing.
-pub(super) struct Seen {
-    sighting: Unfinished,
-    file: Option<File>,
+/// Takes sightings from the corridor, and keeps one of each path until it is written: a stranger that comes back in a
+/// loop is counted, and takes no place of another.
+#[derive(Default)]
+pub(super) struct Strangers {
+    waiting: RefCell<HashMap<String, Seen>>,
+    arrived: Notify,
 }
 
-struct Unfinished {
+/// A sighting whose digest may still be missing.
+struct Seen {
     shown: Shown,
     command_line: CommandLine,
     action: Option<Action>,
-    service: Option<crate::name::Service>,
-    targets: Vec<crate::name::Target>,
+    service: Option<Service>,
+    targets: Vec<Target>,
+    file: Option<File>,
+    times: u64,
 }
 
 impl Strangers {
-    /// The two ends: one for the corridor, one for [`queue`].
-    pub(super) fn new() -> (Self, Receiver<Seen>) {
-        let (seen, queue) = channel(WAITING);
-        (Self(seen), queue)
-    }
-
     /// Notes a stranger for the queue, unless it only asked whether it may.
     pub(super) fn saw(&self, stranger: Unregistered, shown: &Shown, note: &Note) {
         if note.action() == Some(Action::Check) || shown.path.is_empty() {
             return;
         }
-        let sighting = Unfinished {
+        let mut waiting = self.waiting.borrow_mut();
+        let times = match waiting.remove(&shown.path) {
+            Some(earlier) => earlier.times + 1,
+            None if waiting.len() < WAITING => 1,
+            None => return,
+        };
+        let seen = Seen {
             shown: shown.clone(),
             command_line: CommandLine::masked(stranger.arguments.iter().map(String::as_bytes)),
             action: note.action(),
             service: note.service().cloned(),
             targets: note.targets().to_vec(),
+            file: stranger.file,
+            times,
         };
-        // full: somebody floods, and the one who does is in the queue already
-        let _ = self.0.try_send(Seen { sighting, file: stranger.file });
+        waiting.insert(shown.path.clone(), seen);
+        self.arrived.notify_one();
     }
 }
 
 /// Hashes and writes what the corridor saw, until the daemon ends.
-pub(super) async fn queue(mut seen: Receiver<Seen>, pen: SyncSender<Vec<Sighting>>, house: Rc<House>) {
-    while let Some(first) = seen.recv().await {
-        let mut sightings: Vec<Sighting> = finished(first, &house).await.into_iter().collect();
-        while let Ok(next) = seen.try_recv() {
-            sightings.extend(finished(next, &house).await);
+pub(super) async fn queue(pen: SyncSender<Vec<Sighting>>, house: Rc<House>) {
+    loop {
+        house.strangers.arrived.notified().await;
+        let waiting = house.strangers.waiting.take();
+        let mut sightings = Vec::with_capacity(waiting.len());
+        for seen in waiting.into_values() {
+            sightings.extend(finished(seen, &house).await);
         }
         if !sightings.is_empty() && pen.try_send(sightings).is_err() {
             tracing::warn!("strangers could not be queued for approval: the disk is slow");
@@ -109,19 +115,19 @@ fn write(file: &PendingFile, sightings: Vec<Sighting>) {
 }
 
 async fn finished(seen: Seen, house: &House) -> Option<Sighting> {
-    let Seen { sighting, file } = seen;
-    let digest = match (sighting.shown.digest, file) {
+    let digest = match (seen.shown.digest, &seen.file) {
         (Some(digest), _) => digest,
-        (None, Some(file)) => house.witness.fingerprint(&file).await.ok()?,
+        (None, Some(file)) => house.witness.fingerprint(file).await.ok()?,
         (None, None) => return None,
     };
     Some(Sighting {
-        path: PathBuf::from(sighting.shown.path),
+        path: PathBuf::from(seen.shown.path),
         digest,
-        pid: sighting.shown.pid,
-        command_line: sighting.command_line,
-        action: sighting.action,
-        service: sighting.service,
-        targets: sighting.targets,
+        pid: seen.shown.pid,
+        command_line: seen.command_line,
+        action: seen.action,
+        service: seen.service,
+        targets: seen.targets,
+        times: seen.times,
     })
 }

@@ -40,6 +40,8 @@ pub struct Sighting {
     pub service: Option<Service>,
     /// The names it asked for.
     pub targets: Vec<Target>,
+    /// How often it was seen since the last time it was noted; the rest of this is of the latest time.
+    pub times: u64,
 }
 
 /// Arguments as they may be shown and stored: masked when made, at most 32 of at most 64 characters.
@@ -120,8 +122,9 @@ impl PendingQueue {
         }
         let targets_omitted = sighting.targets.len().saturating_sub(MAX_TARGETS) as u64;
         sighting.targets.truncate(MAX_TARGETS);
+        let times = std::mem::replace(&mut sighting.times, 1);
         if let Some(known) = self.0.iter_mut().find(|known| known.is(&sighting.path, &sighting.digest)) {
-            known.count = known.count.saturating_add(1);
+            known.count = known.count.saturating_add(times);
             known.last_seen = now;
             known.targets_omitted = targets_omitted;
             known.sighting = sighting;
@@ -132,7 +135,7 @@ impl PendingQueue {
             let Some((index, _)) = oldest else { break };
             self.0.remove(index);
         }
-        self.0.push(Pending { sighting, targets_omitted, count: 1, first_seen: now, last_seen: now });
+        self.0.push(Pending { sighting, targets_omitted, count: times, first_seen: now, last_seen: now });
     }
 
     /// Forgets who was not seen for a day, or is from the future because the clock was wrong.
@@ -247,6 +250,7 @@ impl Pending {
         let action = |name: String| Action::ALL.into_iter().find(|action| action.as_str() == name);
         let service = |name: String| Service::parse(&name).ok();
         let sighting = Sighting {
+            times: 1,
             path: PathBuf::from(line.path),
             digest: Digest::parse(&line.hash)?,
             pid: line.pid,

@@ -22,6 +22,7 @@ fn setup() -> (tempfile::TempDir, PendingFile) {
 
 fn sighting(number: u8) -> Sighting {
     Sighting {
+        times: 1,
         path: format!("/bin/{number}").into(),
         digest: Digest::new([number; 32]),
         pid: 7,

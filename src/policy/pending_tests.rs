@@ -8,6 +8,7 @@ fn at(second: i64) -> Timestamp {
 
 fn sighting(number: u8) -> Sighting {
     Sighting {
+        times: 1,
         path: PathBuf::from(format!("/bin/{number}")),
         digest: Digest::new([number; 32]),
         pid: 7,

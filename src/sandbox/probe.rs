@@ -41,7 +41,11 @@ pub fn probe() -> Vec<Protection> {
             "other processes of this user can't read its memory or trace it",
         ),
         protection("no_core", answers.no_core, "a crash leaves no memory on the disk"),
-        protection("locked_memory", locked::prepare() != Kept::Swappable, "secrets in memory are never swapped to the disk"),
+        protection(
+            "locked_memory",
+            locked::prepare() != Kept::Swappable,
+            "secrets in memory are never swapped to the disk",
+        ),
         protection("no_exec_memory", answers.no_executable_memory, "memory can't be made executable"),
     ]
 }

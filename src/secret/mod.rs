@@ -23,7 +23,6 @@ impl SecretValue {
     pub fn from_buffer(bytes: Buffer) -> Option<Self> {
         (bytes.len() <= MAX_VALUE && str::from_utf8(bytes.as_slice()).is_ok()).then_some(Self(bytes))
     }
-
 }
 
 impl ExposeSecret<str> for SecretValue {

@@ -233,6 +233,9 @@ pub(super) fn failed(error: impl Into<redb::Error>) -> StoreError {
         redb::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
             StoreError::Damaged("vault.redb is not a vault file")
         }
+        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            StoreError::Damaged("vault.redb is cut short")
+        }
         redb::Error::Io(error) => StoreError::Io(error.to_string()),
         other => StoreError::Io(other.to_string()),
     }

@@ -15,7 +15,6 @@ use chacha20poly1305::{AeadInOut, KeyInit, XChaCha20Poly1305};
 use hmac::Mac;
 use zeroize::Zeroize;
 
-use secrecy::ExposeSecret;
 use super::{
     key::{SubKey, VaultKey},
     label,
@@ -24,6 +23,7 @@ use crate::{
     name::{Attributes, Service, Target},
     secret::{Buffer, MAX_VALUE, SecretValue},
 };
+use secrecy::ExposeSecret;
 
 /// Layout of everything sealed. Part of all associated data.
 pub(super) const FORMAT: u8 = 1;
@@ -265,12 +265,7 @@ fn seal(key: &SubKey, nonce: &Nonce, context: &[u8], buffer: &mut [u8]) -> Resul
 }
 
 /// Decrypts a copy of `sealed` that is wiped by whoever drops it.
-fn open(
-    key: &SubKey,
-    nonce: &Nonce,
-    context: &[u8],
-    sealed: &[u8],
-) -> Result<Buffer, Unsealable> {
+fn open(key: &SubKey, nonce: &Nonce, context: &[u8], sealed: &[u8]) -> Result<Buffer, Unsealable> {
     let (text, tag) = sealed.split_last_chunk::<TAG>().ok_or(Unsealable)?;
     let mut plain = Buffer::from(text);
     XChaCha20Poly1305::new(key.expose_secret().into())
@@ -301,7 +296,7 @@ mod tests {
     }
 
     fn secret(text: &[u8]) -> SecretValue {
-        SecretValue::from_buffer(Buffer::from(&text[..])).unwrap()
+        SecretValue::from_buffer(Buffer::from(text)).unwrap()
     }
 
     #[test]

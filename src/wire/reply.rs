@@ -3,13 +3,13 @@
 use secrecy::ExposeSecret;
 use std::io::{self, Write};
 
-use serde::Serialize;
 use super::{limits::MAX_REPLY, nonce::Nonce};
 use crate::{
     audit::Receipt,
     secret::Buffer,
     store::{Committed, OutboxEntry, Record},
 };
+use serde::Serialize;
 
 /// What a client is told when its request could not be recorded.
 pub const UNRECORDED: &str = "the audit log can't be written, so nothing was released; make room or mend the log's folder, then try again";

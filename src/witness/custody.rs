@@ -131,7 +131,7 @@ pub(super) fn unseen(error: std::io::Error) -> Unseen {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use std::os::{fd::AsFd, unix::net::UnixStream};
 

@@ -40,14 +40,18 @@ const STRANGER_LANE: usize = 16;
 
 /// Answers questions until the keeper is gone. Returns only then, or when the channel breaks.
 ///
-/// `lock` closes the cage; it is called once everything is open and every thread has started.
-pub fn serve<E>(channel: BorrowedFd<'_>, lock: impl FnOnce() -> Result<(), E>) -> ExitCode {
+/// Digests are remembered only where `running_files_are_protected`. `lock` closes the cage; it is called once everything is open and every thread has started.
+pub fn serve<E>(
+    channel: BorrowedFd<'_>,
+    running_files_are_protected: bool,
+    lock: impl FnOnce() -> Result<(), E>,
+) -> ExitCode {
     let Ok(diagnosis) = SocketDiagnosis::open() else { return ExitCode::FAILURE };
     let desk = Desk {
         channel,
         watched: Mutex::default(),
         looking: Mutex::new((diagnosis, Libraries::default())),
-        fingerprints: Fingerprints::default(),
+        fingerprints: Fingerprints::new(running_files_are_protected),
     };
     let (watched_lane, watched_jobs) = sync_channel(WATCHED_LANE);
     let (stranger_lane, stranger_jobs) = sync_channel(STRANGER_LANE);

@@ -26,10 +26,13 @@ pub(super) const SMALL: u64 = 32 << 20;
 const CHUNK: usize = 256 * 1024;
 
 /// The cache and its rule, shared by the desk and its hashing lanes.
-#[derive(Default)]
 pub(super) struct Fingerprints(Mutex<DigestCache>);
 
 impl Fingerprints {
+    pub(super) fn new(running_files_are_protected: bool) -> Self {
+        Self(Mutex::new(DigestCache::new(running_files_are_protected)))
+    }
+
     /// The digest of this version of a file, if it may be known already.
     pub(super) fn known(&self, key: &FileKey) -> Option<Digest> {
         self.cache().find(key)

@@ -88,7 +88,7 @@ fn field(bytes: Option<&[u8]>) -> Result<&str, ProcfsError> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
 

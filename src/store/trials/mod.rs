@@ -6,7 +6,6 @@ use std::path::Path;
 
 use self::admitted::{admit, policy_for};
 
-
 use super::{files::scratch, *};
 use crate::{
     name::{Attributes, Service, Target, TargetPrefix},

@@ -239,7 +239,9 @@ mod tests {
         for round in 0..1000 {
             let order = round % 7;
             if let Some(unit) = pieces.take(order) {
-                let apart = |(other, size): &(usize, usize)| unit + (1 << order) <= *other || *other + (1 << *size) <= unit;
+                let apart = |(other, size): &(usize, usize)| {
+                    unit + (1 << order) <= *other || *other + (1 << *size) <= unit
+                };
                 assert!(taken.iter().all(apart));
                 taken.push((unit, order));
             }
