@@ -90,6 +90,7 @@ const KEEPER_ONLY: &[Call] = &calls! {
     SYS_mlock => "secrets beyond the slab",
     SYS_capget => "the probe of what is really enforced",
     SYS_getpid => "the pid in STATUS; abort",
+    SYS_geteuid => "whether a file of its own that was put in place of another belongs to its user",
     SYS_gettid => "abort",
     SYS_tgkill => "abort: the signal to itself; Landlock's scope keeps it from others",
 };

@@ -17,10 +17,12 @@
 mod activation;
 mod attacks;
 mod audit;
+mod cage;
 mod client;
 mod commands;
 mod config_faults;
 mod crash;
+mod documentation;
 mod honest;
 mod lifecycle;
 mod limits;
