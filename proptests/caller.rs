@@ -226,7 +226,7 @@ proptest! {
         grain in prop_oneof![Just(1_i64), Just(4_000_000), Just(1_000_000_000), Just(2_000_000_000)],
         events in vec(event(), 1..60),
     ) {
-        let mut cache = DigestCache::new();
+        let mut cache = DigestCache::new(true);
         let (mut now, mut content) = (1_780_000_000_000_000_000_i64, 0_u8);
         let mut changed = now - now % grain;
         for event in &events {
@@ -253,7 +253,7 @@ proptest! {
     ) {
         const HALF: i64 = 500_000_000;
         let key = FileKey { device: 1, inode: 2, size: 3, modified: modified * HALF, changed: changed * HALF };
-        let mut cache = DigestCache::new();
+        let mut cache = DigestCache::new(true);
         cache.remember(key, Digest::new([1; 32]), hashed * HALF);
         let settled = hashed - modified.max(changed) >= 4;
         prop_assert_eq!(cache.find(&key).is_some(), settled);
@@ -263,7 +263,7 @@ proptest! {
     fn the_cache_answers_for_the_very_key_or_not_at_all(
         keys in vec((0..3_u64, 0..3_u64, 0..3_u64, 0..3_i64, 0..3_i64, 0..3_u8), 0..40),
     ) {
-        let mut cache = DigestCache::new();
+        let mut cache = DigestCache::new(true);
         let mut model = HashMap::new();
         for (device, inode, size, modified, changed, digest) in keys {
             let key = FileKey { device, inode, size, modified, changed };
