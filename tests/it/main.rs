@@ -17,7 +17,7 @@
 mod activation;
 mod attacks;
 mod audit;
-mod cage;
+mod caged;
 mod client;
 mod commands;
 mod config_faults;

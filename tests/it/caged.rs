@@ -94,7 +94,8 @@ fn whatever_is_done_to_its_log_the_daemon_serves_on_and_the_log_says_it() {
     assert_eq!(client.write("s", &[("k", "v")]), written());
     let log = world.data().join("audit.log");
     let copy = |bytes: &[u8]| world.write(&log, bytes);
-    let touches: [(&str, &dyn Fn(Vec<u8>)); 5] = [
+    type Touch<'a> = &'a dyn Fn(Vec<u8>);
+    let touches: [(&str, Touch<'_>); 5] = [
         ("removed", &|_| fs::remove_file(&log).unwrap()),
         ("replaced", &|bytes| copy(&bytes)),
         ("truncated", &|_| File::options().write(true).open(&log).unwrap().set_len(0).unwrap()),
