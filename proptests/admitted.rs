@@ -34,6 +34,7 @@ pub fn honest_facts() -> Facts {
         mount_namespace: namespace,
         executable_stable: true,
         alive: true,
+        pages: 10,
     }
 }
 

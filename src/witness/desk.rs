@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io::{IoSlice, IoSliceMut},
     mem::MaybeUninit,
-    os::fd::{BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     process::ExitCode,
     sync::{
         Barrier, Mutex, PoisonError,
@@ -115,12 +115,12 @@ impl Desk<'_> {
                 Question::Watch { anew, executables } => self.watch(anew, executables),
                 Question::Examine { id, pid, socket } => match Subject::new(pid, socket, descriptor) {
                     Ok(subject) => self.examine(id, subject, watched_lane),
-                    Err(why) => self.tell(&Answer::Unseen { id, why }, None),
+                    Err(why) => self.tell(&Answer::Unseen { id, why }, &[]),
                 },
                 Question::Fingerprint { id } => {
                     let Some(file) = descriptor.map(File::from) else { return };
                     if stranger_lane.try_send(Fingerprint { id, file }).is_err() {
-                        self.tell(&Answer::Unseen { id, why: Unseen::Busy }, None);
+                        self.tell(&Answer::Unseen { id, why: Unseen::Busy }, &[]);
                     }
                 }
             }
@@ -141,16 +141,19 @@ impl Desk<'_> {
     fn examine(&self, id: u64, subject: Subject, watched_lane: &SyncSender<Look>) {
         let mut running = match subject.executable() {
             Ok(found) => found,
-            Err(why) => return self.tell(&Answer::Unseen { id, why }, None),
+            Err(why) => return self.tell(&Answer::Unseen { id, why }, &[]),
         };
         let file = running.file.take();
         let Some(watched) = self.watched_as(&running.executable) else {
             let digest = self.fingerprints.known(&running.executable.key);
             let sighting = Box::new(subject.sighting(running.executable, digest));
-            return self.tell(&Answer::Stranger { id, sighting }, file.map(OwnedFd::from));
+            return self.tell(
+                &Answer::Stranger { id, sighting },
+                file.iter().map(AsFd::as_fd).collect::<Vec<_>>().as_slice(),
+            );
         };
         let Some(file) = file else {
-            return self.tell(&Answer::Unseen { id, why: Unseen::Unreadable }, None);
+            return self.tell(&Answer::Unseen { id, why: Unseen::Unreadable }, &[]);
         };
         let look = Look { id, subject, running, file, watched };
         if self.fingerprints.known(&look.running.executable.key).is_some() {
@@ -158,7 +161,7 @@ impl Desk<'_> {
         } else if let Err(error) = watched_lane.try_send(look) {
             let (std::sync::mpsc::TrySendError::Full(look)
             | std::sync::mpsc::TrySendError::Disconnected(look)) = error;
-            self.tell(&Answer::Unseen { id: look.id, why: Unseen::Busy }, None);
+            self.tell(&Answer::Unseen { id: look.id, why: Unseen::Busy }, &[]);
         }
     }
 
@@ -182,7 +185,7 @@ impl Desk<'_> {
         let Look { id, subject, running, file, watched } = look;
         let digest = match self.fingerprints.make(file, &running.executable.key, subject.pidfd.as_ref()) {
             Ok(digest) => digest,
-            Err(why) => return self.tell(&Answer::Unseen { id, why }, None),
+            Err(why) => return self.tell(&Answer::Unseen { id, why }, &[]),
         };
         let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
         let (diagnosis, libraries) = &mut *looking;
@@ -191,9 +194,12 @@ impl Desk<'_> {
         drop(looking);
         match answer {
             Ok((facts, pin)) => {
-                self.tell(&Answer::Examined { id, facts: Box::new(facts) }, Some(OwnedFd::from(pin)));
+                self.tell(
+                    &Answer::Examined { id, facts: Box::new(facts) },
+                    &[pin.maps.as_fd(), pin.size.as_fd()],
+                );
             }
-            Err(why) => self.tell(&Answer::Unseen { id, why }, None),
+            Err(why) => self.tell(&Answer::Unseen { id, why }, &[]),
         }
     }
 
@@ -215,11 +221,11 @@ impl Desk<'_> {
                 }
                 _ => Answer::Unseen { id, why: Unseen::Unreadable },
             };
-            self.tell(&answer, None);
+            self.tell(&answer, &[]);
         }
     }
 
-    fn tell(&self, answer: &Answer, descriptor: Option<OwnedFd>) {
+    fn tell(&self, answer: &Answer, descriptors: &[BorrowedFd<'_>]) {
         let packet = match encode(answer) {
             Ok(packet) => packet,
             // only a process whose own names are huge can make an answer too long
@@ -228,10 +234,9 @@ impl Desk<'_> {
                 Err(_) => return,
             },
         };
-        let descriptors = descriptor.as_ref().map(|descriptor| [std::os::fd::AsFd::as_fd(descriptor)]);
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(2))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        if let Some(descriptors) = &descriptors {
+        if !descriptors.is_empty() {
             control.push(SendAncillaryMessage::ScmRights(descriptors));
         }
         // a keeper that is gone is seen by the next receive

@@ -17,7 +17,7 @@ use super::{
     custody::{SocketDiagnosis, custody, unseen},
     hashing::Fingerprints,
     libraries::Libraries,
-    procfs::{parse_maps, parse_status},
+    procfs::{parse_maps, parse_statm, parse_status},
     protocol::{Unseen, Watched},
 };
 use crate::{
@@ -65,6 +65,14 @@ pub(super) struct Running {
     faithful: bool,
 }
 
+/// Descriptors by which the keeper sees later that a process is still the one that was looked at.
+pub(super) struct Pin {
+    /// Its memory map: reads nothing any more once it has another address space.
+    pub(super) maps: OwnedFd,
+    /// The size of its address space: another one once anything was mapped.
+    pub(super) size: OwnedFd,
+}
+
 /// What is needed to look, and what is remembered between looks.
 pub(super) struct Instruments<'a> {
     pub(super) diagnosis: &'a SocketDiagnosis,
@@ -103,9 +111,11 @@ impl Subject {
         digest: Digest,
         watched: &Watched,
         instruments: Instruments<'_>,
-    ) -> Result<(Facts, File), Unseen> {
+    ) -> Result<(Facts, Pin), Unseen> {
         let Running { executable, faithful, .. } = running;
         let pin = self.open("maps")?;
+        let size = self.open("statm")?;
+        let pages = pages_of(&size)?;
         let before = self.runs()?;
         let peer = instruments.diagnosis.peer_of(self.socket)?;
         let custody = custody(self.folder.as_fd(), peer)?;
@@ -127,9 +137,10 @@ impl Subject {
             mount_namespace: self.namespace("ns/mnt")?,
             executable_stable: before == executable.key && self.runs()? == before,
             alive: pin.read_at(&mut [0], 0).is_ok_and(|length| length > 0) && self.alive(),
+            pages,
             executable,
         };
-        Ok((facts, pin))
+        Ok((facts, Pin { maps: pin.into(), size: size.into() }))
     }
 
     /// What can be told of a process that runs nothing of interest.
@@ -206,6 +217,12 @@ fn executable(shown: &Path, stat: &Stat) -> Executable {
         deleted: without_mark.is_some(),
         key,
     }
+}
+
+fn pages_of(statm: &File) -> Result<u64, Unseen> {
+    let mut bytes = [0; 64];
+    let length = statm.read_at(&mut bytes, 0).map_err(|_| Unseen::Gone)?;
+    parse_statm(bytes.get(..length).unwrap_or_default()).map_err(|_| Unseen::Unreadable)
 }
 
 fn faithful(file: &File) -> bool {
