@@ -34,13 +34,14 @@ pub fn honest_facts() -> Facts {
         mount_namespace: namespace,
         executable_stable: true,
         alive: true,
+        pages: 10,
     }
 }
 
 /// The daemon that looks at [`honest_facts`].
 pub fn observer() -> Observer {
     let namespace = Namespace { device: 6, inode: 7 };
-    Observer { uid: 9, user_namespace: namespace, pid_namespace: namespace }
+    Observer { uid: 9, user_namespace: namespace, pid_namespace: namespace, mount_namespace: namespace }
 }
 
 /// The verified caller of [`honest_facts`].

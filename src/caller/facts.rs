@@ -100,6 +100,8 @@ pub struct Facts {
     pub executable_stable: bool,
     /// Whether the process and its address space were still the same after everything else was looked at.
     pub alive: bool,
+    /// Size of the address space in pages before its mappings were looked at. Another size means other mappings.
+    pub pages: u64,
 }
 
 /// A process that runs no executable of any entry: what the refusal, its record and the pending queue need.

@@ -17,6 +17,8 @@ pub struct Observer {
     pub user_namespace: Namespace,
     /// The daemon's pid namespace.
     pub pid_namespace: Namespace,
+    /// The daemon's mount namespace.
+    pub mount_namespace: Namespace,
 }
 
 /// What the entry of this executable asks of its callers.
@@ -39,6 +41,7 @@ struct Passed {
     path: String,
     digest: Digest,
     relaxed: Vec<Check>,
+    own_mounts: bool,
 }
 
 impl VerifiedCaller {
@@ -55,6 +58,12 @@ impl VerifiedCaller {
     /// The digest of its executable.
     pub fn digest(&self) -> &Digest {
         &self.0.digest
+    }
+
+    /// Whether it lives in another mount namespace than the daemon, as services with `PrivateTmp=` do: recorded, not
+    /// refused, since its executable and libraries were looked at as the inodes that they are.
+    pub fn has_own_mounts(&self) -> bool {
+        self.0.own_mounts
     }
 
     /// Checks that failed and that its entry turns off: part of every record.
@@ -100,6 +109,7 @@ pub fn verify(facts: &Facts, observer: &Observer, terms: Terms<'_>) -> Result<Ve
         path: facts.executable.path.clone(),
         digest: facts.digest,
         relaxed,
+        own_mounts: facts.mount_namespace != observer.mount_namespace,
     })))
 }
 

@@ -10,15 +10,19 @@ use std::{
 };
 
 use jiff::Timestamp;
+use rustix::io::pread;
 
-use super::{house::House, witness_link::Seen};
+use super::{
+    house::House,
+    witness_link::{Pin, Seen},
+};
 use crate::{
     caller::{Check, Facts, Sighting, Terms, Untrusted, VerifiedCaller, verify},
     digest::Digest,
     policy::{Admitted, Entry, Policy, Standing},
-    sys::peer::{PinError, alive, pin},
+    sys::peer::{PinError, pin},
     wire::Writer,
-    witness::Unseen,
+    witness::{Unseen, parse_statm},
 };
 
 /// After this a connection's next request is verified in full again: libraries may have been loaded meanwhile.
@@ -39,8 +43,9 @@ pub(super) struct Identity {
 /// A caller that passed, and what keeps the verdict true.
 struct Verified {
     caller: VerifiedCaller,
-    /// Reads nothing any more once the process has another address space.
-    address_space: OwnedFd,
+    pin: Pin,
+    /// The size of its address space when its mappings were looked at.
+    pages: u64,
     generation: u64,
     at: Instant,
 }
@@ -137,12 +142,14 @@ impl Identity {
         self.verified.is_some()
     }
 
-    /// Whether the process that was verified still lives with the same address space. One read and one poll.
+    /// Whether the process that was verified still lives, with the same address space and nothing newly mapped into it.
+    /// Two reads; the second finds nothing when the process has ended.
     pub(super) fn pinned(&self) -> bool {
-        let Some(verified) = &self.verified else { return false };
-        let same_memory =
-            rustix::io::pread(&verified.address_space, &mut [0; 1], 0).is_ok_and(|length| length > 0);
-        same_memory && self.pidfd.as_ref().is_none_or(|pidfd| alive(pidfd.as_fd()))
+        let Some(Verified { pin, pages, .. }) = &self.verified else { return false };
+        let mut statm = [0; 64];
+        pread(&pin.maps, &mut [0; 1], 0).is_ok_and(|length| length > 0)
+            && pread(&pin.size, &mut statm, 0)
+                .is_ok_and(|length| parse_statm(statm.get(..length).unwrap_or_default()) == Ok(*pages))
     }
 
     /// Looks at a peer that has said nothing, to tell a stranger so. Proves nothing about a later line.
@@ -189,7 +196,7 @@ impl Identity {
         }
         let generation = house.policy_generation();
         let pidfd = self.pidfd.as_ref().map(AsFd::as_fd);
-        let (facts, address_space) = match house.witness.examine(pid, self.socket, pidfd).await {
+        let (facts, pin) = match house.witness.examine(pid, self.socket, pidfd).await {
             Ok(Seen::Watched(facts, pin)) => (facts, pin),
             Ok(Seen::Stranger(sighting, file)) => {
                 return Err(self.unwatched(*sighting, file, policy));
@@ -215,7 +222,8 @@ impl Identity {
         if before.is_some_and(|before| (before.path(), before.digest()) != (caller.path(), caller.digest())) {
             return Err(Stranger::untrusted(Check::ExecutableChanged));
         }
-        self.verified = Some(Verified { caller, address_space, generation, at: Instant::now() });
+        let pages = facts.pages;
+        self.verified = Some(Verified { caller, pin, pages, generation, at: Instant::now() });
         Ok(())
     }
 

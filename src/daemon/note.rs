@@ -51,7 +51,7 @@ impl Note {
         } else {
             self.targets().to_vec()
         };
-        Event { detail: relaxed(admitted), ..self.event(shown, Outcome::Granted, targets) }
+        Event { detail: remarks(admitted), ..self.event(shown, Outcome::Granted, targets) }
     }
 
     /// The record of a change, made inside its transaction from the names that it touched.
@@ -89,8 +89,13 @@ impl Note {
     }
 }
 
-/// Checks that failed and that the entry turns off: a reader of the log must see that they did.
-fn relaxed(admitted: &Admitted<'_>) -> Option<Cow<'static, str>> {
-    let names: Vec<_> = admitted.caller().relaxed().iter().map(|check| check.as_str()).collect();
-    (!names.is_empty()).then(|| format!("relaxed: {}", names.join(", ")).into())
+/// What a reader of the log must know of a caller that was served: checks that failed and that its entry turns off, and
+/// mounts of its own.
+fn remarks(admitted: &Admitted<'_>) -> Option<Cow<'static, str>> {
+    let caller = admitted.caller();
+    let mut words: Vec<_> = caller.relaxed().iter().map(|check| format!("relaxed: {check}")).collect();
+    if caller.has_own_mounts() {
+        words.push("own mount namespace".to_owned());
+    }
+    (!words.is_empty()).then(|| words.join("; ").into())
 }

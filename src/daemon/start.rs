@@ -14,6 +14,7 @@ use std::{
     sync::Arc,
 };
 
+use rustix::{fs::Mode, process::umask};
 use tokio::{
     runtime::Builder,
     signal::unix::{SignalKind, signal},
@@ -158,6 +159,8 @@ pub fn run(
     if hardening == Hardening::Off && var("KEYCHAIN_AUTH_ALLOW_UNHARDENED").is_none_or(|word| word != "1") {
         return Err(StartError::Unconfirmed);
     }
+    // whatever mask it was started with: what the daemon makes is its user's, and usable for it
+    umask(Mode::from_bits_truncate(0o077));
     let mut cage = Cage::begin(hardening).map_err(system("to close this process to others"))?;
     // before any lock, secret or thread: the child must inherit none
     let witness = process::spawn(|channel| cage.witness(channel)).map_err(StartError::Witness)?;
@@ -302,6 +305,7 @@ fn observer() -> io::Result<Observer> {
         uid: rustix::process::geteuid().as_raw(),
         user_namespace: own("user")?,
         pid_namespace: own("pid")?,
+        mount_namespace: own("mnt")?,
     })
 }
 

@@ -38,13 +38,21 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the witness saw behind a connection.
 pub(super) enum Seen {
-    /// A process that runs the executable of an entry, and a descriptor that pins its address space.
-    Watched(Box<Facts>, OwnedFd),
+    /// A process that runs the executable of an entry, and what shows later that it is still the same.
+    Watched(Box<Facts>, Pin),
     /// Something else, and a descriptor of its executable where it can be read.
     Stranger(Box<Sighting>, Option<File>),
 }
 
-type Told = (Answer, Option<OwnedFd>);
+/// Descriptors on a process that was looked at.
+pub(super) struct Pin {
+    /// Its memory map: reads nothing any more once it has another address space.
+    pub(super) maps: OwnedFd,
+    /// The size of its address space: another one once anything was mapped.
+    pub(super) size: OwnedFd,
+}
+
+type Told = (Answer, Vec<OwnedFd>);
 
 /// Asks the witness. Lives on the runtime's one thread.
 pub(super) struct WitnessLink {
@@ -67,7 +75,7 @@ impl WitnessLink {
         loop {
             let received =
                 self.channel.async_io(Interest::READABLE, |channel| next(channel.as_fd(), &mut packet)).await;
-            let (length, descriptor) = match received {
+            let (length, descriptors) = match received {
                 Ok((0, _)) => return io::ErrorKind::UnexpectedEof.into(),
                 Ok(received) => received,
                 Err(error) => return error,
@@ -84,7 +92,7 @@ impl WitnessLink {
             };
             // nobody waits any more when the connection is gone
             if let Some(waiting) = self.waiting.borrow_mut().remove(&id) {
-                let _ = waiting.send((answer, descriptor));
+                let _ = waiting.send((answer, descriptors));
             }
         }
     }
@@ -112,8 +120,13 @@ impl WitnessLink {
         pidfd: Option<BorrowedFd<'_>>,
     ) -> Result<Seen, Unseen> {
         match self.ask(|id| Question::Examine { id, pid, socket }, pidfd).await? {
-            (Answer::Examined { facts, .. }, Some(pin)) if facts.pid == pid => Ok(Seen::Watched(facts, pin)),
-            (Answer::Stranger { sighting, .. }, file) => Ok(Seen::Stranger(sighting, file.map(File::from))),
+            (Answer::Examined { facts, .. }, pin) if facts.pid == pid => {
+                let [maps, size] = <[OwnedFd; 2]>::try_from(pin).map_err(|_| Unseen::Unreadable)?;
+                Ok(Seen::Watched(facts, Pin { maps, size }))
+            }
+            (Answer::Stranger { sighting, .. }, file) => {
+                Ok(Seen::Stranger(sighting, file.into_iter().next().map(File::from)))
+            }
             (Answer::Unseen { why, .. }, _) => Err(why),
             _ => Err(Unseen::Unreadable),
         }
@@ -171,17 +184,19 @@ fn watched(entry: &crate::policy::Entry) -> Option<Watched> {
     Some(Watched { path: entry.path().to_str()?.to_owned(), size: entry.size(), libraries })
 }
 
-fn next(channel: BorrowedFd<'_>, packet: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+fn next(channel: BorrowedFd<'_>, packet: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(2))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
     let received = recvmsg(channel, &mut [IoSliceMut::new(packet)], &mut control, flags)?;
     if received.flags.contains(ReturnFlags::TRUNC) {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    let descriptor = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-        _ => None,
-    });
-    Ok((received.bytes, descriptor))
+    let mut descriptors = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            descriptors.extend(received);
+        }
+    }
+    Ok((received.bytes, descriptors))
 }

@@ -90,13 +90,15 @@ const KEEPER_ONLY: &[Call] = &calls! {
     SYS_mlock => "secrets beyond the slab",
     SYS_capget => "the probe of what is really enforced",
     SYS_getpid => "the pid in STATUS; abort",
+    SYS_geteuid => "whether a file of its own that was put in place of another belongs to its user",
     SYS_gettid => "abort",
     SYS_tgkill => "abort: the signal to itself; Landlock's scope keeps it from others",
 };
 
 const WITNESS_ONLY: &[Call] = &calls! {
     SYS_openat if Only::Lacks(2, CHANGING) => "/proc and executables, to read",
-    SYS_readlink => "which executable a process runs, and which sockets it holds",
+    SYS_readlinkat => "which executable a process runs, and which sockets it holds",
+    SYS_fstat => "the state of open executables",
     SYS_getdents64 => "a process's descriptors",
     SYS_fstatfs => "the filesystem of an executable",
     SYS_ppoll => "whether a caller's process has ended",

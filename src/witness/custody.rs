@@ -1,10 +1,15 @@
 //! Who holds the client's end of a connection? A descriptor that crossed an exec can't be close-on-exec, so a holder
 //! whose descriptors all are has opened the connection itself, in the program that it still runs.
 
-use std::{fs, os::fd::OwnedFd, path::Path};
+use std::{
+    ffi::CStr,
+    mem::MaybeUninit,
+    os::fd::{BorrowedFd, OwnedFd},
+};
 
 use rustix::{
-    io::Errno,
+    fs::{Mode, OFlags, RawDir, openat, readlinkat_raw},
+    io::{Errno, read},
     net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with},
 };
 
@@ -72,8 +77,8 @@ fn request(inode: u32) -> [u8; 40] {
     message
 }
 
-/// The peer in a reply of the kernel about the socket `inode`.
-fn peer_in(reply: &[u8], inode: u32) -> Option<u32> {
+/// The peer in a reply of the kernel about the socket `inode`. None if the reply is cut, or about another socket.
+pub fn peer_in(reply: &[u8], inode: u32) -> Option<u32> {
     let length = usize::try_from(u32_at(reply, 0)?).ok()?;
     let reply = reply.get(..length)?;
     if u16_at(reply, 4)? != SOCK_DIAG_BY_FAMILY || u32_at(reply, HEADER + 4)? != inode {
@@ -99,23 +104,27 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
 }
 
 /// How the process whose /proc folder is `process` holds the socket `inode`.
-pub(super) fn custody(process: &Path, inode: u32) -> Result<Custody, Unseen> {
+pub(super) fn custody(process: BorrowedFd<'_>, inode: u32) -> Result<Custody, Unseen> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = openat(process, "fd", flags, Mode::empty()).map_err(unseen)?;
     let wanted = format!("socket:[{inode}]");
     let mut held = false;
-    let entries = fs::read_dir(process.join("fd")).map_err(unseen)?;
-    for (index, entry) in entries.enumerate() {
-        if index >= MAX_DESCRIPTORS {
+    let mut entries = Vec::with_capacity(8192);
+    let mut entries = RawDir::new(&folder, entries.spare_capacity_mut());
+    let mut seen = 0;
+    while let Some(entry) = entries.next() {
+        let entry = entry.map_err(unseen)?;
+        seen += 1;
+        if seen > MAX_DESCRIPTORS {
             return Err(Unseen::TooLarge);
         }
-        let entry = entry.map_err(unseen)?;
-        // a descriptor may be closed while we look
-        let Ok(link) = fs::read_link(entry.path()) else { continue };
-        if link.as_os_str() != wanted.as_str() {
+        let mut link = [MaybeUninit::uninit(); 64];
+        // a descriptor may be closed while we look, and one whose link is longer is no socket
+        let Ok((link, _)) = readlinkat_raw(&folder, entry.file_name(), &mut link) else { continue };
+        if *link != *wanted.as_bytes() {
             continue;
         }
-        let info = fs::read(process.join("fdinfo").join(entry.file_name())).map_err(unseen)?;
-        let flags = parse_descriptor_flags(&info).map_err(|_| Unseen::Unreadable)?;
-        if flags & CLOSE_ON_EXEC == 0 {
+        if descriptor_flags(process, entry.file_name())? & CLOSE_ON_EXEC == 0 {
             return Ok(Custody::HeldAcrossExec);
         }
         held = true;
@@ -123,9 +132,18 @@ pub(super) fn custody(process: &Path, inode: u32) -> Result<Custody, Unseen> {
     Ok(if held { Custody::HeldCloseOnExec } else { Custody::NotHeld })
 }
 
-pub(super) fn unseen(error: std::io::Error) -> Unseen {
-    match error.raw_os_error() {
-        Some(libc::ENOENT | libc::ESRCH) => Unseen::Gone,
+fn descriptor_flags(process: BorrowedFd<'_>, descriptor: &CStr) -> Result<u32, Unseen> {
+    let name = [b"fdinfo/", descriptor.to_bytes()].concat();
+    let file = openat(process, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(unseen)?;
+    // the flags stand in the second line, within the first read
+    let mut info = [0; 256];
+    let length = read(&file, &mut info).map_err(unseen)?;
+    parse_descriptor_flags(info.get(..length).unwrap_or_default()).map_err(|_| Unseen::Unreadable)
+}
+
+pub(super) fn unseen(error: Errno) -> Unseen {
+    match error {
+        Errno::NOENT | Errno::SRCH => Unseen::Gone,
         _ => Unseen::Unreadable,
     }
 }
@@ -145,7 +163,8 @@ mod tests {
         let diagnosis = SocketDiagnosis::open().unwrap();
         let peer = diagnosis.peer_of(fstat(ours.as_fd()).unwrap().st_ino).unwrap();
         assert_eq!(u64::from(peer), fstat(theirs.as_fd()).unwrap().st_ino);
-        let me = Path::new("/proc/self");
+        let me = rustix::fs::open("/proc/self", OFlags::PATH, Mode::empty()).unwrap();
+        let me = me.as_fd();
         assert_eq!(custody(me, peer), Ok(Custody::HeldCloseOnExec));
         let copy = rustix::io::dup(&theirs).unwrap();
         assert_eq!(

@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io::{IoSlice, IoSliceMut},
     mem::MaybeUninit,
-    os::fd::{BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     process::ExitCode,
     sync::{
         Barrier, Mutex, PoisonError,
@@ -16,6 +16,7 @@ use std::{
 
 use rustix::{
     cmsg_space,
+    fs::{FileType, fstat},
     io::Errno,
     net::{
         RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -26,8 +27,8 @@ use rustix::{
 
 use super::{
     custody::SocketDiagnosis,
-    examine::{Instruments, Subject, file_key},
-    hashing::{Fingerprints, MAX_EXECUTABLE},
+    examine::{Instruments, Running, Subject, file_key},
+    hashing::Fingerprints,
     libraries::Libraries,
     protocol::{Answer, MAX_MESSAGE, Question, Unseen, Watched, decode_question, encode},
 };
@@ -89,7 +90,7 @@ struct Desk<'a> {
 struct Look {
     id: u64,
     subject: Subject,
-    executable: Executable,
+    running: Running,
     file: File,
     watched: Watched,
 }
@@ -112,14 +113,14 @@ impl Desk<'_> {
             let Ok(question) = decode_question(packet.get(..length).unwrap_or_default()) else { return };
             match question {
                 Question::Watch { anew, executables } => self.watch(anew, executables),
-                Question::Examine { id, pid, socket } => {
-                    let subject = Subject { pid, socket, pidfd: descriptor };
-                    self.examine(id, subject, watched_lane);
-                }
+                Question::Examine { id, pid, socket } => match Subject::new(pid, socket, descriptor) {
+                    Ok(subject) => self.examine(id, subject, watched_lane),
+                    Err(why) => self.tell(&Answer::Unseen { id, why }, &[]),
+                },
                 Question::Fingerprint { id } => {
                     let Some(file) = descriptor.map(File::from) else { return };
                     if stranger_lane.try_send(Fingerprint { id, file }).is_err() {
-                        self.tell(&Answer::Unseen { id, why: Unseen::Busy }, None);
+                        self.tell(&Answer::Unseen { id, why: Unseen::Busy }, &[]);
                     }
                 }
             }
@@ -138,25 +139,29 @@ impl Desk<'_> {
 
     /// The cheapest sufficient look: an executable whose path and size no entry has costs neither hash nor scan.
     fn examine(&self, id: u64, subject: Subject, watched_lane: &SyncSender<Look>) {
-        let (executable, file) = match subject.executable() {
+        let mut running = match subject.executable() {
             Ok(found) => found,
-            Err(why) => return self.tell(&Answer::Unseen { id, why }, None),
+            Err(why) => return self.tell(&Answer::Unseen { id, why }, &[]),
         };
-        let Some(watched) = self.watched_as(&executable) else {
-            let digest = self.fingerprints.known(&executable.key);
-            let sighting = Box::new(subject.sighting(executable, digest));
-            return self.tell(&Answer::Stranger { id, sighting }, file.map(OwnedFd::from));
+        let file = running.file.take();
+        let Some(watched) = self.watched_as(&running.executable) else {
+            let digest = self.fingerprints.known(&running.executable.key);
+            let sighting = Box::new(subject.sighting(running.executable, digest));
+            return self.tell(
+                &Answer::Stranger { id, sighting },
+                file.iter().map(AsFd::as_fd).collect::<Vec<_>>().as_slice(),
+            );
         };
         let Some(file) = file else {
-            return self.tell(&Answer::Unseen { id, why: Unseen::Unreadable }, None);
+            return self.tell(&Answer::Unseen { id, why: Unseen::Unreadable }, &[]);
         };
-        let look = Look { id, subject, executable, file, watched };
-        if self.fingerprints.known(&look.executable.key).is_some() {
+        let look = Look { id, subject, running, file, watched };
+        if self.fingerprints.known(&look.running.executable.key).is_some() {
             self.finish(look);
         } else if let Err(error) = watched_lane.try_send(look) {
             let (std::sync::mpsc::TrySendError::Full(look)
             | std::sync::mpsc::TrySendError::Disconnected(look)) = error;
-            self.tell(&Answer::Unseen { id: look.id, why: Unseen::Busy }, None);
+            self.tell(&Answer::Unseen { id: look.id, why: Unseen::Busy }, &[]);
         }
     }
 
@@ -177,21 +182,24 @@ impl Desk<'_> {
 
     /// Hashes if need be, then looks.
     fn finish(&self, look: Look) {
-        let Look { id, subject, executable, file, watched } = look;
-        let digest = match self.fingerprints.make(file, &executable.key, subject.pidfd.as_ref()) {
+        let Look { id, subject, running, file, watched } = look;
+        let digest = match self.fingerprints.make(file, &running.executable.key, subject.pidfd.as_ref()) {
             Ok(digest) => digest,
-            Err(why) => return self.tell(&Answer::Unseen { id, why }, None),
+            Err(why) => return self.tell(&Answer::Unseen { id, why }, &[]),
         };
         let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
         let (diagnosis, libraries) = &mut *looking;
         let instruments = Instruments { diagnosis, libraries, fingerprints: &self.fingerprints };
-        let answer = subject.look(executable, digest, &watched, instruments);
+        let answer = subject.look(running, digest, &watched, instruments);
         drop(looking);
         match answer {
             Ok((facts, pin)) => {
-                self.tell(&Answer::Examined { id, facts: Box::new(facts) }, Some(OwnedFd::from(pin)));
+                self.tell(
+                    &Answer::Examined { id, facts: Box::new(facts) },
+                    &[pin.maps.as_fd(), pin.size.as_fd()],
+                );
             }
-            Err(why) => self.tell(&Answer::Unseen { id, why }, None),
+            Err(why) => self.tell(&Answer::Unseen { id, why }, &[]),
         }
     }
 
@@ -204,20 +212,20 @@ impl Desk<'_> {
     /// Strangers' executables, one at a time, at the lowest priority that needs no permission.
     fn hash_strangers(&self, jobs: Receiver<Fingerprint>) {
         for Fingerprint { id, file } in jobs {
-            let answer = match file.metadata() {
-                Ok(metadata) if metadata.len() <= MAX_EXECUTABLE && metadata.is_file() => {
-                    match self.fingerprints.make(file, &file_key(&metadata), None) {
+            let answer = match fstat(&file) {
+                Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
+                    match self.fingerprints.make(file, &file_key(&stat), None) {
                         Ok(digest) => Answer::Fingerprint { id, digest },
                         Err(why) => Answer::Unseen { id, why },
                     }
                 }
-                _ => Answer::Unseen { id, why: Unseen::TooLarge },
+                _ => Answer::Unseen { id, why: Unseen::Unreadable },
             };
-            self.tell(&answer, None);
+            self.tell(&answer, &[]);
         }
     }
 
-    fn tell(&self, answer: &Answer, descriptor: Option<OwnedFd>) {
+    fn tell(&self, answer: &Answer, descriptors: &[BorrowedFd<'_>]) {
         let packet = match encode(answer) {
             Ok(packet) => packet,
             // only a process whose own names are huge can make an answer too long
@@ -226,10 +234,9 @@ impl Desk<'_> {
                 Err(_) => return,
             },
         };
-        let descriptors = descriptor.as_ref().map(|descriptor| [std::os::fd::AsFd::as_fd(descriptor)]);
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(2))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        if let Some(descriptors) = &descriptors {
+        if !descriptors.is_empty() {
             control.push(SendAncillaryMessage::ScmRights(descriptors));
         }
         // a keeper that is gone is seen by the next receive

@@ -1,22 +1,23 @@
 //! One look at one process, in the order that leaves no gap between the checks.
 
 use std::{
-    fs::{self, File},
+    ffi::OsStr,
+    fs::File,
     io::Read,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::fs::{FileExt, MetadataExt},
+        unix::{ffi::OsStrExt, fs::FileExt},
     },
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-use rustix::fs::fstatfs;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, fstat, fstatfs, openat, readlinkat, statat};
 
 use super::{
     custody::{SocketDiagnosis, custody, unseen},
     hashing::Fingerprints,
     libraries::Libraries,
-    procfs::{parse_maps, parse_status},
+    procfs::{parse_maps, parse_statm, parse_status},
     protocol::{Unseen, Watched},
 };
 use crate::{
@@ -27,7 +28,8 @@ use crate::{
 
 /// Most bytes of a memory map that are read: some 40,000 mappings, ten times what browsers have.
 const MAX_MAPS: u64 = 4 << 20;
-const MAX_STATUS: u64 = 16 << 10;
+/// Tracer and user ids stand within the first few hundred bytes; a name of 16 characters is the only thing before them.
+const STATUS: usize = 4096;
 const MAX_ARGUMENTS: usize = 32;
 const MAX_ARGUMENT: usize = 256;
 /// Filesystems that may show other bytes to the reader than to the processor: FUSE and network filesystems.
@@ -50,6 +52,25 @@ pub(super) struct Subject {
     pub(super) socket: u64,
     /// Pins the process that connected, where the kernel can.
     pub(super) pidfd: Option<OwnedFd>,
+    /// Its folder in /proc. Once open it stays that process's, whatever the number is given to next.
+    folder: OwnedFd,
+}
+
+/// An open executable.
+pub(super) struct Running {
+    pub(super) executable: Executable,
+    /// Of the inode that runs; none where it can't be read.
+    pub(super) file: Option<File>,
+    /// Whether its filesystem shows the reader what the processor gets.
+    faithful: bool,
+}
+
+/// Descriptors by which the keeper sees later that a process is still the one that was looked at.
+pub(super) struct Pin {
+    /// Its memory map: reads nothing any more once it has another address space.
+    pub(super) maps: OwnedFd,
+    /// The size of its address space: another one once anything was mapped.
+    pub(super) size: OwnedFd,
 }
 
 /// What is needed to look, and what is remembered between looks.
@@ -60,72 +81,109 @@ pub(super) struct Instruments<'a> {
 }
 
 impl Subject {
-    fn proc(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/{}", self.pid))
+    /// Opens the process's folder.
+    pub(super) fn new(pid: u32, socket: u64, pidfd: Option<OwnedFd>) -> Result<Self, Unseen> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = openat(CWD, format!("/proc/{pid}"), flags, Mode::empty()).map_err(unseen)?;
+        Ok(Self { pid, socket, pidfd, folder })
     }
 
-    /// What it runs, and a descriptor of that inode where it can be read.
-    pub(super) fn executable(&self) -> Result<(Executable, Option<File>), Unseen> {
-        let link = self.proc().join("exe");
-        let shown = fs::read_link(&link).map_err(unseen)?;
-        let file = File::open(&link).ok();
-        let metadata = match &file {
-            Some(file) => file.metadata(),
-            None => fs::metadata(&link),
+    /// What it runs.
+    pub(super) fn executable(&self) -> Result<Running, Unseen> {
+        let shown = readlinkat(&self.folder, "exe", Vec::with_capacity(256)).map_err(unseen)?;
+        let shown = Path::new(OsStr::from_bytes(shown.as_bytes()));
+        let file = self.open("exe").ok();
+        let stat = match &file {
+            Some(file) => fstat(file),
+            None => statat(&self.folder, "exe", AtFlags::empty()),
         };
-        let metadata = metadata.map_err(unseen)?;
-        Ok((executable(&shown, &metadata), file))
+        let faithful = file.as_ref().is_some_and(faithful);
+        Ok(Running { executable: executable(shown, &stat.map_err(unseen)?), file, faithful })
     }
 
-    /// The full look, at a process whose executable `key` has been hashed to `digest`.
+    /// The full look, at a process whose executable has been hashed to `digest`.
     ///
     /// The order is the argument: the address space is pinned first and found unchanged last, and the executable is
     /// looked at before and after custody, so that an exec between any two looks is seen by the last ones.
     pub(super) fn look(
         &self,
-        executable: Executable,
+        running: Running,
         digest: Digest,
         watched: &Watched,
         instruments: Instruments<'_>,
-    ) -> Result<(Facts, File), Unseen> {
-        let proc = self.proc();
-        let pin = File::open(proc.join("maps")).map_err(unseen)?;
-        let before = self.running()?;
+    ) -> Result<(Facts, Pin), Unseen> {
+        let Running { executable, faithful, .. } = running;
+        let pin = self.open("maps")?;
+        let size = self.open("statm")?;
+        let pages = pages_of(&size)?;
+        let before = self.runs()?;
         let peer = instruments.diagnosis.peer_of(self.socket)?;
-        let custody = custody(&proc, peer)?;
+        let custody = custody(self.folder.as_fd(), peer)?;
         let mappings = parse_maps(&read_bounded(&pin, MAX_MAPS)?).map_err(|_| Unseen::Unreadable)?;
         let code =
             instruments.libraries.sort(&mappings, &before, &watched.libraries, instruments.fingerprints);
-        let status = File::open(proc.join("status")).map_err(unseen)?;
-        let (tracer, uids) =
-            parse_status(&read_bounded(&status, MAX_STATUS)?).map_err(|_| Unseen::Unreadable)?;
-        let namespaces = proc.join("ns");
+        let (tracer, uids) = self.status()?;
         let facts = Facts {
             pid: self.pid,
             uids,
             digest,
-            faithful_filesystem: faithful(&proc.join("exe"))?,
+            faithful_filesystem: faithful,
             custody,
             executable_mapped: code.executable_mapped,
             foreign_code: code.foreign,
             tracer,
-            user_namespace: namespace(&namespaces.join("user"))?,
-            pid_namespace: namespace(&namespaces.join("pid"))?,
-            mount_namespace: namespace(&namespaces.join("mnt"))?,
-            executable_stable: before == executable.key && self.running()? == before,
+            user_namespace: self.namespace("ns/user")?,
+            pid_namespace: self.namespace("ns/pid")?,
+            mount_namespace: self.namespace("ns/mnt")?,
+            executable_stable: before == executable.key && self.runs()? == before,
             alive: pin.read_at(&mut [0], 0).is_ok_and(|length| length > 0) && self.alive(),
+            pages,
             executable,
         };
-        Ok((facts, pin))
+        Ok((facts, Pin { maps: pin.into(), size: size.into() }))
     }
 
     /// What can be told of a process that runs nothing of interest.
     pub(super) fn sighting(&self, executable: Executable, digest: Option<Digest>) -> Sighting {
-        Sighting { pid: self.pid, executable, digest, arguments: arguments(&self.proc()) }
+        Sighting { pid: self.pid, executable, digest, arguments: self.arguments() }
     }
 
-    fn running(&self) -> Result<FileKey, Unseen> {
-        fs::metadata(self.proc().join("exe")).map(|file| file_key(&file)).map_err(unseen)
+    fn open(&self, name: &str) -> Result<File, Unseen> {
+        let file = openat(&self.folder, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        file.map(File::from).map_err(unseen)
+    }
+
+    fn runs(&self) -> Result<FileKey, Unseen> {
+        statat(&self.folder, "exe", AtFlags::empty()).map(|stat| file_key(&stat)).map_err(unseen)
+    }
+
+    fn status(&self) -> Result<(u32, [u32; 4]), Unseen> {
+        // the kernel makes the whole of it for the first read; what is looked for stands within the first lines
+        let mut bytes = [0; STATUS];
+        let length = self.open("status")?.read(&mut bytes).map_err(|_| Unseen::Gone)?;
+        parse_status(bytes.get(..length).unwrap_or_default()).map_err(|_| Unseen::Unreadable)
+    }
+
+    fn namespace(&self, name: &str) -> Result<Namespace, Unseen> {
+        let stat = statat(&self.folder, name, AtFlags::empty()).map_err(unseen)?;
+        Ok(Namespace { device: stat.st_dev, inode: stat.st_ino })
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        let mut bytes = Vec::new();
+        let limit = (MAX_ARGUMENTS * MAX_ARGUMENT) as u64;
+        let Ok(file) = self.open("cmdline") else { return Vec::new() };
+        if file.take(limit).read_to_end(&mut bytes).is_err() || bytes.is_empty() {
+            return Vec::new();
+        }
+        let whole = bytes.strip_suffix(&[0]).unwrap_or(&bytes);
+        whole
+            .split(|byte| *byte == 0)
+            .take(MAX_ARGUMENTS)
+            .map(|argument| {
+                String::from_utf8_lossy(argument.get(..MAX_ARGUMENT).unwrap_or(argument)).into_owned()
+            })
+            .collect()
     }
 
     fn alive(&self) -> bool {
@@ -133,31 +191,26 @@ impl Subject {
     }
 }
 
-/// This process's own namespace of a kind.
-pub(crate) fn namespace(link: &Path) -> Result<Namespace, Unseen> {
-    let entry = fs::metadata(link).map_err(unseen)?;
-    Ok(Namespace { device: entry.dev(), inode: entry.ino() })
-}
-
-pub(super) fn file_key(file: &fs::Metadata) -> FileKey {
-    let nanoseconds = |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000).saturating_add(rest);
+pub(super) fn file_key(stat: &Stat) -> FileKey {
+    let nanoseconds = |seconds: i64, rest: u64| {
+        seconds.saturating_mul(1_000_000_000).saturating_add(i64::try_from(rest).unwrap_or_default())
+    };
     FileKey {
-        device: file.dev(),
-        inode: file.ino(),
-        size: file.size(),
-        modified: nanoseconds(file.mtime(), file.mtime_nsec()),
-        changed: nanoseconds(file.ctime(), file.ctime_nsec()),
+        device: stat.st_dev,
+        inode: stat.st_ino,
+        size: u64::try_from(stat.st_size).unwrap_or_default(),
+        modified: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
+        changed: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
     }
 }
 
-fn executable(shown: &Path, metadata: &fs::Metadata) -> Executable {
+fn executable(shown: &Path, stat: &Stat) -> Executable {
     let lossy = shown.to_string_lossy();
-    let key = file_key(metadata);
+    let key = file_key(stat);
     // a file may really be called "x (deleted)": then its path leads to it
-    let leads_to_it = |path: &Path| {
-        fs::metadata(path).is_ok_and(|file| (file.dev(), file.ino()) == (key.device, key.inode))
-    };
-    let without_mark = lossy.strip_suffix(" (deleted)").filter(|_| !leads_to_it(shown));
+    let leads_to_it =
+        || rustix::fs::stat(shown).is_ok_and(|found| (found.st_dev, found.st_ino) == (key.device, key.inode));
+    let without_mark = lossy.strip_suffix(" (deleted)").filter(|_| !leads_to_it());
     Executable {
         path: without_mark.unwrap_or(&lossy).to_owned(),
         exact: shown.to_str().is_some() && shown.is_absolute(),
@@ -166,32 +219,19 @@ fn executable(shown: &Path, metadata: &fs::Metadata) -> Executable {
     }
 }
 
-fn faithful(link: &Path) -> Result<bool, Unseen> {
-    let file = File::open(link).map_err(unseen)?;
-    let filesystem = fstatfs(&file).map_err(|_| Unseen::Unreadable)?;
+fn pages_of(statm: &File) -> Result<u64, Unseen> {
+    let mut bytes = [0; 64];
+    let length = statm.read_at(&mut bytes, 0).map_err(|_| Unseen::Gone)?;
+    parse_statm(bytes.get(..length).unwrap_or_default()).map_err(|_| Unseen::Unreadable)
+}
+
+fn faithful(file: &File) -> bool {
     // the type is signed or not by architecture; its low 32 bits are the magic number
-    Ok(!UNFAITHFUL.contains(&(filesystem.f_type as u64 & 0xffff_ffff)))
+    fstatfs(file).is_ok_and(|filesystem| !UNFAITHFUL.contains(&(filesystem.f_type as u64 & 0xffff_ffff)))
 }
 
 fn read_bounded(file: &File, limit: u64) -> Result<Vec<u8>, Unseen> {
     let mut bytes = Vec::with_capacity(8192);
-    let length = file.take(limit + 1).read_to_end(&mut bytes).map_err(unseen)?;
+    let length = file.take(limit + 1).read_to_end(&mut bytes).map_err(|_| Unseen::Gone)?;
     if length as u64 > limit { Err(Unseen::TooLarge) } else { Ok(bytes) }
-}
-
-fn arguments(proc: &Path) -> Vec<String> {
-    let mut bytes = Vec::new();
-    let limit = (MAX_ARGUMENTS * MAX_ARGUMENT) as u64;
-    let read = File::open(proc.join("cmdline")).and_then(|file| file.take(limit).read_to_end(&mut bytes));
-    if read.is_err() || bytes.is_empty() {
-        return Vec::new();
-    }
-    let whole = bytes.strip_suffix(&[0]).unwrap_or(&bytes);
-    whole
-        .split(|byte| *byte == 0)
-        .take(MAX_ARGUMENTS)
-        .map(|argument| {
-            String::from_utf8_lossy(argument.get(..MAX_ARGUMENT).unwrap_or(argument)).into_owned()
-        })
-        .collect()
 }

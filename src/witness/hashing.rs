@@ -9,6 +9,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use rustix::fs::fstat;
 use sha2::{Digest as _, Sha256};
 
 use super::{custody::unseen, examine::file_key, protocol::Unseen};
@@ -60,14 +61,14 @@ impl Fingerprints {
             if key.size > SMALL && peer.is_some_and(|peer| !alive(peer.as_fd())) {
                 return Err(Unseen::Gone);
             }
-            let length = file.read(&mut buffer).map_err(unseen)?;
+            let length = file.read(&mut buffer).map_err(|_| Unseen::Unreadable)?;
             if length == 0 {
                 return Err(Unseen::Changed);
             }
             hash.update(buffer.get(..length).unwrap_or_default());
             left = left.saturating_sub(length as u64);
         }
-        let after = file.metadata().map_err(unseen)?;
+        let after = fstat(&file).map_err(unseen)?;
         if file_key(&after) != *key {
             return Err(Unseen::Changed);
         }
@@ -79,7 +80,7 @@ impl Fingerprints {
     /// The digest of the file at a path, if the path leads to this version of it.
     pub(super) fn of_path(&self, path: &Path, key: &FileKey) -> Option<Digest> {
         let file = File::open(path).ok()?;
-        let same = file.metadata().is_ok_and(|file| file_key(&file) == *key);
+        let same = fstat(&file).is_ok_and(|file| file_key(&file) == *key);
         if same { self.make(file, key, None).ok() } else { None }
     }
 

@@ -2,13 +2,11 @@
 
 use std::{
     collections::HashMap,
-    fs,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use rustix::fs::{major, minor};
+use rustix::fs::{FileType, Stat, lstat, major, minor, stat};
 
 use super::{
     examine::file_key,
@@ -66,8 +64,8 @@ impl Libraries {
             return false;
         }
         // not followed: the map names files, so a link here was put in a file's place
-        let Ok(file) = fs::symlink_metadata(path) else { return false };
-        file.is_file()
+        let Ok(file) = lstat(path) else { return false };
+        FileType::from_raw_mode(file.st_mode) == FileType::RegularFile
             && is_mapping_of(mapping, &file_key(&file))
             && only_root_writes(&file)
             && path.parent().is_some_and(|folder| self.folder_of_root(folder))
@@ -80,9 +78,7 @@ impl Libraries {
         {
             return *trusted;
         }
-        let trusted = folder
-            .ancestors()
-            .all(|part| fs::symlink_metadata(part).is_ok_and(|part| only_root_writes(&part)));
+        let trusted = folder.ancestors().all(|part| lstat(part).is_ok_and(|part| only_root_writes(&part)));
         if self.folders.len() >= FOLDERS {
             self.folders.clear();
         }
@@ -97,10 +93,7 @@ fn describe(
     pinned: &[String],
     fingerprints: &Fingerprints,
 ) -> ForeignCode {
-    let key = fs::metadata(&mapping.name)
-        .ok()
-        .map(|file| file_key(&file))
-        .filter(|key| is_mapping_of(mapping, key));
+    let key = stat(&mapping.name).ok().map(|file| file_key(&file)).filter(|key| is_mapping_of(mapping, key));
     // the refusal names the first one with its hash, if that is cheap, so that the user can see what to trust
     let asked = pinned.contains(&mapping.name);
     let digest = key
@@ -113,6 +106,6 @@ fn is_mapping_of(mapping: &CodeMapping, key: &FileKey) -> bool {
     mapping.inode == key.inode && mapping.device == (major(key.device), minor(key.device))
 }
 
-fn only_root_writes(file: &fs::Metadata) -> bool {
-    file.uid() == 0 && file.mode() & 0o022 == 0
+fn only_root_writes(file: &Stat) -> bool {
+    file.st_uid == 0 && file.st_mode & 0o022 == 0
 }

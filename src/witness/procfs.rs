@@ -74,6 +74,11 @@ pub fn parse_status(status: &[u8]) -> Result<(u32, [u32; 4]), ProcfsError> {
     Ok((tracer.ok_or(ProcfsError)?, uids.ok_or(ProcfsError)?))
 }
 
+/// The size of the address space in pages, of a `/proc/P/statm` file. 0 for a process that has ended.
+pub fn parse_statm(statm: &[u8]) -> Result<u64, ProcfsError> {
+    field(statm.split(|byte| *byte == b' ').next())?.parse().map_err(|_| ProcfsError)
+}
+
 /// The open flags of a `/proc/P/fdinfo/N` file, which are in octal.
 pub fn parse_descriptor_flags(fdinfo: &[u8]) -> Result<u32, ProcfsError> {
     let flags = fdinfo

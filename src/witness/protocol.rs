@@ -79,7 +79,8 @@ pub enum Unseen {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "tell", deny_unknown_fields, rename_all = "snake_case")]
 pub enum Answer {
-    /// A process that runs a watched executable. With a descriptor of its memory map, which pins its address space.
+    /// A process that runs a watched executable. With descriptors of its memory map, which pins its address space, and of
+    /// the size of it.
     Examined {
         /// The question.
         id: u64,

@@ -1,6 +1,7 @@
 //! SIGKILL at any moment: a batch is there whole or not at all, and what was acknowledged is there.
 
 use std::{
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::{Duration, SystemTime},
 };
@@ -54,8 +55,9 @@ fn a_kill_at_any_moment_tears_no_batch_and_loses_no_acknowledged_one() {
         world.start();
         let mut client = Client::connected(&world, &tool);
         let mut sent = number;
-        // early in the first batch, somewhere in it, or after some were acknowledged
-        let within = [5_000, 80_000, 500_000][round as usize % 3];
+        // early in the first batch, somewhere in it, or in the one after some were acknowledged
+        let (wanted, within) = [(0, 5_000), (0, 80_000), (3, 80_000)][round as usize % 3];
+        let acknowledgements = AtomicUsize::new(0);
         thread::scope(|scope| {
             let writer = scope.spawn(|| {
                 let mut done = Vec::new();
@@ -66,12 +68,16 @@ fn a_kill_at_any_moment_tears_no_batch_and_loses_no_acknowledged_one() {
                         Got::Line(line) => {
                             assert_eq!(serde_json::from_slice::<Value>(&line).unwrap(), written());
                             done.push(next);
+                            acknowledgements.store(done.len(), Ordering::Release);
                         }
                         _ => break,
                     }
                 }
                 done
             });
+            while acknowledgements.load(Ordering::Acquire) < wanted && !writer.is_finished() {
+                thread::yield_now();
+            }
             thread::sleep(any_micros(within));
             world.kill();
             let done = writer.join().unwrap();

@@ -17,11 +17,13 @@
 mod activation;
 mod attacks;
 mod audit;
+mod caged;
 mod client;
 mod commands;
 mod config_faults;
 mod crash;
 mod doctor;
+mod documentation;
 mod entries;
 mod honest;
 mod lifecycle;

@@ -1,0 +1,78 @@
+//! What /proc says: no name that a process gives itself or its files changes what is read beside it.
+
+use keychain_auth::witness::{CodeMapping, parse_descriptor_flags, parse_maps, parse_status};
+
+use super::Seen;
+
+/// Executable memory without a file, as the kernel writes it.
+const ANONYMOUS: &[u8] = b"7f0000000000-7f0000001000 rwxp 00000000 00:00 0 \n";
+
+/// A memory map: every line counts alone, so that nothing before or after it hides a mapping or makes one.
+pub fn maps(maps: &[u8]) -> Seen {
+    let lines: Vec<&[u8]> = maps.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+    let alone: Result<Vec<_>, _> = lines.iter().map(|line| parse_maps(line)).collect();
+    let Ok(alone) = alone else {
+        assert!(parse_maps(maps).is_err(), "a line that can't be read is passed over");
+        return Seen::Refused;
+    };
+    let mut expected: Vec<CodeMapping> = alone.into_iter().flatten().collect();
+    expected.dedup();
+    let code = parse_maps(maps).expect("every line can be read");
+    assert_eq!(code, expected);
+    for mapping in code.iter().filter(|mapping| mapping.is_kernel()) {
+        assert_eq!(mapping.inode, 0, "a file is taken for the kernel's page");
+        assert!(
+            !mapping.name.starts_with("[anon"),
+            "memory that a process named is taken for the kernel's page"
+        );
+    }
+    for line in &lines {
+        let executable = line.split(|byte| *byte == b' ').nth(1).is_some_and(|perms| perms.contains(&b'x'));
+        assert_eq!(parse_maps(line).map(|code| code.len()), Ok(usize::from(executable)));
+    }
+    let hidden =
+        |code: Vec<CodeMapping>| !code.iter().any(|mapping| mapping.inode == 0 && mapping.name.is_empty());
+    for joined in [[maps, b"\n", ANONYMOUS].concat(), [ANONYMOUS, maps].concat()] {
+        assert!(!hidden(parse_maps(&joined).expect("every line can be read")), "anonymous code is hidden");
+    }
+    Seen::Accepted
+}
+
+/// A status file: the first line, which the process chooses, and what follows the first match decide nothing.
+pub fn status(status: &[u8]) -> Seen {
+    let found = parse_status(status);
+    let rest = status.iter().position(|byte| *byte == b'\n').map(|end| status.get(end..).unwrap_or_default());
+    if let Some(rest) = rest {
+        for name in [&b"Name:\tTracerPid:\t0"[..], b"Uid:\t0\t0\t0\t0", b"TracerPid:\t7", b""] {
+            assert_eq!(parse_status(&[name, rest].concat()), found, "a process's name decides something");
+        }
+    } else {
+        assert!(found.is_err(), "one line has no room for both");
+    }
+    let Ok((tracer, uids)) = found else { return Seen::Refused };
+    let later = [status, b"\nTracerPid:\t4294967295\nUid:\t9\t9\t9\t9\n"].concat();
+    assert_eq!(parse_status(&later), Ok((tracer, uids)), "a later line wins");
+    let said = |key: &str, values: &[u32]| {
+        let values: Vec<_> = values.iter().map(u32::to_string).collect();
+        format!("{key}:\t{}", values.join("\t"))
+    };
+    let again = format!("Name:\tx\n{}\n{}\n", said("TracerPid", &[tracer]), said("Uid", &uids));
+    assert_eq!(parse_status(again.as_bytes()), Ok((tracer, uids)));
+    Seen::Accepted
+}
+
+/// The flags of a descriptor: the first line of that name, in octal.
+pub fn fdinfo(fdinfo: &[u8]) -> Seen {
+    let first = fdinfo.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"flags:"));
+    let Ok(flags) = parse_descriptor_flags(fdinfo) else { return Seen::Refused };
+    let digits =
+        std::str::from_utf8(first.expect("flags without their line")).expect("flags that are not text");
+    let digits = digits.trim().as_bytes();
+    let digits = digits.strip_prefix(b"+").unwrap_or(digits);
+    let octal = digits.iter().fold(0_u64, |sum, digit| sum * 8 + u64::from(digit.wrapping_sub(b'0')));
+    assert!(!digits.is_empty() && digits.iter().all(|digit| (b'0'..=b'7').contains(digit)));
+    assert_eq!(u64::from(flags), octal);
+    let later = [fdinfo, b"\nflags:\t02000000\n"].concat();
+    assert_eq!(parse_descriptor_flags(&later), Ok(flags), "a later line wins");
+    Seen::Accepted
+}

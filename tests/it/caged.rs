@@ -1,0 +1,151 @@
+//! What the kernel says of a daemon that serves: closed to its own user, filtered on every thread, without privileges.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
+
+use rustix::process::Signal;
+
+use crate::{
+    client::{Client, assert_refused, found, written},
+    skip::need,
+    world::{Entry, Guarded, World, await_that, run, spawn},
+};
+
+/// The processes of this world's daemon: keeper and witness.
+fn processes(world: &World) -> Vec<u32> {
+    let keeper = world.pid();
+    let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap();
+    let children = children.split_whitespace().map(|pid| pid.parse().unwrap());
+    let all: Vec<u32> = std::iter::once(keeper).chain(children).collect();
+    assert_eq!(all.len(), 2, "keeper and witness");
+    all
+}
+
+/// The value of a line of a `status` file.
+fn field<'s>(status: &'s str, name: &str) -> &'s str {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("no {name}")).trim()
+}
+
+#[test]
+fn keeper_and_witness_are_closed_to_their_own_user() {
+    let world = World::started();
+    for pid in processes(&world) {
+        for (what, command) in [
+            ("memory", format!("head -c 1 /proc/{pid}/mem")),
+            ("maps", format!("cat /proc/{pid}/maps")),
+            ("environment", format!("cat /proc/{pid}/environ")),
+            ("descriptors", format!("ls /proc/{pid}/fd/")),
+            ("executable", format!("readlink /proc/{pid}/exe")),
+        ] {
+            let outcome = run(world.command(Path::new("/bin/sh")).args(["-c", &command]));
+            assert!(outcome.code != Some(0) && outcome.out.is_empty(), "{what} of {pid}: {}", outcome.out);
+        }
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
+    }
+    // the same look at a process that does not close itself succeeds, or the test would prove nothing
+    let open = run(world.command(Path::new("/bin/sh")).args(["-c", "cat /proc/$$/maps /proc/$$/environ"]));
+    assert!(open.code == Some(0) && !open.out.is_empty());
+}
+
+#[test]
+fn every_thread_of_keeper_and_witness_is_filtered_and_without_capabilities() {
+    let world = World::started();
+    let mut threads = 0;
+    for pid in processes(&world) {
+        for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+            let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+            let name = field(&status, "Name");
+            assert_eq!(field(&status, "NoNewPrivs"), "1", "{name}");
+            assert_eq!(field(&status, "Seccomp"), "2", "{name}");
+            for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+                assert_eq!(u64::from_str_radix(field(&status, set), 16), Ok(0), "{set} of {name}");
+            }
+            threads += 1;
+        }
+    }
+    assert!(threads > 2, "more than one thread each: {threads}");
+}
+
+#[test]
+fn a_daemon_without_protections_must_be_confirmed() {
+    let mut world = World::new();
+    world.start_args = vec!["--hardening=off".into()];
+    let ended = world.try_start().map_err(|status| status.code());
+    assert_eq!(ended, Err(Some(1)), "{}", world.log());
+    assert!(world.log().contains("KEYCHAIN_AUTH_ALLOW_UNHARDENED=1"), "says how: {}", world.log());
+    assert!(!world.data().exists(), "nothing was made");
+}
+
+/// What others do to the log must not lead the caged daemon to a system call that it may not make.
+#[test]
+fn whatever_is_done_to_its_log_the_daemon_serves_on_and_the_log_says_it() {
+    let mut world = World::new();
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start();
+    let mut client = Client::connected(&world, &tool);
+    assert_eq!(client.write("s", &[("k", "v")]), written());
+    let log = world.data().join("audit.log");
+    let copy = |bytes: &[u8]| world.write(&log, bytes);
+    type Touch<'a> = &'a dyn Fn(Vec<u8>);
+    let touches: [(&str, Touch<'_>); 5] = [
+        ("removed", &|_| fs::remove_file(&log).unwrap()),
+        ("replaced", &|bytes| copy(&bytes)),
+        ("truncated", &|_| File::options().write(true).open(&log).unwrap().set_len(0).unwrap()),
+        ("cut within a line", &|bytes| {
+            File::options().write(true).open(&log).unwrap().set_len(bytes.len() as u64 - 3).unwrap();
+        }),
+        ("written by others", &|_| {
+            File::options().append(true).open(&log).unwrap().write_all(b"{\"a\":1}\n").unwrap();
+        }),
+    ];
+    for (how, touch) in touches {
+        assert_eq!(client.read("s", &["k"]), found(&[("k", "v")]), "before it is {how}");
+        touch(fs::read(&log).unwrap());
+        assert_eq!(client.read("s", &["k"]), found(&[("k", "v")]), "{how}: {}", world.log());
+        assert_eq!(client.write("s", &[("k", "v")]), written(), "{how}");
+        let text = fs::read_to_string(&log).unwrap();
+        assert!(text.contains("\"audit_log_changed\""), "{how}: {text}");
+        assert_eq!(fs::metadata(&log).unwrap().permissions().mode() & 0o7777, 0o600, "{how}");
+        copy(b"");
+    }
+    assert!(world.stop().success());
+}
+
+/// A disk that is full is no reason to end: the vault is opened again from inside the cage.
+#[test]
+fn a_disk_that_takes_no_more_ends_no_daemon() {
+    let Some(prlimit) = need("prlimit") else { return };
+    let world = World::new();
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    let mut command = world.command(Path::new("/bin/sh"));
+    command.args(["-c", "trap '' XFSZ; exec \"$0\" start"]).arg(world.binary());
+    let mut daemon = Guarded(spawn(&mut command));
+    let mut client = Client::spawn(&world, &tool);
+    await_that("it listens", || (client.try_connect() == "ok").then_some(()));
+    assert_eq!(client.write("s", &[("k", "v")]), written());
+    // the daemon's user sets it, as nobody else may
+    let limit = |bytes: String| {
+        let mut limit = world.command(&prlimit);
+        limit.arg(format!("--pid={}", daemon.0.id())).arg(format!("--fsize={bytes}:"));
+        run(&mut limit).done();
+    };
+    limit(fs::metadata(world.data().join("vault.redb")).unwrap().len().to_string());
+    let long = "v".repeat(60_000);
+    let many: Vec<(&str, &str)> = ["a", "b", "c", "d"].map(|name| (name, long.as_str())).to_vec();
+    for _ in 0..3 {
+        assert_refused(&client.write("s", &many), "error", "internal_error");
+        assert_eq!(client.read("s", &["k", "a"]), found(&[("k", "v")]));
+    }
+    limit("unlimited".into());
+    assert_eq!(client.write("s", &many), written());
+    assert!(daemon.end(Signal::TERM).success());
+}

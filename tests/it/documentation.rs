@@ -1,0 +1,449 @@
+//! What the pages say is so: names of tests, commands, limits, links, and the README's example, played.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use keychain_auth::{audit, caller::Check, name, policy, secret, store, sys::trap, wire::limits};
+
+use crate::{
+    skip::need,
+    world::{World, run},
+};
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn page(name: &str) -> String {
+    fs::read_to_string(repository().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// All files below `folder` with this extension.
+fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
+    let mut folders = vec![repository().join(folder)];
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|it| it == extension) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Whether a file is part of the program, and not a test of it.
+fn is_program(path: &Path) -> bool {
+    let name = path.file_name().unwrap().to_string_lossy();
+    let inner = path.strip_prefix(repository().join("src"));
+    inner.is_ok_and(|inner| !inner.to_string_lossy().contains("trials")) && !name.ends_with("_tests.rs")
+}
+
+fn sources() -> Vec<(PathBuf, String)> {
+    let all = ["src", "tests", "proptests"].iter().flat_map(|folder| files(folder, "rs"));
+    all.map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
+}
+
+/// What stands between backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// The cells of the rows of all tables.
+fn rows(page: &str) -> impl Iterator<Item = Vec<&str>> {
+    page.lines().filter_map(|line| {
+        Some(line.strip_prefix('|')?.strip_suffix('|')?.split('|').map(str::trim).collect())
+    })
+}
+
+/// The fenced blocks of a language.
+fn blocks<'p>(page: &'p str, language: &str) -> Vec<&'p str> {
+    let begin = format!("\n```{language}\n");
+    page.split(begin.as_str())
+        .skip(1)
+        .filter_map(|rest| rest.split_once("\n```"))
+        .map(|(block, _)| block)
+        .collect()
+}
+
+/// The tests of a source: functions behind `#[test]`, of `proptest!` too, and the modules that `races!` makes of them.
+fn tests_in(source: &str) -> BTreeSet<&str> {
+    let mut found = BTreeSet::new();
+    let mut marked = false;
+    for line in source.lines().map(str::trim) {
+        if line == "#[test]" {
+            marked = true;
+        } else if let Some(function) = line.strip_prefix("fn ") {
+            let end = function.find('(').unwrap_or(function.len());
+            if marked && !function.starts_with("by_a_") {
+                found.insert(&function[..end]);
+            }
+            marked = false;
+        } else if let Some((race, _)) = line.split_once(": \"")
+            && line.ends_with("\";")
+        {
+            found.insert(race);
+        }
+    }
+    found
+}
+
+#[test]
+fn every_test_that_security_md_names_exists_and_every_attack_is_named_there() {
+    let (page, sources) = (page("SECURITY.md"), sources());
+    let all: BTreeSet<&str> = sources.iter().flat_map(|(_, source)| tests_in(source)).collect();
+    let named: BTreeSet<&str> = rows(&page)
+        .filter(|cells| cells.len() == 4)
+        .flat_map(|cells| quoted(cells[2]).collect::<Vec<_>>())
+        .collect();
+    assert!(named.len() > 80, "{} tests are named", named.len());
+    let missing: Vec<_> = named.difference(&all).collect();
+    assert!(missing.is_empty(), "SECURITY.md names tests that are not there: {missing:?}");
+    let attacks = sources.iter().filter(|(path, _)| path.to_string_lossy().contains("/it/attacks/"));
+    let attacks: BTreeSet<&str> = attacks.flat_map(|(_, source)| tests_in(source)).collect();
+    let unnamed: Vec<_> = attacks.difference(&named).collect();
+    assert!(unnamed.is_empty(), "attacks that SECURITY.md does not name: {unnamed:?}");
+}
+
+/// The commands that a help text lists.
+fn commands(help: &str) -> Vec<String> {
+    let (_, list) = help.split_once("\nCommands:\n").expect("a list of commands");
+    let lines = list.lines().take_while(|line| !line.is_empty());
+    // a continued description is indented further
+    let names = lines.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    names.map(|line| line.split_whitespace().next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn every_command_and_its_options_are_in_the_readme() {
+    let (world, page) = (World::new(), page("README.md"));
+    let table: Vec<&str> = rows(&page).filter(|cells| cells.len() == 2).map(|cells| cells[0]).collect();
+    let row = |command: &str| {
+        let begins = [format!("`{command}`"), format!("`{command} ")];
+        table.iter().find(|cell| begins.iter().any(|begin| cell.starts_with(begin)))
+    };
+    let top = commands(&world.cli(&["--help"]).done());
+    assert!(top.len() > 10, "{top:?}");
+    for command in top {
+        let help = if command == "help" { String::new() } else { world.cli(&[&command, "--help"]).done() };
+        let verbs = if help.contains("\nCommands:\n") { commands(&help) } else { vec![String::new()] };
+        for verb in verbs.iter().filter(|verb| *verb != "help") {
+            let name = format!("{command} {verb}").trim_end().to_owned();
+            let row = row(&name).unwrap_or_else(|| panic!("the README's table has no row for {name}"));
+            let words: Vec<&str> = name.split(' ').chain(["--help"]).collect();
+            let help = if command == "help" { String::new() } else { world.cli(&words).done() };
+            let options = help.split_whitespace().filter_map(|word| word.strip_prefix("--"));
+            for option in options.map(|word| word.trim_end_matches([',', ']', '>', '.'])) {
+                let known =
+                    ["help", "socket"].contains(&option) || option.contains("allow-") || option == "lines";
+                let option = option.split(['|', '>']).next().unwrap();
+                assert!(known || row.contains(&format!("--{option}")) || name == "help", "{name} --{option}");
+            }
+        }
+    }
+}
+
+/// Bytes in the largest unit that divides them.
+fn bytes(count: u64) -> String {
+    match count {
+        mib if mib % (1 << 20) == 0 => format!("{} MiB", mib >> 20),
+        kib if kib % (1 << 10) == 0 && kib > 1 << 12 => format!("{} KiB", kib >> 10),
+        _ => format!("{} bytes", number(count)),
+    }
+}
+
+fn number(count: u64) -> String {
+    if count < 1000 { count.to_string() } else { format!("{},{:03}", count / 1000, count % 1000) }
+}
+
+fn time(time: Duration) -> String {
+    let seconds = time.as_secs();
+    if seconds >= 60 { format!("{} min", seconds / 60) } else { format!("{seconds} s") }
+}
+
+#[test]
+fn every_limit_in_the_readme_is_the_codes() {
+    let size = |count: usize| bytes(count as u64);
+    let count = |count: usize| number(count as u64);
+    let is: BTreeMap<&str, String> = [
+        ("wire::limits::MAX_LINE", size(limits::MAX_LINE)),
+        ("wire::limits::MAX_TARGETS", count(limits::MAX_TARGETS)),
+        ("wire::limits::MAX_REPLY", size(limits::MAX_REPLY)),
+        ("wire::limits::FIRST_LINE", time(limits::FIRST_LINE)),
+        ("wire::limits::SILENT_STRANGER", time(limits::SILENT_STRANGER)),
+        ("wire::limits::LINE_FINISH", time(limits::LINE_FINISH)),
+        ("wire::limits::REPLY_TAKEN", time(limits::REPLY_TAKEN)),
+        ("wire::limits::IDLE", time(limits::IDLE)),
+        ("wire::limits::DRAIN", time(limits::DRAIN)),
+        ("wire::limits::MAX_CONNECTIONS", count(limits::MAX_CONNECTIONS)),
+        ("wire::limits::MAX_PER_REGISTERED", count(limits::MAX_PER_REGISTERED)),
+        ("wire::limits::MAX_PER_STRANGER", count(limits::MAX_PER_STRANGER)),
+        ("wire::limits::MAX_UNFINISHED", size(limits::MAX_UNFINISHED)),
+        ("name::MAX_SERVICE", size(name::MAX_SERVICE)),
+        ("name::MAX_TARGET", size(name::MAX_TARGET)),
+        ("name::MAX_ATTRIBUTES", count(name::MAX_ATTRIBUTES)),
+        ("name::MAX_ATTRIBUTE_NAME", size(name::MAX_ATTRIBUTE_NAME)),
+        ("name::MAX_ATTRIBUTE_VALUE", size(name::MAX_ATTRIBUTE_VALUE)),
+        ("secret::MAX_VALUE", size(secret::MAX_VALUE)),
+        ("policy::MAX_CONFIG", bytes(policy::MAX_CONFIG)),
+        ("policy::MAX_PENDING", count(policy::MAX_PENDING)),
+        ("store::MAX_ANSWER", size(store::MAX_ANSWER)),
+        ("audit::MAX_LINE", size(audit::MAX_LINE)),
+    ]
+    .into();
+    let page = page("README.md");
+    let limit = |cells: &Vec<&str>| cells.len() == 3 && cells[2].starts_with('`') && cells[2].contains("::");
+    let said: BTreeMap<&str, String> =
+        rows(&page).filter(limit).map(|cells| (cells[2].trim_matches('`'), cells[1].to_owned())).collect();
+    assert_eq!(said, is);
+    // a limit that the code gains is to be said too, and one that nothing uses is none
+    let sources = sources();
+    for (file, path) in [("src/wire/limits.rs", "wire::limits::"), ("src/name.rs", "name::")] {
+        let constants = fs::read_to_string(repository().join(file)).unwrap();
+        for constant in constants.lines().filter_map(|line| line.strip_prefix("pub const ")) {
+            let constant = constant.split(':').next().unwrap();
+            let uses = |(path, source): &(PathBuf, String)| {
+                path.starts_with(repository().join("src"))
+                    && !path.ends_with(file)
+                    && source.contains(constant)
+            };
+            let used = file == "src/name.rs" || sources.iter().any(uses);
+            assert_eq!(said.contains_key(format!("{path}{constant}").as_str()), used, "{path}{constant}");
+        }
+    }
+    assert!(page.contains(&format!("| {} | `start` only: a system call", trap::EXIT_CODE)));
+}
+
+#[test]
+fn every_reason_check_and_variable_is_described() {
+    let protocol = page("docs/protocol.md");
+    for check in Check::ALL {
+        assert!(protocol.contains(&format!("\n| `{check}` | ")), "{check}");
+    }
+    let replies = page("src/wire/reply.rs");
+    let reasons: Vec<&str> = replies
+        .split_once("impl Reason")
+        .and_then(|(_, code)| code.split_once("pub const fn status"))
+        .map(|(codes, _)| codes.split('"').skip(1).step_by(2).collect())
+        .unwrap();
+    assert!(reasons.len() > 8, "{reasons:?}");
+    for reason in reasons {
+        assert!(protocol.contains(&format!("\n| `{reason}` | ")), "{reason}");
+    }
+    let described = page("docs/configuration.md");
+    for (path, source) in sources().iter().filter(|(path, _)| is_program(path)) {
+        for word in source.split(|c: char| !c.is_ascii_uppercase() && c != '_') {
+            let variable = word.strip_prefix("KEYCHAIN_AUTH_").is_some_and(|rest| !rest.is_empty());
+            assert!(!variable || described.contains(&format!("`{word}`")), "{word} of {}", path.display());
+        }
+    }
+}
+
+/// The anchor that a heading gets.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim().to_lowercase();
+    let kept = kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn every_relative_link_leads_somewhere() {
+    let mut pages = files("docs", "md");
+    let top = fs::read_dir(repository()).unwrap().map(|entry| entry.unwrap().path());
+    pages.extend(top.filter(|path| path.extension().is_some_and(|it| it == "md")));
+    assert!(pages.len() > 7, "{pages:?}");
+    for path in pages {
+        let text = fs::read_to_string(&path).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
+            if link.contains("://") {
+                continue;
+            }
+            let (file, place) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            assert!(target.exists(), "{}: {link}", path.display());
+            if !place.is_empty() {
+                let target = fs::read_to_string(target).unwrap();
+                let headings = target.lines().filter(|line| line.starts_with('#'));
+                let found = headings.map(|line| anchor(line.trim_start_matches('#'))).any(|it| it == place);
+                assert!(found, "{}: {link}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_user_unit_asks_for_nothing_that_needs_a_namespace() {
+    let unit = page("packaging/systemd/keychain-auth.service");
+    let options = unit.lines().filter(|line| !line.starts_with(['#', '[']) && line.contains('='));
+    let mut names = 0;
+    for option in options.map(|line| line.split('=').next().unwrap()) {
+        names += 1;
+        let namespace = [
+            "Protect",
+            "Private",
+            "ReadOnly",
+            "ReadWrite",
+            "Inaccessible",
+            "Bind",
+            "Temporary",
+            "Root",
+            "Mount",
+            "Exec",
+            "NoExec",
+            "Extension",
+            "Dynamic",
+            "StateDirectory",
+            "ConfigurationDirectory",
+            "RuntimeDirectory",
+        ];
+        let harmless = option == "ExecStart";
+        assert!(harmless || !namespace.iter().any(|begin| option.starts_with(begin)), "{option}");
+    }
+    assert!(names > 5 && unit.contains("\nType=notify\n"));
+    assert!(page("packaging/systemd/keychain-auth.socket").contains("\nPassCredentials=yes\n"));
+}
+
+#[test]
+fn the_rooms_know_nothing_that_architecture_md_denies_them() {
+    let denied: [(&str, &[&str]); 6] = [
+        ("src/wire", &["tokio", "std::fs", "std::time::Instant", "SystemTime", "Timestamp::now"]),
+        ("src/caller", &["tokio", "std::fs", "rustix", "SystemTime", "Timestamp::now"]),
+        ("src/policy", &["tokio", "std::net", "os::unix::net", "crate::secret"]),
+        ("src/store", &["tokio", "serde", "crate::caller", "crate::wire"]),
+        ("src/witness", &["crate::secret", "crate::store", "crate::policy", "crate::daemon"]),
+        ("src/audit", &["crate::secret", "tokio"]),
+    ];
+    for (room, words) in denied {
+        for path in files(room, "rs").iter().filter(|path| is_program(path)) {
+            let source = fs::read_to_string(path).unwrap();
+            let code = source.split("#[cfg(test)]\n#[allow").next().unwrap();
+            for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+                let known = words.iter().find(|word| line.contains(**word));
+                assert_eq!(known, None, "{}: {line}", path.display());
+            }
+        }
+    }
+    for (path, source) in sources().iter().filter(|(path, _)| path.starts_with(repository().join("src"))) {
+        let lines = source.lines().count();
+        assert!(lines <= 500, "{} has {lines} lines", path.display());
+        let platform = path.starts_with(repository().join("src/sys"));
+        let uses = ["unsafe {", "unsafe impl", "unsafe fn", "cfg(target_os", "allow(unsafe_code"];
+        let used = uses.iter().find(|word| source.contains(**word));
+        assert!(platform || used.is_none(), "{}: {used:?}", path.display());
+    }
+}
+
+/// Whether a line of output is the one that the README shows: `…` stands for anything within a word, and any number of
+/// spaces for one.
+fn reads_like(shown: &str, said: &str) -> bool {
+    let (shown, said): (Vec<_>, Vec<_>) =
+        (shown.split_whitespace().collect(), said.split_whitespace().collect());
+    shown.len() == said.len()
+        && shown.iter().zip(said).all(|(shown, said)| match shown.split_once('…') {
+            Some((begin, end)) => {
+                said.len() >= begin.len() + end.len() && said.starts_with(begin) && said.ends_with(end)
+            }
+            None => *shown == said,
+        })
+}
+
+/// Plays the README's example in a world of its own, word for word.
+#[test]
+fn the_readmes_example_does_what_it_shows() {
+    let page = page("README.md");
+    let mut world = World::new();
+    let folder = world.tmp("demo");
+    world.folder(&folder, 0o755);
+    let [source] = blocks(&page, "rust")[..] else { panic!("one Rust program") };
+    fs::write(folder.join("hello.rs"), source).unwrap();
+    world.start();
+    let dialogue = blocks(&page, "console").join("\n").replace("/home/you/demo", folder.to_str().unwrap());
+    let mut lines = dialogue.lines().peekable();
+    let mut played = 0;
+    while let Some(line) = lines.next() {
+        let command = line.strip_prefix("$ ").unwrap_or_else(|| panic!("a command first: {line}"));
+        let mut shown = Vec::new();
+        while let Some(line) = lines.next_if(|line| !line.starts_with("$ ")) {
+            shown.push(line);
+        }
+        let said = if let Some(arguments) = command.strip_prefix("rustc ") {
+            // as the user of this suite, whose compiler another user may not start
+            let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+            let built = rustc.args(arguments.split(' ')).current_dir(&folder).output().unwrap();
+            world.own(&folder.join("hello"), 0o755);
+            String::from_utf8(built.stderr).unwrap()
+        } else {
+            let mut shell = world.command(Path::new("/bin/sh"));
+            let path = format!("{}:/usr/bin:/bin", world.root().join("bin").display());
+            shell.args(["-c", &format!("{command} 2>&1")]).current_dir(&folder).env("PATH", path);
+            run(&mut shell).done()
+        };
+        let said: Vec<&str> = said.lines().collect();
+        let same =
+            shown.len() == said.len() && shown.iter().zip(&said).all(|(shown, said)| reads_like(shown, said));
+        assert!(
+            same,
+            "$ {command}\n--- the README shows\n{}\n--- it says\n{}",
+            shown.join("\n"),
+            said.join("\n")
+        );
+        played += 1;
+    }
+    assert!(played > 10, "{played} commands");
+}
+
+/// Runs a snippet before and after its executable is registered for the service.
+fn snippet(world: &World, program: &Path, arguments: &[PathBuf], members: &str) {
+    let ask = || run(world.command(program).args(arguments)).done();
+    assert!(ask().contains("unregistered_binary_pending_approval"));
+    let path = program.to_str().unwrap();
+    world.cli(&["authorize", "--allow-interpreter", path, "demo"]).done();
+    let policy = fs::read_to_string(world.config()).unwrap();
+    world.policy_text(&policy.replacen("\"can_search\"", &format!("{members}\"can_search\""), 1));
+    assert_eq!(ask(), "{\"type\":\"RESPONSE\",\"status\":\"success\",\"results\":[]}\n");
+}
+
+#[test]
+fn the_readmes_go_snippet_is_served() {
+    let Some(go) = need("go") else { return };
+    let world = World::started();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("snippet-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("main.go"), blocks(&page("README.md"), "go")[0]).unwrap();
+    let mut build = Command::new(go);
+    build.args(["build", "-o", "tool", "main.go"]).current_dir(&folder);
+    build.env("GO111MODULE", "off").env("GOCACHE", folder.parent().unwrap().join("go-cache"));
+    let built = build.output().unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let tool = world.root().join("bin/go-tool");
+    world.copy(&folder.join("tool"), &tool);
+    fs::remove_dir_all(folder).unwrap();
+    snippet(&world, &tool, &[], "");
+}
+
+#[test]
+fn the_readmes_python_snippet_is_served() {
+    let Some(python) = need("python3") else { return };
+    let world = World::started();
+    let script = world.tmp("client.py");
+    world.write(&script, blocks(&page("README.md"), "python")[0].as_bytes());
+    snippet(&world, &fs::canonicalize(python).unwrap(), &[script], "");
+}
+
+#[test]
+fn the_readmes_node_snippet_is_served() {
+    let Some(node) = need("node") else { return };
+    let world = World::started();
+    let script = world.tmp("client.js");
+    world.write(&script, blocks(&page("README.md"), "js")[0].as_bytes());
+    snippet(&world, &fs::canonicalize(node).unwrap(), &[script], "\"relax\": [\"injected_code\"],\n      ");
+}
