@@ -79,7 +79,8 @@ impl Cage {
         let protections = writer.probe();
         if self.hardening == Hardening::Enforce {
             let lacking = protections.iter().filter(|protection| !protection.enforced);
-            self.missing.extend(lacking.map(|protection| protection.name.to_owned()));
+            self.missing
+                .extend(lacking.map(|one| format!("{}: {}{}", one.name, one.means, remedy(one.name))));
             if protections.is_empty() {
                 self.missing.push("an answer about what is in force".to_owned());
             }
@@ -96,6 +97,11 @@ impl Cage {
             _ => Ok(()),
         }
     }
+}
+
+/// What would give a protection that the kernel offers and this process could not take.
+fn remedy(name: &str) -> &'static str {
+    if name == "locked_memory" { " (raise it: ulimit -l 8192, or LimitMEMLOCK=8M)" } else { "" }
 }
 
 /// The folder of config.json, and the one that a link there leads to.

@@ -45,6 +45,8 @@ pub(super) struct House {
     pub(super) chunk: RefCell<Buffer>,
     /// Protections that this kernel lacks.
     pub(super) missing: Vec<&'static str>,
+    /// The last fault of the policy or the log that was told.
+    pub(super) fault: RefCell<String>,
     /// What the kernel said of a worker thread once everything was in force.
     pub(super) protections: Vec<Protection>,
 }
@@ -82,7 +84,7 @@ impl House {
         let policy = match policy {
             Ok(policy) => policy,
             Err(error) => {
-                tracing::error!("{error}; every request is denied until it is mended");
+                self.say_once(format!("{error}; every request is denied until it is mended"));
                 return Err(error);
             }
         };
@@ -94,6 +96,15 @@ impl House {
             self.watched.set(generation);
         }
         Ok(policy)
+    }
+
+    /// Tells the operator of a fault that every request meets, once: clients must not be able to fill the log with it.
+    fn say_once(&self, fault: String) {
+        let mut said = self.fault.borrow_mut();
+        if *said != fault {
+            tracing::error!("{fault}");
+            *said = fault;
+        }
     }
 
     /// Grows with every change of the policy.
@@ -141,7 +152,7 @@ impl House {
     }
 
     pub(super) fn unrecorded(&self, error: &AuditError) -> Refusal {
-        tracing::error!("{error}; nothing is released until the audit log can be written");
+        self.say_once(format!("{error}; nothing is released until the audit log can be written"));
         Refusal::unrecorded()
     }
 

@@ -52,7 +52,7 @@ impl Refusal {
             ),
             WhyUnregistered::Expired => {
                 format!(
-                    "the registration of this executable has expired; to renew it, run: keychain-auth register {path}"
+                    "the registration of this executable has expired; to renew it, run: keychain-auth grant {path} --expires 30d"
                 )
             }
         };

@@ -249,6 +249,7 @@ async fn serve(
         unfinished: Cell::new(0),
         chunk: RefCell::new(Buffer::zeroed(CHUNK)),
         missing,
+        fault: RefCell::default(),
         protections,
         observer: begin.observer,
         paths: begin.paths,

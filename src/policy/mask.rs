@@ -59,7 +59,9 @@ pub fn mask_argument(previous: Option<&str>, argument: &str) -> String {
         Some((name, _)) => format!("{}={MASK}", mask_text(name)),
         None => mask_text(&text),
     };
-    cut(&masked)
+    // what was too long to look like a token may look like one when it is cut
+    let shown = cut(&masked);
+    if shown == masked { shown } else { cut(&mask_text(&shown)) }
 }
 
 fn takes_secret(option: &str, value: &str) -> bool {

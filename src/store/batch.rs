@@ -13,6 +13,9 @@ use crate::{
 /// here, so that one prefix read can't fill the memory with secrets.
 pub const MAX_ANSWER: usize = 10 * 1024 * 1024;
 
+/// Most records that one delete removes: the reply names them all, and must fit into 10 MiB however long the names are.
+pub const MAX_REMOVED: usize = 4096;
+
 /// Which names of a service are meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Names {
@@ -170,7 +173,7 @@ pub enum StoreError {
     /// A file or folder of the store has the wrong owner, mode or kind: others could have read or changed it.
     #[error("{0}")]
     Exposed(String),
-    /// The answer would hold more than [`MAX_ANSWER`] bytes.
+    /// The answer would hold more than [`MAX_ANSWER`] bytes, or the delete more than [`MAX_REMOVED`] records.
     #[error("the answer is larger than a reply may be")]
     TooLarge,
     /// Another process holds the vault.
@@ -189,7 +192,7 @@ pub trait Store: Send + Sync {
     /// Applies changes in the order given, all in one durable transaction, each whole or not at all.
     ///
     /// Returns one result for each. When the transaction fails, every result is the error and nothing was changed. A
-    /// delete whose names alone are beyond [`MAX_ANSWER`] is [`StoreError::TooLarge`] and touches nothing; its record
+    /// delete of more than [`MAX_REMOVED`] records is [`StoreError::TooLarge`] and touches nothing; its record
     /// is not made, and the others of the group are applied.
     fn commit(&self, changes: Vec<PendingChange>) -> Vec<Result<Committed, StoreError>>;
 

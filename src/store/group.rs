@@ -3,7 +3,7 @@
 use redb::{ReadableTable, Table};
 
 use super::{
-    batch::{Change, MAX_ANSWER, OutboxEntry, PendingChange, Record, Selection, StoreError, WriteItem},
+    batch::{Change, MAX_REMOVED, OutboxEntry, PendingChange, Record, Selection, StoreError, WriteItem},
     disk::{Header, failed, nonce},
     names::{NameIndex, Overlay, Place, toggle},
     seal::{Label, RecordKey, Sealer, nonce_of},
@@ -76,14 +76,13 @@ impl Group<'_, '_> {
 
     fn delete(&mut self, selection: Selection) -> Result<Option<Vec<Target>>, StoreError> {
         let Selection { service, names, filter } = selection;
-        let (mut found, mut bytes) = (Vec::new(), 0);
+        let mut found = Vec::new();
         for (target, place) in self.overlay.select(self.base, &service, names) {
             if filter.is_empty() || self.label(&place)?.attributes.satisfy(&filter) {
-                bytes += target.as_str().len();
                 found.push((target, place));
             }
         }
-        if bytes > MAX_ANSWER {
+        if found.len() > MAX_REMOVED {
             return Ok(None);
         }
         let mut touched = Vec::with_capacity(found.len());

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::batch::{
-    Answer, Change, Committed, MAX_ANSWER, Names, OutboxEntry, PendingChange, Query, Record, Selection,
+    Answer, Change, Committed, MAX_REMOVED, Names, OutboxEntry, PendingChange, Query, Record, Selection,
     Store, StoreError, WriteItem,
 };
 use crate::{
@@ -82,7 +82,7 @@ impl State {
             }
             Change::Delete(selection) => {
                 let touched = self.names(&selection);
-                if touched.iter().map(|target| target.as_str().len()).sum::<usize>() > MAX_ANSWER {
+                if touched.len() > MAX_REMOVED {
                     return Err(StoreError::TooLarge);
                 }
                 if let Some(targets) = self.records.get_mut(&selection.service) {

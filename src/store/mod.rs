@@ -19,8 +19,8 @@ mod trials;
 mod vault;
 
 pub use batch::{
-    Change, Committed, MAX_ANSWER, Names, OutboxEntry, PendingChange, Query, Record, RenderRecord, Selection,
-    Store, StoreError, WriteItem,
+    Change, Committed, MAX_ANSWER, MAX_REMOVED, Names, OutboxEntry, PendingChange, Query, Record,
+    RenderRecord, Selection, Store, StoreError, WriteItem,
 };
 pub use memory::Memory;
 pub use vault::Vault;

@@ -9,8 +9,6 @@ pub const MAX_LINE: usize = 1024 * 1024;
 pub const MAX_TARGETS: usize = 1024;
 /// Longest reply, in bytes: the largest that the AgentSecrets client accepts.
 pub const MAX_REPLY: usize = 10 * 1024 * 1024;
-/// Most names that one prefix delete removes: their reply must fit into [`MAX_REPLY`], and that is known only afterwards.
-pub const MAX_REMOVED: usize = 4096;
 
 /// First line due after connect: a client that connects has something to say.
 pub const FIRST_LINE: Duration = Duration::from_secs(10);

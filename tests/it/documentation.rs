@@ -197,6 +197,7 @@ fn every_limit_in_the_readme_is_the_codes() {
         ("policy::MAX_CONFIG", bytes(policy::MAX_CONFIG)),
         ("policy::MAX_PENDING", count(policy::MAX_PENDING)),
         ("store::MAX_ANSWER", size(store::MAX_ANSWER)),
+        ("store::MAX_REMOVED", count(store::MAX_REMOVED)),
         ("audit::MAX_LINE", size(audit::MAX_LINE)),
     ]
     .into();
