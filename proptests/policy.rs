@@ -5,10 +5,10 @@ use std::{collections::BTreeSet, path::Path};
 use jiff::Timestamp;
 use keychain_auth::{
     digest::Digest,
-    name::Service,
+    name::{Service, TargetPrefix},
     policy::{
-        CommandLine, Draft, Grant, Pending, PendingQueue, Permissions, Policy, Sighting, Standing,
-        mask_argument,
+        CommandLine, Draft, Grant, Lift, Pending, PendingQueue, Permissions, Policy, Sighting, Standing,
+        Targets, Terms, mask_argument,
     },
 };
 use proptest::{collection::vec, option, prelude::*, sample::select, test_runner::FileFailurePersistence};
@@ -230,7 +230,7 @@ proptest! {
         let before = policy(&entries);
         for granting in [true, false] {
             let mut draft = draft.clone();
-            let done = if granting { draft.grant(Path::new(path), &grant) } else { draft.revoke(Path::new(path), &grant) };
+            let done = if granting { draft.grant(Path::new(path), &grant) } else { draft.revoke(Path::new(path), &grant).map(drop) };
             prop_assert_eq!(done.is_ok(), before.knows_path(Path::new(path)));
             let after = Policy::parse(&draft.render()).expect("a policy");
             for path in PATHS {
@@ -243,6 +243,36 @@ proptest! {
                 prop_assert!(grant.read.iter().all(|service| changed.reads(service) == granting));
                 prop_assert!(grant.write.iter().all(|service| changed.writes(service) == granting));
                 prop_assert!(!grant.search || changed.can_search() == granting);
+            }
+        }
+    }
+
+    #[test]
+    fn a_prefix_more_allows_no_other_target_and_a_prefix_less_allows_no_target_more(
+        entries in vec(any_entry(), 1..5), path in select(&PATHS[..]),
+        names in proptest::collection::btree_set("[a-c]{1,3}/?", 1..3), targets in vec("[a-c]{1,4}", 1..6),
+    ) {
+        let prefixes: BTreeSet<_> = names.iter().map(|name| TargetPrefix::parse(name).expect("a prefix")).collect();
+        let before = policy(&entries);
+        let named = |target: &str| names.iter().any(|name| target.starts_with(name.as_str()));
+        for setting in [true, false] {
+            let mut draft = Draft::parse(&document(&entries)).expect("a draft");
+            let untouched = draft.clone();
+            let prefixes = prefixes.clone();
+            let done = if setting {
+                draft.set_terms(Path::new(path), &Terms { targets: Targets::Prefixes(prefixes), ..Terms::default() }).map(drop)
+            } else {
+                draft.lift_terms(Path::new(path), &Lift { prefixes, ..Lift::default() }).map(drop)
+            };
+            if done.is_err() {
+                prop_assert_eq!(&draft, &untouched);
+            }
+            let after = Policy::parse(&draft.render()).expect("a policy");
+            for (old, new) in permissions(&before, path).iter().zip(permissions(&after, path)) {
+                for target in &targets {
+                    prop_assert!(old.covers(target) || !new.covers(target) || setting && named(target));
+                    prop_assert!(!setting || !named(target) || new.covers(target));
+                }
             }
         }
     }

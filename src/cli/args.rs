@@ -2,7 +2,12 @@
 
 use clap::Args;
 
-use crate::{digest::Digest, name::Service, policy::Allowances};
+use crate::{
+    caller::Check,
+    digest::Digest,
+    name::{Service, TargetPrefix},
+    policy::{Allowances, Relaxable},
+};
 
 /// The risks of a registration that the user takes on purpose.
 #[derive(Args, Clone, Copy)]
@@ -35,6 +40,20 @@ impl From<Risks> for Allowances {
 /// A service on the command line.
 pub(super) fn service(text: &str) -> Result<Service, String> {
     Service::parse(text).map_err(|error| error.to_string())
+}
+
+/// The beginning of target names on the command line.
+pub(super) fn prefix(text: &str) -> Result<TargetPrefix, String> {
+    TargetPrefix::parse(text).map_err(|error| error.to_string())
+}
+
+/// An identity check on the command line, by its name.
+pub(super) fn check(name: &str) -> Result<Check, String> {
+    Check::parse(name).ok_or_else(|| {
+        let relaxable = Check::ALL.into_iter().filter(|check| Relaxable::new(*check).is_ok());
+        let names: Vec<&str> = relaxable.map(Check::as_str).collect();
+        format!("not one of {}", names.join(", "))
+    })
 }
 
 /// A whole hash, with or without `sha256:`. A part of one is not enough: another program whose hash begins alike is

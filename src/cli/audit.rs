@@ -13,11 +13,12 @@ use clap::Subcommand;
 use jiff::Timestamp;
 
 use super::{
-    audit_record::{self, Counted, columns},
+    audit_record::{Counted, columns},
     context::Context,
     failure::Failure,
     output::{Output, Style},
     text::word,
+    when,
 };
 use crate::audit::{Filter, Line, Lines};
 
@@ -78,7 +79,7 @@ pub(super) fn run(command: &Command, cx: &Context, out: &mut Output) -> Result<(
 }
 
 fn since(text: &str) -> Result<Timestamp, String> {
-    audit_record::since(text, Timestamp::now())
+    when::since(text, Timestamp::now())
 }
 
 fn show(args: &ShowArgs, log: &Path, out: &mut Output) -> Result<(), Failure> {

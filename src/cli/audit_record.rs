@@ -1,8 +1,6 @@
-//! Audit records in words: one line for people, and times as people write them.
+//! Audit records in words: one line for people.
 
 use std::io::{self, BufRead, Read};
-
-use jiff::{SignedDuration, Timestamp};
 
 use crate::audit::RecordLine;
 
@@ -26,23 +24,6 @@ pub(super) fn columns(record: &RecordLine) -> [String; 3] {
             end.join(" ")
         ),
     ]
-}
-
-/// Reads `2h`, `30m`, `7d`, `1h30m` or an RFC 3339 time.
-pub(super) fn since(text: &str, now: Timestamp) -> Result<Timestamp, String> {
-    if let Ok(time) = text.parse() {
-        return Ok(time);
-    }
-    let whole = |digits: &str, hours: i64| {
-        digits.parse::<i64>().ok()?.checked_mul(hours).map(SignedDuration::try_from_hours)?
-    };
-    let ago = match (text.strip_suffix('d'), text.strip_suffix('w')) {
-        (Some(days), _) => whole(days, 24),
-        (_, Some(weeks)) => whole(weeks, 7 * 24),
-        _ => text.parse().ok(),
-    };
-    let time = ago.filter(|ago| ago.is_positive()).and_then(|ago| now.checked_sub(ago).ok());
-    time.ok_or_else(|| "a time is like 2h, 30m or 7d, or like 2026-05-21T10:34:02Z".to_owned())
 }
 
 /// A reader that knows how much was taken from it: a log is followed from where its last whole line ended.
@@ -88,10 +69,6 @@ mod tests {
 
     const LINE: &[u8] = br#"{"timestamp":"2026-05-21T10:34:02Z","action":"read","pid":8412,"binary_path":"/usr/local/bin/agentsecrets","binary_hash":"sha256:x","service":"agentsecrets","targets":["a/KEY","b/KEY"],"result":"DENIED","reason":"service_not_allowed","seq":7,"mac":"00"}"#;
 
-    fn now() -> Timestamp {
-        "2026-05-21T12:00:00Z".parse().unwrap()
-    }
-
     #[test]
     fn a_record_is_one_aligned_line() {
         let columns = columns(&RecordLine::parse(LINE).unwrap()).concat();
@@ -99,15 +76,5 @@ mod tests {
             columns,
             "2026-05-21T10:34:02Z            DENIED   read       8412  /usr/local/bin/agentsecrets       agentsecrets          a/KEY,b/KEY [service_not_allowed]"
         );
-    }
-
-    #[test]
-    fn a_time_is_a_distance_or_a_moment() {
-        let hours = |text| (now().duration_since(since(text, now()).unwrap())).as_hours();
-        assert_eq!((hours("2h"), hours("90m"), hours("7d"), hours("1w")), (2, 1, 168, 168));
-        assert_eq!(since("2026-05-21T10:00:00Z", now()).unwrap().to_string(), "2026-05-21T10:00:00Z");
-        for wrong in ["", "2", "soon", "-2h", "0h", "99999999999999999d", "d"] {
-            assert!(since(wrong, now()).is_err(), "{wrong}");
-        }
     }
 }

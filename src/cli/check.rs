@@ -4,9 +4,17 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{args, context::Context, failure::Failure, output::Output, text::word};
+use super::{
+    args,
+    context::Context,
+    failure::Failure,
+    list::LibraryJson,
+    output::Output,
+    text::{moment, word},
+    words,
+};
 use crate::{
-    name::{Attributes, Service},
+    name::{Attributes, Service, TargetPrefix},
     policy::{Denial, Entry, Measured, Policy, Standing, decide_check},
     store::{Names, Selection},
 };
@@ -33,8 +41,11 @@ struct Answer<'a> {
     read: bool,
     write: bool,
     search: bool,
+    allowed_target_prefixes: Option<Vec<&'a str>>,
+    expires_at: Option<String>,
     challenge: bool,
     relax: Vec<&'static str>,
+    libraries: Vec<LibraryJson<'a>>,
     reason: Option<&'static str>,
 }
 
@@ -57,7 +68,7 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
     } else if let Some(entry) = entry
         && refusal.is_none()
     {
-        out.line(&words(args, &measured, entry));
+        out.line(&sentence(args, &measured, entry, cx));
     }
     refusal.map_or(Ok(()), |(_, failure)| Err(failure))
 }
@@ -88,7 +99,7 @@ fn not_recognised(standing: Standing<'_>, policy: &Policy, measured: &Measured) 
     match (standing, unusable) {
         (Standing::Expired, _) => Failure::new(
             format!("the registration of {path} has expired"),
-            "change expires_at in config.json, or unregister and register it again",
+            format!("give it more time: keychain-auth grant {} --expires 30d", word(measured.path())),
         ),
         (_, Some(what)) => Failure::new(
             format!("{path} has an entry that matches nothing: {what}"),
@@ -108,7 +119,7 @@ fn not_recognised(standing: Standing<'_>, policy: &Policy, measured: &Measured) 
 fn answer<'a>(
     args: &'a Args,
     measured: &Measured,
-    entry: Option<&Entry>,
+    entry: Option<&'a Entry>,
     reason: Option<&'static str>,
 ) -> Answer<'a> {
     let permissions = entry.map(Entry::permissions);
@@ -123,13 +134,18 @@ fn answer<'a>(
         read,
         write,
         search: (read || write) && permissions.is_some_and(|permissions| permissions.can_search()),
+        allowed_target_prefixes: permissions
+            .and_then(|permissions| permissions.target_prefixes())
+            .map(|prefixes| prefixes.iter().map(TargetPrefix::as_str).collect()),
+        expires_at: entry.and_then(Entry::expires_at).map(moment),
         challenge: entry.is_some_and(Entry::challenge),
-        relax: entry.into_iter().flat_map(Entry::relaxed).map(|check| check.as_str()).collect(),
+        relax: entry.map(words::relaxed).unwrap_or_default(),
+        libraries: entry.map(Entry::libraries).unwrap_or_default().iter().map(LibraryJson::of).collect(),
         reason,
     }
 }
 
-fn words(args: &Args, measured: &Measured, entry: &Entry) -> String {
+fn sentence(args: &Args, measured: &Measured, entry: &Entry, cx: &Context) -> String {
     let permissions = entry.permissions();
     let mut may = Vec::new();
     if permissions.reads(&args.service) {
@@ -141,8 +157,23 @@ fn words(args: &Args, measured: &Measured, entry: &Entry) -> String {
     if permissions.can_search() {
         may.push("search");
     }
-    let relaxed: Vec<&str> = entry.relaxed().map(|check| check.as_str()).collect();
-    let relaxed =
-        if relaxed.is_empty() { String::new() } else { format!(" (relaxed: {})", relaxed.join(", ")) };
-    format!("{} may use {}: {}{relaxed}", measured.path().display(), args.service, may.join(", "))
+    let path = measured.path().display();
+    let terms = terms(entry, cx);
+    let terms = if terms.is_empty() { String::new() } else { format!(" ({})", terms.join("; ")) };
+    format!("{path} may use {}: {}{terms}", args.service, may.join(", "))
+}
+
+/// What restricts or widens the permission.
+fn terms(entry: &Entry, cx: &Context) -> Vec<String> {
+    let relaxed = words::relaxed(entry);
+    let libraries = entry.libraries().iter().map(|library| library.path().display().to_string());
+    let libraries: Vec<String> = libraries.collect();
+    let terms = [
+        words::targets(entry.permissions()).map(|targets| format!("targets: {targets}")),
+        words::end(entry, cx.now).map(|end| format!("until: {end}")),
+        entry.challenge().then(|| "challenge required".to_owned()),
+        (!relaxed.is_empty()).then(|| format!("relaxed: {}", relaxed.join(", "))),
+        (!libraries.is_empty()).then(|| format!("libraries: {}", libraries.join(", "))),
+    ];
+    terms.into_iter().flatten().collect()
 }

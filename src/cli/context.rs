@@ -7,7 +7,10 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::failure::Failure;
+use super::{
+    failure::{Failure, unusable_path},
+    text::word,
+};
 use crate::{
     paths::Paths,
     policy::{PendingFile, PolicySource, Registry},
@@ -17,12 +20,15 @@ pub(super) struct Context {
     pub(super) paths: Paths,
     pub(super) uid: u32,
     pub(super) now: Timestamp,
+    /// `--socket`, where it was given.
+    pub(super) asked_socket: Option<PathBuf>,
 }
 
 impl Context {
     pub(super) fn new(socket: Option<&Path>) -> Result<Self, Failure> {
         let paths = Paths::new(|name| env::var_os(name), socket)?;
-        Ok(Self { paths, uid: rustix::process::geteuid().as_raw(), now: Timestamp::now() })
+        let uid = rustix::process::geteuid().as_raw();
+        Ok(Self { paths, uid, now: Timestamp::now(), asked_socket: socket.map(Path::to_owned) })
     }
 
     pub(super) fn registry(&self) -> Registry {
@@ -33,15 +39,76 @@ impl Context {
         PolicySource::new(self.paths.config())
     }
 
+    /// The path of the entry that a command line means: where it leads, or as given if only that is registered, since an
+    /// entry written by hand may name a link.
+    pub(super) fn entry_path(&self, path: &Path) -> Result<PathBuf, Failure> {
+        let real = resolve(path).map_err(|error| unusable_path(path, &error))?;
+        let given = path::absolute(path).unwrap_or_else(|_| real.clone());
+        let registered = |path: &Path| {
+            let policy = self.policy_source().current(self.uid);
+            policy.is_ok_and(|policy| policy.knows_path(path))
+        };
+        Ok(if given != real && !registered(&real) && registered(&given) { given } else { real })
+    }
+
+    /// The command that starts the daemon which this one asks for.
+    pub(super) fn start_command(&self) -> String {
+        match &self.asked_socket {
+            Some(socket) => format!("keychain-auth start --socket {}", word(socket)),
+            None => "keychain-auth start".to_owned(),
+        }
+    }
+
     pub(super) fn pending_file(&self) -> PendingFile {
         PendingFile::new(self.paths.pending(), self.uid)
     }
 }
 
-/// The path under which an entry would be found: links resolved, or as given when the program is gone.
-pub(super) fn entry_path(path: &Path) -> io::Result<PathBuf> {
-    match fs::canonicalize(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => path::absolute(path),
-        found => found,
+/// Most links that are followed to a program that is gone: as many as the kernel follows.
+const LINKS: usize = 40;
+
+/// Where a path leads, links resolved; what is gone keeps its name below the folders that are there. So a program that
+/// was registered as `/bin/x` is found by that name as `/usr/bin/x` also when it does not exist any more.
+pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path::absolute(path)?;
+    for _ in 0..LINKS {
+        match fs::canonicalize(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            found => return found,
+        }
+        match (fs::read_link(&path), path.parent()) {
+            (Ok(target), Some(folder)) => path = folder.join(target),
+            _ => break,
+        }
+    }
+    let there = path.ancestors().find_map(|folder| {
+        let real = fs::canonicalize(folder).ok()?;
+        Some(real.join(path.strip_prefix(folder).ok()?))
+    });
+    Ok(there.unwrap_or(path))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_gone_is_found_through_the_links_that_led_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(folder.path()).unwrap();
+        fs::create_dir(root.join("usr")).unwrap();
+        symlink("usr", root.join("bin")).unwrap();
+        symlink("bin/tool", root.join("link")).unwrap();
+        symlink("loop", root.join("loop")).unwrap();
+        for name in ["bin/tool", "link", "usr/tool"] {
+            assert_eq!(resolve(&root.join(name)).unwrap(), root.join("usr/tool"), "{name}");
+        }
+        assert_eq!(resolve(&root.join("bin/gone/tool")).unwrap(), root.join("usr/gone/tool"));
+        fs::write(root.join("usr/tool"), "").unwrap();
+        assert_eq!(resolve(&root.join("link")).unwrap(), root.join("usr/tool"));
+        assert!(resolve(&root.join("loop")).is_err());
     }
 }

@@ -6,7 +6,8 @@ use super::text::word;
 use crate::{
     paths::NoHome,
     policy::{
-        CandidateError, Distrust, DraftError, MeasureError, PendingError, PolicyError, RegistryError, Risk,
+        CandidateError, Distrust, DraftError, LibraryError, MeasureError, PendingError, PolicyError,
+        RegistryError, Risk,
     },
 };
 
@@ -87,6 +88,28 @@ impl From<CandidateError> for Failure {
     }
 }
 
+impl From<LibraryError> for Failure {
+    fn from(error: LibraryError) -> Self {
+        let advice = match &error {
+            LibraryError::Unmeasured(MeasureError::NotFound(_)) => {
+                "give the library's full path, as the refusal shows it".to_owned()
+            }
+            LibraryError::Unmeasured(error) => return error.clone().into(),
+            LibraryError::Exposed { place, why: Distrust::Writable } => {
+                format!("chmod go-w {}, or add --allow-writable", word(place))
+            }
+            LibraryError::Exposed { .. } => {
+                "install it where only you and root can write, or add --allow-writable".to_owned()
+            }
+            LibraryError::ForeignFilesystem { .. } => {
+                "copy it to a local disk, or add --allow-foreign-filesystem if you trust the server"
+                    .to_owned()
+            }
+        };
+        Self::new(error.to_string(), advice)
+    }
+}
+
 impl From<PolicyError> for Failure {
     fn from(error: PolicyError) -> Self {
         let advice = match &error {
@@ -117,9 +140,17 @@ impl From<RegistryError> for Failure {
             RegistryError::Draft(DraftError::Ambiguous(path)) => {
                 format!("keychain-auth unregister {} --hash HASH, for those you no longer need", word(&path))
             }
+            RegistryError::Draft(DraftError::Unrestricted(path)) => {
+                format!("name what it may use instead: keychain-auth grant {} --prefix PREFIX", word(&path))
+            }
+            RegistryError::Draft(DraftError::UnknownLibrary { .. }) => {
+                "keychain-auth list shows the libraries of each program".to_owned()
+            }
             RegistryError::Draft(DraftError::NotUtf8) => "give the program a path in UTF-8".to_owned(),
             RegistryError::Busy(_) => "try again when the other command has ended".to_owned(),
-            RegistryError::Unwritable { file, .. } => format!("ls -ld {}", word(&file)),
+            RegistryError::Unwritable { file, .. } => {
+                format!("look who may write there: ls -ld {}", word(file.parent().unwrap_or(&file)))
+            }
             RegistryError::TooLarge(_) => {
                 "keychain-auth unregister PATH, for programs you no longer use".to_owned()
             }

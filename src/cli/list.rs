@@ -7,9 +7,10 @@ use super::{
     failure::Failure,
     output::{Output, Style},
     text::moment,
+    words,
 };
 use crate::{
-    name::Service,
+    name::{Service, TargetPrefix},
     policy::{Entry, Library, Policy, Warning},
 };
 
@@ -45,27 +46,19 @@ fn show(entry: &Entry, cx: &Context, out: &mut Output) {
         Some(digest) => row(out, "hash", Style::Faint, &digest.to_string()),
         None => row(out, "hash", Style::Bad, "invalid: matches nothing"),
     }
-    row(out, "read", Style::Plain, &services(permissions.read_services()));
-    row(out, "write", Style::Plain, &services(permissions.write_services()));
+    row(out, "read", Style::Plain, &words::services(permissions.read_services()));
+    row(out, "write", Style::Plain, &words::services(permissions.write_services()));
     row(out, "search", Style::Plain, if permissions.can_search() { "yes" } else { "no" });
-    if let Some(prefixes) = permissions.target_prefixes() {
-        let list: Vec<&str> = prefixes.iter().map(|prefix| prefix.as_str()).collect();
-        row(
-            out,
-            "targets",
-            Style::Plain,
-            &if list.is_empty() { "none".into() } else { format!("{}…", list.join("…, ")) },
-        );
+    if let Some(targets) = words::targets(permissions) {
+        row(out, "targets", Style::Plain, &targets);
     }
-    if let Some(end) = entry.expires_at() {
-        let expired = entry.expired(cx.now);
-        let style = if expired { Style::Bad } else { Style::Plain };
-        row(out, "expires", style, &format!("{}{}", moment(end), if expired { " (expired)" } else { "" }));
+    if let Some(end) = words::end(entry, cx.now) {
+        row(out, "expires", if entry.expired(cx.now) { Style::Bad } else { Style::Plain }, &end);
     }
     if entry.challenge() {
         row(out, "challenge", Style::Plain, "required");
     }
-    let relaxed: Vec<&str> = entry.relaxed().map(|check| check.as_str()).collect();
+    let relaxed = words::relaxed(entry);
     if !relaxed.is_empty() {
         row(out, "relaxed", Style::Bad, &relaxed.join(", "));
     }
@@ -82,11 +75,6 @@ fn show(entry: &Entry, cx: &Context, out: &mut Output) {
 
 fn row(out: &mut Output, name: &str, style: Style, value: &str) {
     out.cells(&[(Style::Plain, &format!("  {name:<10}")), (style, value)]);
-}
-
-fn services<'s>(services: impl Iterator<Item = &'s Service>) -> String {
-    let list: Vec<&str> = services.map(Service::as_str).collect();
-    if list.is_empty() { "nothing".into() } else { list.join(", ") }
 }
 
 #[derive(Serialize)]
@@ -115,9 +103,15 @@ struct EntryJson<'p> {
 }
 
 #[derive(Serialize)]
-struct LibraryJson<'p> {
+pub(super) struct LibraryJson<'p> {
     path: &'p std::path::Path,
     hash: String,
+}
+
+impl<'p> LibraryJson<'p> {
+    pub(super) fn of(library: &'p Library) -> Self {
+        Self { path: library.path(), hash: library.digest().to_string() }
+    }
 }
 
 fn listing<'p>(policy: &'p Policy, cx: &Context) -> Listing<'p> {
@@ -127,8 +121,6 @@ fn listing<'p>(policy: &'p Policy, cx: &Context) -> Listing<'p> {
 
 fn entry_json<'p>(entry: &'p Entry, cx: &Context) -> EntryJson<'p> {
     let permissions = entry.permissions();
-    let library =
-        |library: &'p Library| LibraryJson { path: library.path(), hash: library.digest().to_string() };
     EntryJson {
         path: entry.path(),
         hash: entry.digest().map(ToString::to_string),
@@ -139,12 +131,12 @@ fn entry_json<'p>(entry: &'p Entry, cx: &Context) -> EntryJson<'p> {
         can_search: permissions.can_search(),
         allowed_target_prefixes: permissions
             .target_prefixes()
-            .map(|prefixes| prefixes.iter().map(|prefix| prefix.as_str()).collect()),
+            .map(|prefixes| prefixes.iter().map(TargetPrefix::as_str).collect()),
         expires_at: entry.expires_at().map(moment),
         expired: entry.expired(cx.now),
         challenge: entry.challenge(),
-        relax: entry.relaxed().map(|check| check.as_str()).collect(),
-        libraries: entry.libraries().iter().map(library).collect(),
+        relax: words::relaxed(entry),
+        libraries: entry.libraries().iter().map(LibraryJson::of).collect(),
         comment: entry.comment(),
         problem: entry.unusable(),
     }

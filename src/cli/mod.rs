@@ -12,16 +12,21 @@ mod check;
 mod completions;
 mod context;
 mod deny;
+mod doctor;
 mod failure;
 mod grant;
+mod library;
 mod list;
 mod list_pending;
 mod output;
 mod register;
+mod revoke;
 mod start;
 mod status;
 mod status_query;
 mod unregister;
+mod when;
+mod words;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -62,10 +67,14 @@ enum Verb {
     Upgrade(register::Args),
     /// Remove a program from the policy
     Unregister(unregister::Args),
-    /// Add permissions to a registered program
+    /// Add permissions to a registered program, or set the terms of its entry
     Grant(grant::Args),
-    /// Take permissions from a registered program
-    Revoke(grant::Args),
+    /// Take permissions from a registered program, or lift the terms of its entry
+    Revoke(revoke::Args),
+    /// Let a registered program map a library that its user can write
+    TrustLibrary(library::TrustArgs),
+    /// Take a library from a registered program again
+    DistrustLibrary(library::DistrustArgs),
     /// Show the registered programs and what each may do
     List(list::Args),
     /// Show the programs that asked and are not registered
@@ -78,6 +87,8 @@ enum Verb {
     Check(check::Args),
     /// Register a program and let it read, write and search a service
     Authorize(grant::AuthorizeArgs),
+    /// Show every protection, how it stands, and what to do about it
+    Doctor(doctor::Args),
     /// Read the audit log
     #[command(subcommand)]
     Audit(audit::Command),
@@ -109,14 +120,17 @@ fn dispatch(verb: Verb, cx: Context, out: &mut Output) -> Result<(), Failure> {
         Verb::Register(args) => register::register(&args, &cx, out),
         Verb::Upgrade(args) => register::upgrade(&args, &cx, out),
         Verb::Unregister(args) => unregister::run(&args, &cx, out),
-        Verb::Grant(args) => grant::grant(&args, &cx, out),
-        Verb::Revoke(args) => grant::revoke(&args, &cx, out),
+        Verb::Grant(args) => grant::run(&args, &cx, out),
+        Verb::Revoke(args) => revoke::run(&args, &cx, out),
+        Verb::TrustLibrary(args) => library::trust(&args, &cx, out),
+        Verb::DistrustLibrary(args) => library::distrust(&args, &cx, out),
         Verb::List(args) => list::run(&args, &cx, out),
         Verb::ListPending(args) => list_pending::run(&args, &cx, out),
         Verb::Approve(args) => approve::run(&args, &cx, out),
         Verb::Deny(args) => deny::run(&args, &cx, out),
         Verb::Check(args) => check::run(&args, &cx, out),
         Verb::Authorize(args) => grant::authorize(&args, &cx, out),
+        Verb::Doctor(args) => doctor::run(&args, &cx, out),
         Verb::Audit(command) => audit::run(&command, &cx, out),
     }
 }

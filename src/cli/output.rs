@@ -19,6 +19,7 @@ pub(super) enum Style {
     Plain,
     Bold,
     Good,
+    Warn,
     Bad,
     Faint,
 }
@@ -168,6 +169,7 @@ impl Style {
             Self::Plain => None,
             Self::Bold => Some("1"),
             Self::Good => Some("32"),
+            Self::Warn => Some("33"),
             Self::Bad => Some("31"),
             Self::Faint => Some("2"),
         }

@@ -49,6 +49,9 @@ pub(super) fn expiry_note(candidate: &Candidate, cx: &Context, out: &mut Output)
     let Ok(policy) = cx.policy_source().current(cx.uid) else { return };
     let over = policy.with_path(candidate.path()).any(|entry| entry.expired(cx.now));
     if over {
-        out.note("Its entry has expired and matches nothing: change expires_at in config.json, or unregister it first");
+        out.note(&format!(
+            "Its entry has expired and matches nothing; give it more time: keychain-auth grant {} --expires 30d",
+            word(candidate.path())
+        ));
     }
 }

@@ -6,7 +6,7 @@ use super::{
     context::Context,
     failure::Failure,
     output::{Output, Style},
-    status_query::{DaemonStatus, Found, PolicyState, ask},
+    status_query::{DaemonStatus, Found, PolicyState, Protection, ask},
 };
 use crate::policy::Warning;
 
@@ -36,6 +36,7 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<serde_json::Value>,
     policy: PolicyState,
+    protections: Vec<Protection>,
     missing: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<&'static str>,
@@ -52,7 +53,7 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
     match found {
         Found::Running(_) => Ok(()),
         Found::Nobody => {
-            out.note("The daemon does not run; start it with: keychain-auth start");
+            out.note(&format!("The daemon does not run; start it with: {}", cx.start_command()));
             Ok(())
         }
         Found::Unwell(why) => Err(Failure::new(
@@ -82,6 +83,7 @@ fn report(found: &Found, cx: &Context) -> Report {
         connections: status.connections,
         store: status.store.clone(),
         policy: status.policy.clone().unwrap_or_else(|| local_policy(cx)),
+        protections: status.protections.clone(),
         missing: status.missing.clone(),
         problem,
     }
@@ -133,7 +135,12 @@ fn show(report: &Report, out: &mut Output) {
         None => row(
             "policy",
             Style::Plain,
-            &format!("{}, {} entries", report.policy.state, report.policy.entries),
+            &format!(
+                "{}, {} {}",
+                report.policy.state,
+                report.policy.entries,
+                if report.policy.entries == 1 { "entry" } else { "entries" }
+            ),
         ),
     }
     let warnings = &report.policy.warnings;
@@ -142,6 +149,15 @@ fn show(report: &Report, out: &mut Output) {
     }
     if let Some(more @ 1..) = warnings.len().checked_sub(MAX_WARNINGS) {
         row("warning", Style::Bad, &format!("and {more} more: keychain-auth status --json"));
+    }
+    let (held, lacking): (Vec<_>, Vec<_>) = report.protections.iter().partition(|held| held.enforced);
+    if report.daemon_running && !report.protections.is_empty() {
+        let names: Vec<&str> = held.iter().map(|held| held.name.as_str()).collect();
+        let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        row("protections", if held.is_empty() { Style::Bad } else { Style::Good }, &names);
+    }
+    for protection in lacking {
+        row("not in force", Style::Bad, &format!("{}: {}", protection.name, protection.means));
     }
     for protection in &report.missing {
         row("missing", Style::Bad, protection);

@@ -31,7 +31,20 @@ pub(super) struct DaemonStatus {
     pub(super) store: Option<serde_json::Value>,
     pub(super) policy: Option<PolicyState>,
     pub(super) missing: Vec<String>,
+    pub(super) protections: Vec<Protection>,
     pub(super) connections: Option<u64>,
+}
+
+/// One protection of the daemon, as the kernel told one of its workers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Protection {
+    /// Its name, such as `seccomp`.
+    pub(super) name: String,
+    /// Whether it holds.
+    pub(super) enforced: bool,
+    /// What it means, one clause.
+    pub(super) means: String,
 }
 
 /// The policy as one of the two sides sees it.

@@ -2,12 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{
-    args,
-    context::{Context, entry_path},
-    failure::{Failure, unusable_path},
-    output::Output,
-};
+use super::{args, context::Context, failure::Failure, output::Output};
 use crate::{
     digest::Digest,
     policy::{DraftError, RegistryError},
@@ -23,7 +18,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
-    let path = entry_path(&args.path).map_err(|error| unusable_path(&args.path, &error))?;
+    let path = cx.entry_path(&args.path)?;
     match cx.registry().unregister(&path, args.hash.as_ref()) {
         Ok(_) => {}
         Err(RegistryError::Draft(error @ DraftError::UnknownPath(_))) => {

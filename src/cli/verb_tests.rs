@@ -78,6 +78,7 @@ impl Home {
             paths: self.paths.clone(),
             uid: rustix::process::geteuid().as_raw(),
             now: jiff::Timestamp::now(),
+            asked_socket: None,
         }
     }
 

@@ -186,26 +186,39 @@ fn gains_rights(opened: &Opened) -> bool {
     opened.metadata.mode() & SETUID_OR_SETGID != 0 || found
 }
 
-/// Whether somebody else can change the file, or any folder on the way to it.
+fn risk_of_place(opened: &Opened, uid: u32) -> Result<(), Risk> {
+    let risk = |Exposed { place, why }| {
+        if place == opened.path { Risk::File(why) } else { Risk::Folder { folder: place, why } }
+    };
+    closed_to_others(opened, uid).map_err(risk)
+}
+
+/// A file, or a folder on the way to it, that somebody else can change.
+pub(super) struct Exposed {
+    pub(super) place: PathBuf,
+    pub(super) why: Distrust,
+}
+
+/// Whether nobody but `uid` and root can change the file or any folder on the way to it.
 ///
 /// A sticky folder of root, like /tmp, is accepted higher up: nobody can rename or remove the next folder on the way
 /// there, which is checked itself. It is refused as the folder of the file: others can put a library beside it.
-fn risk_of_place(opened: &Opened, uid: u32) -> Result<(), Risk> {
-    judge(&opened.metadata, uid).map_err(Risk::File)?;
+pub(super) fn closed_to_others(opened: &Opened, uid: u32) -> Result<(), Exposed> {
+    judge(&opened.metadata, uid).map_err(|why| Exposed { place: opened.path.clone(), why })?;
     for (height, folder) in opened.path.ancestors().skip(1).enumerate() {
-        let refused = |why| Risk::Folder { folder: folder.into(), why };
-        let metadata = fs::metadata(folder).map_err(|_| refused(Distrust::ForeignOwner))?;
+        let exposed = |why| Exposed { place: folder.into(), why };
+        let metadata = fs::metadata(folder).map_err(|_| exposed(Distrust::ForeignOwner))?;
         let sticky_of_root = metadata.mode() & STICKY != 0 && metadata.uid() == 0;
         if height > 0 && sticky_of_root {
             continue;
         }
-        judge(&metadata, uid).map_err(refused)?;
+        judge(&metadata, uid).map_err(exposed)?;
     }
     Ok(())
 }
 
 /// The kind of file system, where somebody else than this kernel answers for its content.
-fn foreign_filesystem(opened: &Opened) -> Option<&'static str> {
+pub(super) fn foreign_filesystem(opened: &Opened) -> Option<&'static str> {
     let Ok(statfs) = rustix::fs::fstatfs(&opened.file) else { return Some("unknown") };
     // the numbers of magic.h; some are 32 bits with the highest set, which f_type may hold as a negative number
     match statfs.f_type as u32 {

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::{
     parse::{self, ConfigError, RawEntry, RawLibrary},
     permissions::Permissions,
+    terms::Relaxable,
 };
 use crate::{
     caller::Check,
@@ -24,7 +25,7 @@ const BAD_EXPIRY: &str = "its expires_at is not an RFC 3339 time, so it matches 
 const TWICE: &str = "another entry has the same path and hash, so both match nothing";
 const BAD_SERVICE: &str = "a service name is empty, too long or has control characters; it allows nothing";
 const BAD_PREFIX: &str = "a target prefix is empty, too long or has control characters; it allows nothing";
-const BAD_CHECK: &str = "relax names an unknown check; it relaxes nothing";
+const BAD_CHECK: &str = "relax names a check that is unknown or can't be turned off; it relaxes nothing";
 const BAD_LIBRARY: &str = "a library has no absolute path or no valid hash; it admits nothing";
 const MISCASED: &str = "a member is spelled like a known one in another case; it has no effect";
 
@@ -267,12 +268,16 @@ impl Entry {
             expires_at: expires_at.and_then(Result::ok),
             permissions: Permissions::new(read, write, raw.can_search.unwrap_or(false), prefixes),
             challenge: raw.challenge.unwrap_or(false),
-            relax: valid(raw.relax.unwrap_or_default(), |name| Check::parse(name), BAD_CHECK, remarks),
+            relax: valid(raw.relax.unwrap_or_default(), |name| relaxable(name), BAD_CHECK, remarks),
             libraries: valid(raw.libraries.unwrap_or_default(), Library::from_raw, BAD_LIBRARY, remarks),
             comment: raw.comment,
             unusable,
         }
     }
+}
+
+fn relaxable(name: &str) -> Option<Check> {
+    Some(Relaxable::new(Check::parse(name)?).ok()?.check())
 }
 
 /// The items that mean something; a remark if one does not.

@@ -57,6 +57,17 @@ pub enum DraftError {
     /// JSON can't hold the path.
     #[error("the path is not UTF-8, so config.json can't name it")]
     NotUtf8,
+    /// A prefix should be taken from an entry that has no list of them.
+    #[error("{} may use every target, so no prefix can be taken from it", .0.display())]
+    Unrestricted(PathBuf),
+    /// The entry does not name this library.
+    #[error("{} is not registered with the library {}", path.display(), library.display())]
+    UnknownLibrary {
+        /// The program.
+        path: PathBuf,
+        /// The library.
+        library: PathBuf,
+    },
 }
 
 impl Default for Draft {
@@ -152,26 +163,34 @@ impl Draft {
     /// Adds permissions to every entry of this path. Takes none away.
     pub fn grant(&mut self, path: &Path, grant: &Grant) -> Result<(), DraftError> {
         self.each(path, |entry| {
-            add(entry, READ, &grant.read);
-            add(entry, WRITE, &grant.write);
+            add(entry, READ, grant.read.iter().map(Service::as_str));
+            add(entry, WRITE, grant.write.iter().map(Service::as_str));
             if grant.search {
                 entry.insert(SEARCH.into(), json!(true));
             }
         })
     }
 
-    /// Takes permissions from every entry of this path. Adds none.
-    pub fn revoke(&mut self, path: &Path, grant: &Grant) -> Result<(), DraftError> {
+    /// Takes permissions from every entry of this path. Adds none. Returns those that none of them had: most likely they
+    /// are not spelled as the user believes, and what should be gone is still there.
+    pub fn revoke(&mut self, path: &Path, grant: &Grant) -> Result<Grant, DraftError> {
+        let mut absent = grant.clone();
         self.each(path, |entry| {
-            remove(entry, READ, &grant.read);
-            remove(entry, WRITE, &grant.write);
+            remove_each(entry, READ, &grant.read, Service::as_str, &mut absent.read);
+            remove_each(entry, WRITE, &grant.write, Service::as_str, &mut absent.write);
             if grant.search {
-                entry.insert(SEARCH.into(), json!(false));
+                absent.search &= entry.insert(SEARCH.into(), json!(false)) != Some(json!(true));
             }
-        })
+        })?;
+        Ok(absent)
     }
 
-    fn each(&mut self, path: &Path, edit: impl Fn(&mut Map<String, Value>)) -> Result<(), DraftError> {
+    /// Edits every entry of this path.
+    pub(super) fn each(
+        &mut self,
+        path: &Path,
+        mut edit: impl FnMut(&mut Map<String, Value>),
+    ) -> Result<(), DraftError> {
         let mut known = false;
         for entry in self.with_path(path) {
             edit(entry);
@@ -194,25 +213,44 @@ fn hash_of(entry: &Map<String, Value>) -> Option<Digest> {
     entry.get("hash").and_then(Value::as_str).and_then(Digest::parse)
 }
 
-fn add(entry: &mut Map<String, Value>, member: &str, services: &BTreeSet<Service>) {
-    if services.is_empty() {
+/// Adds texts to a list, none twice.
+pub(super) fn add<'t>(
+    entry: &mut Map<String, Value>,
+    member: &str,
+    texts: impl IntoIterator<Item = &'t str>,
+) {
+    let mut texts = texts.into_iter().peekable();
+    if texts.peek().is_none() {
         return;
     }
     if let Some(list) = entry.entry(member).or_insert_with(|| json!([])).as_array_mut() {
-        for service in services {
-            if !list.iter().any(|known| known.as_str() == Some(service.as_str())) {
-                list.push(json!(service.as_str()));
+        for text in texts {
+            if !list.iter().any(|known| known.as_str() == Some(text)) {
+                list.push(json!(text));
             }
         }
     }
 }
 
-fn remove(entry: &mut Map<String, Value>, member: &str, services: &BTreeSet<Service>) {
-    if let Some(list) = entry.get_mut(member).and_then(Value::as_array_mut) {
-        list.retain(|known| !services.iter().any(|service| known.as_str() == Some(service.as_str())));
+/// Removes items from a list; those that were there leave `absent`.
+pub(super) fn remove_each<T: Ord>(
+    entry: &mut Map<String, Value>,
+    member: &str,
+    items: &BTreeSet<T>,
+    text: impl Fn(&T) -> &str,
+    absent: &mut BTreeSet<T>,
+) {
+    let Some(list) = entry.get_mut(member).and_then(Value::as_array_mut) else { return };
+    for item in items {
+        let before = list.len();
+        list.retain(|known| known.as_str() != Some(text(item)));
+        if list.len() < before {
+            absent.remove(item);
+        }
     }
 }
 
-fn seconds(now: Timestamp) -> String {
+/// A moment as config.json has it.
+pub(super) fn seconds(now: Timestamp) -> String {
     now.round(Unit::Second).unwrap_or(now).to_string()
 }

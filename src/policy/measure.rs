@@ -1,4 +1,4 @@
-//! One state of an executable file, hashed through one descriptor.
+//! One state of an executable file or a library, hashed through one descriptor.
 
 use std::{
     fs::{self, File, Metadata},
@@ -84,6 +84,15 @@ impl Measured {
 impl Opened {
     /// Opens the executable at `path`, links resolved.
     pub(super) fn new(path: &Path) -> Result<Self, MeasureError> {
+        let opened = Self::file(path)?;
+        if opened.metadata.mode() & 0o111 == 0 {
+            return Err(MeasureError::NotExecutable(opened.path));
+        }
+        Ok(opened)
+    }
+
+    /// Opens the regular file at `path`, links resolved; a library need not be executable.
+    pub(super) fn file(path: &Path) -> Result<Self, MeasureError> {
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => MeasureError::NotFound(path.into()),
             kind => MeasureError::Unreadable { file: path.into(), kind },
@@ -100,9 +109,6 @@ impl Opened {
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() {
             return Err(MeasureError::NotAFile(real));
-        }
-        if metadata.mode() & 0o111 == 0 {
-            return Err(MeasureError::NotExecutable(real));
         }
         Ok(Self { path: real, file, metadata })
     }

@@ -12,8 +12,10 @@ use super::{
     candidate::Candidate,
     document::Policy,
     draft::{Draft, DraftError, Grant, Registration},
+    library::LibraryFile,
     lock::{FileLock, private_folder, replace},
     source::{MAX_CONFIG, PolicyError, judge, load},
+    terms::{Lift, Lifted, Narrowed, Terms},
 };
 use crate::digest::Digest;
 
@@ -89,14 +91,27 @@ impl Registry {
         self.edit(|draft| draft.unregister(path, only))
     }
 
-    /// Adds permissions to a registered path.
-    pub fn grant(&self, path: &Path, grant: &Grant) -> Result<(), RegistryError> {
-        self.edit(|draft| draft.grant(path, grant))
+    /// Adds permissions to a registered path, and sets its terms, in one edit.
+    pub fn grant(&self, path: &Path, grant: &Grant, terms: &Terms) -> Result<Narrowed, RegistryError> {
+        self.edit(|draft| {
+            draft.grant(path, grant)?;
+            draft.set_terms(path, terms)
+        })
     }
 
-    /// Takes permissions from a registered path.
-    pub fn revoke(&self, path: &Path, grant: &Grant) -> Result<(), RegistryError> {
-        self.edit(|draft| draft.revoke(path, grant))
+    /// Takes permissions from a registered path, and lifts terms, in one edit. Returns what was not there.
+    pub fn revoke(&self, path: &Path, grant: &Grant, lift: &Lift) -> Result<(Grant, Lifted), RegistryError> {
+        self.edit(|draft| Ok((draft.revoke(path, grant)?, draft.lift_terms(path, lift)?)))
+    }
+
+    /// Lets a registered path map a library that its user can write.
+    pub fn trust_library(&self, path: &Path, library: &LibraryFile) -> Result<(), RegistryError> {
+        self.edit(|draft| draft.trust_library(path, library.path(), library.digest()))
+    }
+
+    /// Takes a library from a registered path.
+    pub fn distrust_library(&self, path: &Path, library: &Path) -> Result<(), RegistryError> {
+        self.edit(|draft| draft.distrust_library(path, library))
     }
 
     fn edit<T>(&self, edit: impl FnOnce(&mut Draft) -> Result<T, DraftError>) -> Result<T, RegistryError> {

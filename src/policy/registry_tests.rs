@@ -178,11 +178,11 @@ fn grant_and_revoke_touch_exactly_what_they_name() {
     let tool = setup.candidate("tool", "1");
     setup.registry.register(&tool, now()).unwrap();
     let grant = Grant { read: services(&["aws", "github"]), write: services(&["aws"]), search: true };
-    setup.registry.grant(tool.path(), &grant).unwrap();
-    setup.registry.grant(tool.path(), &grant).unwrap();
+    let _ = setup.registry.grant(tool.path(), &grant, &Terms::default()).unwrap();
+    let _ = setup.registry.grant(tool.path(), &grant, &Terms::default()).unwrap();
     assert_eq!(setup.text().matches("github").count(), 1, "granting twice is granting once");
     let part = Grant { read: services(&["aws"]), ..Grant::default() };
-    setup.registry.revoke(tool.path(), &part).unwrap();
+    let _ = setup.registry.revoke(tool.path(), &part, &Lift::default()).unwrap();
     let policy = setup.policy();
     let permissions = policy.entries()[0].permissions();
     assert_eq!(
@@ -190,7 +190,7 @@ fn grant_and_revoke_touch_exactly_what_they_name() {
         services(&["github"]).iter().collect::<Vec<_>>()
     );
     assert!(permissions.writes(&Service::parse("aws").unwrap()) && permissions.can_search());
-    let refused = setup.registry.grant(Path::new("/no/such/tool"), &grant);
+    let refused = setup.registry.grant(Path::new("/no/such/tool"), &grant, &Terms::default());
     assert!(matches!(refused, Err(RegistryError::Draft(DraftError::UnknownPath(_)))));
 }
 

@@ -1,0 +1,73 @@
+//! What the daemon says of itself.
+
+use std::path::Path;
+
+use super::super::row::{Area, Row, State};
+use crate::cli::status_query::{DaemonStatus, Found, Protection};
+
+const OURS: &str = env!("CARGO_PKG_VERSION");
+/// How a protection comes back.
+const ENFORCE: &str =
+    "stop it and start it with --hardening=enforce, which names what this system can't give";
+
+pub(super) fn rows(found: &Found, start: &str, config: &Path) -> Vec<Row> {
+    let row = |found: &str, means: &str| Row::ok(Area::Daemon, "daemon", found, means);
+    match found {
+        Found::Running(status) => running(status, config),
+        Found::Nobody => vec![
+            row("not running", "nobody gets a secret; its protections can be asked only while it runs")
+                .but(State::Unknown, start),
+        ],
+        Found::Unwell(why) => vec![
+            row("unwell", &format!("something listens at the socket, but {why}"))
+                .but(State::Bad, "restart the daemon, or choose another socket with --socket"),
+        ],
+    }
+}
+
+fn running(status: &DaemonStatus, config: &Path) -> Vec<Row> {
+    let mut rows = vec![version(status)];
+    if let Some(theirs) = &status.config_path
+        && Path::new(theirs) != config
+    {
+        let means = format!("the daemon reads {theirs}, and the commands edit {}", config.display());
+        rows.push(
+            Row::ok(Area::Daemon, "config path", "differs", means)
+                .but(State::Warn, "run the commands with the daemon's HOME and XDG_CONFIG_HOME"),
+        );
+    }
+    if status.protections.is_empty() {
+        rows.push(
+            Row::ok(Area::Daemon, "protections", "not told", "this daemon does not say what is in force")
+                .but(State::Unknown, "stop it and start the newest version"),
+        );
+    }
+    rows.extend(status.protections.iter().map(protection));
+    rows.extend(status.missing.iter().map(|lacking| {
+        Row::ok(Area::Daemon, "kernel", "lacks", lacking.as_str())
+            .but(State::Warn, "a newer kernel gives the stronger check")
+    }));
+    rows
+}
+
+fn version(status: &DaemonStatus) -> Row {
+    let pid = status.pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
+    let version = status.version.as_deref().unwrap_or("of unknown version");
+    let row = Row::ok(
+        Area::Daemon,
+        "daemon",
+        format!("running{pid}"),
+        format!("it is version {version}, this command {OURS}"),
+    );
+    if version == OURS { row } else { row.but(State::Warn, "restart the daemon, so that both are the same") }
+}
+
+fn protection(protection: &Protection) -> Row {
+    let Protection { name, enforced, means } = protection;
+    if *enforced {
+        Row::ok(Area::Daemon, name, "in force", means)
+    } else {
+        let means = format!("it would mean: {means}");
+        Row::ok(Area::Daemon, name, "not in force", means).but(State::Bad, ENFORCE)
+    }
+}

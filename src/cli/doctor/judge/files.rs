@@ -1,0 +1,126 @@
+//! Our own files and folders: whose they are, and who else could use them.
+
+use super::super::{
+    facts::{Kind, OwnFile, Role, Seen},
+    row::{Area, Row, State},
+};
+use crate::text::word;
+
+pub(super) fn rows(files: &[OwnFile], uid: u32) -> Vec<Row> {
+    let mut rows: Vec<Row> = files.iter().map(|file| row(file, uid)).collect();
+    rows.extend(key_source(files));
+    rows
+}
+
+/// What a role asks of its file.
+struct Wanted {
+    name: &'static str,
+    kind: Kind,
+    mode: u32,
+    /// Whether the daemon refuses any other owner, mode or number of names.
+    exact: bool,
+    means: &'static str,
+}
+
+fn wanted(role: Role) -> Wanted {
+    let (name, kind, means) = match role {
+        Role::ConfigFolder => ("config folder", Kind::Folder, "who can write here can replace the policy"),
+        Role::Config => ("config.json", Kind::File, "the policy: which program may use what"),
+        Role::LinkedFolder => {
+            ("folder of linked config.json", Kind::Folder, "who can write here can replace the policy")
+        }
+        Role::DataFolder => ("data folder", Kind::Folder, "it holds the vault, its key and the audit log"),
+        Role::Vault => ("vault.redb", Kind::File, "the sealed secrets"),
+        Role::Key => ("vault.key", Kind::File, "it opens the vault"),
+        Role::Head => ("vault.head", Kind::File, "it tells an old copy of the vault from the newest"),
+        Role::AuditLog => ("audit.log", Kind::File, "who asked for what"),
+        Role::Pending => ("pending.json", Kind::File, "the programs that wait for approval"),
+        Role::SocketFolder => {
+            ("socket folder", Kind::Folder, "who can write here can put another socket in the daemon's place")
+        }
+        Role::Socket => ("socket", Kind::Socket, "where programs ask"),
+    };
+    let exact = matches!(role, Role::DataFolder | Role::Vault | Role::Key | Role::Head);
+    Wanted { name, kind, mode: if kind == Kind::Folder { 0o700 } else { 0o600 }, exact, means }
+}
+
+fn row(file: &OwnFile, uid: u32) -> Row {
+    let Wanted { name, kind, mode, means, .. } = wanted(file.role);
+    let row = |found: String| Row::ok(Area::Files, name, found, means);
+    let path = word(&file.path);
+    let seen = match file.seen {
+        Ok(Some(seen)) => seen,
+        Ok(None) => return row("not there yet".to_owned()),
+        Err(kind) => return row(kind.to_string()).but(State::Unknown, format!("ls -ld {path}")),
+    };
+    let found = format!("{:04o}", seen.mode);
+    if seen.kind != kind {
+        let what = match kind {
+            Kind::Folder => "no folder",
+            Kind::Socket => "no socket",
+            _ => "no plain file",
+        };
+        return row(what.to_owned()).but(State::Bad, format!("look at it, and move it away: ls -ld {path}"));
+    }
+    match exposure(file.role, &seen, uid) {
+        None => row(found),
+        Some(Exposure::Owner) => row(format!("{found}, uid {}", seen.uid))
+            .but(State::Bad, format!("find out why it is not yours; then: chown \"$(id -un)\" {path}")),
+        Some(Exposure::Names) => row(format!("{found}, {} names", seen.names))
+            .but(State::Bad, format!("find and remove the other names: find ~ -xdev -samefile {path}")),
+        Some(Exposure::Mode(state)) => row(found).but(state, format!("chmod {mode:o} {path}")),
+    }
+}
+
+/// What speaks against a file.
+enum Exposure {
+    Owner,
+    Names,
+    Mode(State),
+}
+
+fn exposure(role: Role, seen: &Seen, uid: u32) -> Option<Exposure> {
+    let Wanted { kind, mode, exact, .. } = wanted(role);
+    if seen.uid != uid && (exact || seen.uid != 0) {
+        return Some(Exposure::Owner);
+    }
+    if exact && kind == Kind::File && seen.names != 1 {
+        return Some(Exposure::Names);
+    }
+    if seen.mode & 0o022 != 0 {
+        return Some(Exposure::Mode(State::Bad));
+    }
+    if seen.mode & 0o077 != 0 {
+        // names of programs and services, or a folder of the user's own choice around the socket: no secret
+        let harmless =
+            matches!(role, Role::Config | Role::ConfigFolder | Role::LinkedFolder | Role::SocketFolder);
+        // a policy of root's must be readable by the user whom it binds
+        if harmless && seen.uid == 0 && uid != 0 {
+            return None;
+        }
+        return Some(Exposure::Mode(if harmless { State::Warn } else { State::Bad }));
+    }
+    (exact && seen.mode != mode).then_some(Exposure::Mode(State::Bad))
+}
+
+fn key_source(files: &[OwnFile]) -> Option<Row> {
+    let there = |role| {
+        let file = files.iter().find(|file| file.role == role)?;
+        Some(file.seen.ok()?.is_some())
+    };
+    let row = |found: &str, means: &str| Row::ok(Area::Files, "key source", found, means);
+    let backup = "restore it from a backup, or move what is left away to begin anew";
+    Some(match (there(Role::Key)?, there(Role::Vault)?) {
+        (false, false) => row("none yet", "the first start makes a vault and the file with its key"),
+        (true, true) => row(
+            "a file, vault.key",
+            "who copies vault and key can read every secret: keep them apart in backups, and encrypt the disk",
+        ),
+        (false, true) => {
+            row("missing", "the vault can't be opened without vault.key").but(State::Bad, backup)
+        }
+        (true, false) => {
+            row("a file, vault.key", "the vault that it opens is missing").but(State::Bad, backup)
+        }
+    })
+}
