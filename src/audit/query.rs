@@ -40,6 +40,10 @@ pub struct RecordLine {
 impl RecordLine {
     /// Reads one line, with or without its newline.
     pub fn parse(line: &[u8]) -> Result<Self, BadLine> {
+        // a derived reader would take a list of the members as well
+        if line.first() != Some(&b'{') {
+            return Err(BadLine);
+        }
         serde_json::from_slice(line).map_err(|_| BadLine)
     }
 

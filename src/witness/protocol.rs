@@ -141,5 +141,9 @@ fn decode<T: DeserializeOwned>(packet: &[u8]) -> Result<T, ProtocolError> {
     if packet.len() > MAX_MESSAGE {
         return Err(ProtocolError::TooLong);
     }
+    // a derived reader would take a list of the members as well
+    if packet.first() != Some(&b'{') {
+        return Err(ProtocolError::NotUnderstood(1));
+    }
     serde_json::from_slice(packet).map_err(|error| ProtocolError::NotUnderstood(error.column()))
 }
