@@ -142,14 +142,19 @@ impl Identity {
         self.verified.is_some()
     }
 
-    /// Whether the process that was verified still lives, with the same address space and nothing newly mapped into it.
-    /// Two reads; the second finds nothing when the process has ended.
+    /// Whether the process that was verified still lives with the same address space. What it maps while it takes a
+    /// reply is its own affair: the reply was released to what was verified.
     pub(super) fn pinned(&self) -> bool {
+        let Some(verified) = &self.verified else { return false };
+        pread(&verified.pin.maps, &mut [0; 1], 0).is_ok_and(|length| length > 0)
+    }
+
+    /// Whether nothing was mapped since the mappings were looked at. Finds nothing when the process has ended.
+    fn unchanged(&self) -> bool {
         let Some(Verified { pin, pages, .. }) = &self.verified else { return false };
         let mut statm = [0; 64];
-        pread(&pin.maps, &mut [0; 1], 0).is_ok_and(|length| length > 0)
-            && pread(&pin.size, &mut statm, 0)
-                .is_ok_and(|length| parse_statm(statm.get(..length).unwrap_or_default()) == Ok(*pages))
+        pread(&pin.size, &mut statm, 0)
+            .is_ok_and(|length| parse_statm(statm.get(..length).unwrap_or_default()) == Ok(*pages))
     }
 
     /// Looks at a peer that has said nothing, to tell a stranger so. Proves nothing about a later line.
@@ -174,6 +179,7 @@ impl Identity {
         self.verified.as_ref().is_some_and(|verified| {
             verified.generation == house.policy_generation() && verified.at.elapsed() < FULL_CHECK_AGE
         }) && self.pinned()
+            && self.unchanged()
     }
 
     /// The full check.

@@ -108,15 +108,21 @@ impl Refusal {
         let (reason, message) = match denial {
             Denial::ServiceNotAllowed => (
                 Reason::ServiceNotAllowed,
-                format!("the service is not allowed for this action; to allow it, run: keychain-auth grant {path} {list} SERVICE"),
+                format!(
+                    "the service is not allowed for this action; to allow it, run: keychain-auth grant {path} {list} SERVICE"
+                ),
             ),
             Denial::ActionNotInPolicy => (
                 Reason::ActionNotInPolicy,
-                format!("search and prefix requests are not allowed; to allow them, run: keychain-auth grant {path} --search"),
+                format!(
+                    "search and prefix requests are not allowed; to allow them, run: keychain-auth grant {path} --search"
+                ),
             ),
             Denial::TargetNotAllowed => (
                 Reason::TargetNotAllowed,
-                "a target is outside allowed_target_prefixes of this executable's entry; ask for less, or edit config.json".to_owned(),
+                format!(
+                    "a target is outside allowed_target_prefixes of this executable's entry; to allow it, run: keychain-auth grant {path} --prefix PREFIX"
+                ),
             ),
         };
         Self::new(reason, message)
