@@ -89,7 +89,9 @@ async fn serve(
                 Ok(()) => continue,
                 Err(refusal) => refusal,
             },
-            Arrival::End | Arrival::Late if lines.nothing_is_due() => return Ok(()),
+            Arrival::End if lines.is_empty() => return Ok(()),
+            Arrival::Late if lines.is_idle() => return Ok(()),
+            Arrival::Late if lines.is_empty() => Refusal::silent(),
             Arrival::End | Arrival::Late => Refusal::unfinished(),
         };
         let Answer { reply, .. } = refuse_unasked(refusal, &session);

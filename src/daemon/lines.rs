@@ -92,9 +92,14 @@ impl<'a> Lines<'a> {
         new
     }
 
-    /// Whether the connection may end here without an answer: it has begun no line and owes none.
-    pub(super) fn nothing_is_due(&self) -> bool {
-        self.buffer.is_empty() && self.phase != Phase::First
+    /// Whether no line has begun.
+    pub(super) fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    /// Whether the connection has been answered and has begun no other line.
+    pub(super) fn is_idle(&self) -> bool {
+        self.phase == Phase::Idle
     }
 
     /// Reads one chunk.

@@ -90,6 +90,13 @@ impl Refusal {
         }
     }
 
+    /// Nothing came within the time of the first line.
+    pub(super) fn silent() -> Self {
+        let message =
+            "no request came within 10 s; connect when there is one, and send it ended by a line feed";
+        Self::new(Reason::MalformedRequest, message).closing()
+    }
+
     /// The line did not end in time, or the stream ended inside it.
     pub(super) fn unfinished() -> Self {
         Self::new(Reason::MalformedRequest, "the line has no end; end each request with a line feed")
