@@ -93,8 +93,12 @@ impl Folder {
     pub(crate) fn create(&self, name: &str, extra: OFlags) -> Result<File, FileError> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | extra;
         let file = fs::openat(&self.0, name, flags, PRIVATE).map_err(|error| io_error(name, error))?;
-        // a strict umask may have taken the owner's own bits
-        fs::fchmod(&file, PRIVATE).map_err(|error| io_error(name, error))?;
+        let stat = fs::fstat(&file).map_err(|error| io_error(name, error))?;
+        // a strict umask may have taken the owner's own bits; asked first, since the caged daemon may change no mode and
+        // has set its umask before
+        if Mode::from_raw_mode(stat.st_mode) != PRIVATE {
+            fs::fchmod(&file, PRIVATE).map_err(|error| io_error(name, error))?;
+        }
         Ok(File::from(file))
     }
 
