@@ -2,6 +2,8 @@
 
 use std::{fs, io, os::fd::BorrowedFd, path::Path, process::ExitCode};
 
+use rustix::{fs::Mode, process::umask};
+
 use super::{start::StartError, writer::Writer};
 use crate::{
     paths::{FOLDER, Paths},
@@ -19,9 +21,11 @@ pub(super) struct Cage {
 }
 
 impl Cage {
-    /// Closes this process to others of the same user, whatever the level: nothing works without it.
+    /// Closes this process and the files that it makes to others, whatever the level: nothing works without it.
     pub(super) fn begin(hardening: Hardening) -> io::Result<Self> {
         process::close_to_others()?;
+        // no mode can be changed once the list of system calls is in force
+        umask(Mode::from_raw_mode(0o077));
         let mut missing = Vec::new();
         if hardening != Hardening::Off
             && let Err(error) = process::refuse_executable_memory()

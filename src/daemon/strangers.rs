@@ -101,6 +101,10 @@ pub(super) fn start_pen(file: PendingFile, threads: &mut Threads) -> io::Result<
 }
 
 fn write(file: &PendingFile, sightings: Vec<Sighting>) {
+    // the list of system calls has none to make a folder with
+    if !file.has_folder() {
+        return tracing::warn!("a stranger could not be queued for approval: the data folder is gone");
+    }
     let now = Timestamp::now();
     let record = |queue: &mut PendingQueue| {
         for sighting in sightings {

@@ -46,7 +46,7 @@ impl FileLock {
 
 /// Makes `folder` with its parents, for its user alone; an existing one stays as it is.
 pub(super) fn private_folder(folder: &Path) -> io::Result<()> {
-    // looked for first: the caged daemon may make no folder, and needs none
+    // looked for first, since DirBuilder makes the system call in any case
     if folder.is_dir() { Ok(()) } else { DirBuilder::new().recursive(true).mode(0o700).create(folder) }
 }
 

@@ -54,6 +54,11 @@ impl PendingFile {
         Self { path: path.into(), uid }
     }
 
+    /// Whether the folder of the file is there. [`Self::update`] makes a missing one, which the caged daemon may not.
+    pub fn has_folder(&self) -> bool {
+        self.path.parent().is_some_and(Path::is_dir)
+    }
+
     /// The strangers that wait now. A missing file is an empty queue.
     pub fn load(&self, now: Timestamp) -> Result<(PendingQueue, Option<Foreign>), PendingError> {
         let (mut queue, foreign) = match self.read() {

@@ -29,20 +29,19 @@ const RUNTIME: &[Call] = &calls! {
     SYS_mmap if Only::Lacks(2, EXEC) => "memory; never executable",
     SYS_mprotect if Only::Lacks(2, EXEC) => "the allocator's arenas; never executable",
     SYS_munmap => "memory given back",
-    SYS_mremap => "growing buffers of the allocator",
     SYS_madvise => "memory given back",
     SYS_brk => "the allocator's heap",
     SYS_futex => "locks and waiting threads",
-    SYS_sched_yield => "contended locks of the standard library",
+    SYS_sched_yield => "contended channels of the standard library",
     SYS_clock_gettime => "deadlines and timestamps where the vDSO does not serve",
-    SYS_clock_nanosleep => "waiting threads",
-    SYS_getrandom => "nonces, and the seeds of hash tables",
     SYS_rt_sigprocmask => "abort, and the end of threads",
-    SYS_rt_sigreturn => "the return from the signals that ask the daemon to end",
     SYS_sigaltstack => "the end of threads",
-    SYS_restart_syscall => "waits that a stop signal interrupted",
     SYS_exit => "the end of threads",
     SYS_exit_group => "the end",
+    SYS_getpid => "abort; the pid in STATUS",
+    SYS_gettid => "abort",
+    SYS_tgkill if Only::Own(0) => "abort: a signal to itself, to no other process",
+    SYS_writev if Only::Is(0, 2) => "the C library's last words before abort",
 };
 
 /// Calls that both processes make on descriptors that they hold.
@@ -52,13 +51,15 @@ const DESCRIPTORS: &[Call] = &calls! {
     SYS_close => "connections and files",
     SYS_recvmsg => "requests with their writers; messages between keeper and witness",
     SYS_sendmsg => "messages between keeper and witness",
-    SYS_fcntl if Only::Is(1, libc::F_GETFD.cast_unsigned()), Only::Is(1, libc::F_GETFL.cast_unsigned()),
-        Only::Is(1, libc::F_DUPFD_CLOEXEC.cast_unsigned()) => "copies of descriptors, and the standard library's checks",
-    SYS_statx => "the state of files",
+    SYS_fcntl if Only::Is(1, libc::F_GETFD.cast_unsigned()) => "the standard library's checks in debug builds",
     SYS_newfstatat => "the state of files",
 };
 
 const KEEPER_ONLY: &[Call] = &calls! {
+    SYS_getrandom => "nonces, and the seeds of hash tables",
+    SYS_clock_nanosleep => "waiting for the lock of the queue of strangers",
+    SYS_restart_syscall => "that wait again, when the process was stopped and continued in it",
+    SYS_rt_sigreturn => "the return from the signals that ask the daemon to end",
     SYS_accept4 => "connections",
     SYS_sendto => "replies; READY to the service manager",
     SYS_shutdown => "the half-close after a refusal",
@@ -66,33 +67,29 @@ const KEEPER_ONLY: &[Call] = &calls! {
     SYS_epoll_wait => "the event loop",
     SYS_epoll_ctl => "the event loop's connections",
     SYS_ppoll => "whether a caller's process has ended",
-    SYS_poll => "whether a caller's process has ended",
     SYS_recvfrom => "the runtime's signal pipe",
     SYS_openat => "the policy, the queue of strangers, a log that was moved away; where, Landlock says",
     SYS_fstat => "the state of open files",
+    SYS_statx => "the state of files",
     SYS_readlink => "config.json may be a link",
-    SYS_lseek => "reading the log's tail",
     SYS_write => "audit lines, the queue of strangers, the operator's log",
-    SYS_writev => "messages of a panic",
     SYS_pwrite64 => "the vault",
     SYS_ftruncate => "the vault grows and shrinks; half a line is cut off the log",
-    SYS_fallocate => "the vault grows",
     SYS_fsync => "files and folders on the disk",
     SYS_fdatasync => "files on the disk",
-    SYS_fcntl if Only::Is(1, libc::F_OFD_SETLK.cast_unsigned()), Only::Is(1, libc::F_OFD_GETLK.cast_unsigned()) => "the vault's lock",
+    SYS_fcntl if Only::Is(1, libc::F_DUPFD_CLOEXEC.cast_unsigned()) => "the log's descriptor for the thread that syncs it",
+    SYS_fcntl if Only::Is(1, libc::F_OFD_SETLK.cast_unsigned()) => "the vault's lock",
+    SYS_fcntl if Only::Is(1, libc::F_OFD_GETLK.cast_unsigned()) => "the vault's lock, when it is opened again after the disk failed",
     SYS_flock => "the queue of strangers, which the commands change too; the vault's lock",
     SYS_rename => "the new queue of strangers in place of the old",
     SYS_unlink => "temporary files; the socket's file at the end",
     SYS_prctl if Only::Is(0, libc::PR_GET_SECCOMP.cast_unsigned()),
         Only::Is(0, libc::PR_GET_NO_NEW_PRIVS.cast_unsigned()), Only::Is(0, libc::PR_GET_DUMPABLE.cast_unsigned()),
-        Only::Is(0, 66), Only::Is(0, libc::PR_CAPBSET_READ.cast_unsigned()) => "the probe of what is really enforced; only questions",
+        Only::Is(0, 66) => "the probe of what is really enforced; only questions",
     SYS_prlimit64 if Only::Null(2) => "the probe of what is really enforced; only questions",
     SYS_mlock => "secrets beyond the slab",
     SYS_capget => "the probe of what is really enforced",
-    SYS_getpid => "the pid in STATUS; abort",
-    SYS_geteuid => "whether a file of its own that was put in place of another belongs to its user",
-    SYS_gettid => "abort",
-    SYS_tgkill => "abort: the signal to itself; Landlock's scope keeps it from others",
+    SYS_geteuid => "whose a file must be that takes the place of a moved log; only a question",
 };
 
 const WITNESS_ONLY: &[Call] = &calls! {
@@ -102,7 +99,6 @@ const WITNESS_ONLY: &[Call] = &calls! {
     SYS_getdents64 => "a process's descriptors",
     SYS_fstatfs => "the filesystem of an executable",
     SYS_ppoll => "whether a caller's process has ended",
-    SYS_poll => "whether a caller's process has ended",
     SYS_sendto => "questions to the kernel about sockets",
     SYS_recvfrom => "the kernel's answers",
     SYS_write if Only::Is(0, 2) => "the message of a violation or a panic",
@@ -116,4 +112,36 @@ pub fn keeper() -> Vec<Call> {
 /// The witness's list: no way to write a file, to open a socket, or to start anything.
 pub fn witness() -> Vec<Call> {
     [RUNTIME, DESCRIPTORS, WITNESS_ONLY].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_rule_is_made_void_by_another_of_the_same_call() {
+        for list in [keeper(), witness()] {
+            for (index, call) in list.iter().enumerate() {
+                let others = list.iter().enumerate().filter(|(other, _)| *other != index);
+                let same = others.map(|(_, other)| other).find(|other| other.number == call.number);
+                let void = same.is_some_and(|other| {
+                    other.only.is_empty() || call.only.iter().any(|only| other.only.contains(only))
+                });
+                assert!(!void, "{} is listed twice", call.name);
+            }
+        }
+    }
+
+    #[test]
+    fn none_of_the_calls_that_the_head_of_this_file_excludes_is_listed() {
+        let source = include_str!("calls.rs");
+        let (_, head) = source.split_once("Not on them, among all others: ").unwrap_or_default();
+        let (head, _) = head.split_once('.').unwrap_or_default();
+        let excluded: Vec<&str> =
+            head.split(',').map(|name| name.trim_start_matches(['\n', '/', '!', ' '])).collect();
+        assert!(excluded.len() > 20, "{excluded:?}");
+        for call in [keeper(), witness()].concat() {
+            assert!(!excluded.contains(&call.name), "{}", call.name);
+        }
+    }
 }

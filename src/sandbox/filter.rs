@@ -31,6 +31,8 @@ pub enum Only {
     Lacks(u8, u32),
     /// The pointer with this index is null.
     Null(u8),
+    /// The argument with this index is the id of the process that installs the filter.
+    Own(u8),
 }
 
 /// The filter is not there.
@@ -75,6 +77,10 @@ fn rule(only: Only) -> Result<SeccompRule, seccompiler::BackendError> {
             SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(bits.into()), 0)
         }
         Only::Null(index) => SeccompCondition::new(index, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0),
+        Only::Own(index) => {
+            let own = std::process::id().into();
+            SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, own)
+        }
     };
     SeccompRule::new(vec![condition?])
 }

@@ -202,23 +202,13 @@ fn nothing_of_the_daemon_outlives_it() {
     }
 }
 
-/// The one child of this world's daemon.
-fn witness(world: &World) -> Pid {
-    let children = format!("/proc/{0}/task/{0}/children", world.pid());
-    let children = fs::read_to_string(children).unwrap();
-    let mut children = children.split_whitespace();
-    let child = Pid::from_raw(children.next().expect("a witness").parse().unwrap()).unwrap();
-    assert_eq!(children.next(), None, "one child");
-    child
-}
-
 #[test]
 fn without_its_witness_the_daemon_serves_nobody_and_ends() {
     let (mut world, tool) = with_vault();
     world.start();
     let mut client = Client::connected(&world, &tool);
     assert_eq!(client.read("s", &["k"]), found(&[("k", "v")]));
-    kill_process(witness(&world), Signal::KILL).unwrap();
+    kill_process(pid(world.witness()), Signal::KILL).unwrap();
     let status = world.ended();
     assert_eq!(status.code(), Some(1), "{}", world.log());
     assert!(world.log().contains("witness"), "says what is gone: {}", world.log());
@@ -229,7 +219,7 @@ fn without_its_witness_the_daemon_serves_nobody_and_ends() {
 fn with_a_witness_that_hangs_nobody_new_is_served_and_the_daemon_can_be_ended() {
     let (mut world, tool) = with_vault();
     world.start();
-    let witness = witness(&world);
+    let witness = pid(world.witness());
     kill_process(witness, Signal::STOP).unwrap();
     let mut client = Client::connected(&world, &tool);
     client.send(b"{\"type\":\"REQUEST\",\"action\":\"read\",\"service\":\"s\",\"targets\":[\"k\"]}\n");
@@ -242,6 +232,10 @@ fn with_a_witness_that_hangs_nobody_new_is_served_and_the_daemon_can_be_ended() 
     crate::world::await_that("all its processes have ended", || {
         processes_of(&binary).is_empty().then_some(())
     });
+}
+
+fn pid(number: u32) -> Pid {
+    Pid::from_raw(number.cast_signed()).unwrap()
 }
 
 /// The processes that run this world's binary.

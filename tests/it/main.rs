@@ -17,6 +17,7 @@
 mod activation;
 mod attacks;
 mod audit;
+mod cage;
 mod caged;
 mod client;
 mod commands;

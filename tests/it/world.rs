@@ -83,6 +83,10 @@ pub struct World {
     starts: u32,
     /// Further arguments of `start`.
     pub start_args: Vec<String>,
+    /// Further variables of its environment.
+    pub start_env: Vec<(String, String)>,
+    /// A program and its arguments that becomes the daemon, whose command line follows.
+    pub start_through: Vec<String>,
 }
 
 /// Whether the suite runs as root, which the tests about other users need.
@@ -102,7 +106,14 @@ impl World {
         // short: a socket's path has 108 bytes
         let root = PathBuf::from(format!("/tmp/ka{}-{number}", std::process::id()));
         let _ = fs::remove_dir_all(&root);
-        let world = Self { root, daemon: None, starts: 0, start_args: Vec::new() };
+        let world = Self {
+            root,
+            daemon: None,
+            starts: 0,
+            start_args: Vec::new(),
+            start_env: Vec::new(),
+            start_through: Vec::new(),
+        };
         for (folder, mode) in [("", 0o755), ("bin", 0o755), ("home", 0o700), ("run", 0o700), ("tmp", 0o700)] {
             world.folder(&world.root.join(folder), mode);
         }
@@ -217,8 +228,11 @@ impl World {
         assert!(self.daemon.is_none(), "one daemon in a world");
         self.starts += 1;
         let log = File::create(self.log_file(self.starts)).unwrap();
-        let mut command = self.command(&self.binary());
-        command.arg("start").args(&self.start_args).stdout(log.try_clone().unwrap()).stderr(log);
+        let words: Vec<String> =
+            self.start_through.iter().cloned().chain([self.binary().display().to_string()]).collect();
+        let mut command = self.command(Path::new(&words[0]));
+        command.args(&words[1..]).arg("start").args(&self.start_args).envs(self.start_env.iter().cloned());
+        command.stdout(log.try_clone().unwrap()).stderr(log);
         let mut daemon = spawn(&mut command);
         let said_so = format!("listening on {}", self.socket().display());
         let ended = await_that("the daemon listens or ends", || {
@@ -237,6 +251,15 @@ impl World {
     /// The pid of the process that `start` started.
     pub fn pid(&self) -> u32 {
         self.daemon.as_ref().expect("a daemon").id()
+    }
+
+    /// The one child of the daemon.
+    #[track_caller]
+    pub fn witness(&self) -> u32 {
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid())).unwrap();
+        let pids: Vec<u32> = children.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+        assert_eq!(pids.len(), 1, "one child");
+        pids[0]
     }
 
     /// Ends the daemon as a service manager does.
