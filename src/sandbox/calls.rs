@@ -98,6 +98,7 @@ const WITNESS_ONLY: &[Call] = &calls! {
     SYS_fstat => "the state of open executables",
     SYS_getdents64 => "a process's descriptors",
     SYS_fstatfs => "the filesystem of an executable",
+    SYS_statfs => "whether a filesystem shows two device numbers of one file, as btrfs does",
     SYS_ppoll => "whether a caller's process has ended",
     SYS_sendto => "questions to the kernel about sockets",
     SYS_recvfrom => "the kernel's answers",

@@ -120,8 +120,13 @@ impl Subject {
         let peer = instruments.diagnosis.peer_of(self.socket)?;
         let custody = custody(self.folder.as_fd(), peer)?;
         let mappings = parse_maps(&read_bounded(&pin, MAX_MAPS)?).map_err(|_| Unseen::Unreadable)?;
-        let code =
-            instruments.libraries.sort(&mappings, &before, &watched.libraries, instruments.fingerprints);
+        let code = instruments.libraries.sort(
+            &mappings,
+            &executable.path,
+            &before,
+            &watched.libraries,
+            instruments.fingerprints,
+        );
         let (tracer, uids) = self.status()?;
         let facts = Facts {
             pid: self.pid,

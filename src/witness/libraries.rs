@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::fs::{FileType, Stat, lstat, major, minor, stat};
+use rustix::fs::{FileType, Stat, lstat, major, minor, stat, statfs};
 
 use super::{
     examine::file_key,
@@ -37,17 +37,19 @@ pub(super) struct Code {
 }
 
 impl Libraries {
-    /// Sorts mappings into the executable, libraries of root, and foreign code. Files in `pinned` are hashed.
+    /// Sorts mappings into the executable, whose path the kernel told, libraries of root, and foreign code. Files in
+    /// `pinned` are hashed.
     pub(super) fn sort(
         &mut self,
         mappings: &[CodeMapping],
+        path: &str,
         executable: &FileKey,
         pinned: &[String],
         fingerprints: &Fingerprints,
     ) -> Code {
         let mut code = Code { executable_mapped: false, foreign: Vec::new() };
         for mapping in mappings.iter().filter(|mapping| !mapping.is_kernel()) {
-            if is_mapping_of(mapping, executable) {
+            if is_mapping_of(mapping, path, executable) {
                 code.executable_mapped = true;
             } else if !self.belongs_to_root(mapping) && code.foreign.len() < TOLD {
                 let first = code.foreign.is_empty();
@@ -66,7 +68,7 @@ impl Libraries {
         // not followed: the map names files, so a link here was put in a file's place
         let Ok(file) = lstat(path) else { return false };
         FileType::from_raw_mode(file.st_mode) == FileType::RegularFile
-            && is_mapping_of(mapping, &file_key(&file))
+            && is_mapping_of(mapping, &mapping.name, &file_key(&file))
             && only_root_writes(&file)
             && path.parent().is_some_and(|folder| self.folder_of_root(folder))
     }
@@ -93,7 +95,10 @@ fn describe(
     pinned: &[String],
     fingerprints: &Fingerprints,
 ) -> ForeignCode {
-    let key = stat(&mapping.name).ok().map(|file| file_key(&file)).filter(|key| is_mapping_of(mapping, key));
+    let key = stat(&mapping.name)
+        .ok()
+        .map(|file| file_key(&file))
+        .filter(|key| is_mapping_of(mapping, &mapping.name, key));
     // the refusal names the first one with its hash, if that is cheap, so that the user can see what to trust
     let asked = pinned.contains(&mapping.name);
     let digest = key
@@ -102,8 +107,26 @@ fn describe(
     ForeignCode { path: mapping.name.clone(), key, digest }
 }
 
-fn is_mapping_of(mapping: &CodeMapping, key: &FileKey) -> bool {
-    mapping.inode == key.inode && mapping.device == (major(key.device), minor(key.device))
+/// Whether a mapping is of the file with this path and key.
+///
+/// Some filesystems show `stat` another device number than the memory map. There the same inode number under the same
+/// path must do: a second file system under that path takes a user namespace, which is refused, or root.
+fn is_mapping_of(mapping: &CodeMapping, path: &str, key: &FileKey) -> bool {
+    if mapping.inode != key.inode {
+        return false;
+    }
+    let name = mapping.name.strip_suffix(" (deleted)").unwrap_or(&mapping.name);
+    mapping.device == (major(key.device), minor(key.device))
+        || ((name == path || mapping.name == path) && has_two_device_numbers(path))
+}
+
+/// Btrfs has a number for each subvolume, and overlayfs one for each layer.
+fn has_two_device_numbers(path: &str) -> bool {
+    const BTRFS: u64 = 0x9123_683e;
+    const OVERLAY: u64 = 0x794c_7630;
+    // the file may be deleted by now; its folder lies on the same filesystem, or nothing is gained by it
+    let Some(folder) = Path::new(path).parent() else { return false };
+    statfs(folder).is_ok_and(|found| [BTRFS, OVERLAY].contains(&(found.f_type as u64 & 0xffff_ffff)))
 }
 
 fn only_root_writes(file: &Stat) -> bool {

@@ -1,6 +1,10 @@
 //! Honest clients never notice the checks.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use serde_json::json;
 
@@ -111,4 +115,38 @@ fn what_is_relaxed_for_a_tool_is_in_its_records() {
         record["detail"].as_str().is_some_and(|detail| detail.contains("descriptor_inherited")),
         "{record}"
     );
+}
+
+/// A file system in a file, mounted until this is dropped.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_tool_on_a_filesystem_with_two_device_numbers_is_served() {
+    if !is_root() {
+        return skip("only root can mount a filesystem");
+    }
+    let (Some(mkfs), Some(mount)) = (need("mkfs.btrfs"), need("mount")) else { return };
+    let mut world = World::new();
+    let (image, place) = (world.tmp("btrfs.img"), world.root().join("disk"));
+    fs::File::create(&image).unwrap().set_len(128 << 20).unwrap();
+    assert!(Command::new(mkfs).arg("-q").arg(&image).output().unwrap().status.success());
+    world.folder(&place, 0o755);
+    let mounted = Command::new(mount).args(["-o", "loop"]).args([&image, &place]).output().unwrap();
+    if !mounted.status.success() {
+        return skip("the kernel can't mount btrfs");
+    }
+    let _mounted = Mounted(place.clone());
+    world.own(&place, 0o755);
+    let tool = world.install("clients/client.c", Link::Dynamic, "disk/tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start();
+    let mut client = Client::connected(&world, &tool);
+    assert_eq!(client.write("s", &[("k", "v")]), written());
+    assert_eq!(client.read("s", &["k"]), found(&[("k", "v")]));
 }
