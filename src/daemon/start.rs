@@ -124,8 +124,11 @@ impl StartError {
             Self::Socket { .. } => "choose another path with --socket, at most 107 bytes long",
             Self::Folder { .. } => "make the folder, owned by you with mode 0700, or choose another place",
             Self::Exposed { .. } => "give it to yourself and run chmod 700 on it, or choose another place",
+            Self::Store(StoreError::Exposed(_)) => {
+                "nothing was changed; run keychain-auth doctor, which says what to mend (files 0600, folder 0700, yours)"
+            }
             Self::Store(_) => {
-                "nothing was changed; restore the vault and its key from a backup, or move both away to begin anew"
+                "nothing was changed; restore vault.key, vault.redb and vault.head together from a backup, or move all three away to begin anew"
             }
             Self::Audit(_) => {
                 "make room, or mend the owner and mode (0600) of the audit log and its folder (0700)"
