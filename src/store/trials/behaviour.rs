@@ -11,7 +11,7 @@ fn the_memory_behaves_as_a_store() {
 fn the_vault_behaves_as_a_store() {
     suite(&|| {
         let dir = scratch();
-        let vault = Vault::open(dir.path()).unwrap();
+        let vault = open_vault(dir.path()).unwrap();
         (Some(dir), Box::new(vault))
     });
 }

@@ -19,7 +19,7 @@ const TARGETS: usize = 500;
 #[ignore = "run as a child by the test below"]
 fn committing_child() {
     let Some(dir) = env::var_os(DIR) else { return };
-    let vault = Vault::open(Path::new(&dir)).unwrap();
+    let vault = open_vault(Path::new(&dir)).unwrap();
     let names: Vec<String> = (0..TARGETS).map(|number| format!("target/{number}")).collect();
     let first = vault.generation();
     // bounded, so that a child whose parent died ends by itself
@@ -66,7 +66,7 @@ fn a_killed_batch_is_whole_or_absent_and_an_acknowledged_one_is_there_with_its_l
         }
         child.wait().unwrap();
 
-        let vault = Vault::open(dir.path()).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        let vault = open_vault(dir.path()).unwrap_or_else(|error| panic!("round {round}: {error}"));
         let batches = vault.generation() - 1;
         ahead += u32::from(batches > acknowledged);
         assert!(batches >= acknowledged, "round {round}: {batches} of {acknowledged}");

@@ -42,7 +42,7 @@ fn a_full_disk_refuses_writes_keeps_reads_and_serves_again_when_there_is_room() 
 #[ignore = "run as a child by the test above"]
 fn full_disk_child() {
     let dir = scratch();
-    let vault = Vault::open(dir.path()).unwrap();
+    let vault = open_vault(dir.path()).unwrap();
     done(&vault, write("s", &[("a", "1")], &[]));
     let size = std::fs::metadata(dir.path().join("vault.redb")).unwrap().len();
     if !limit(Some(size)) {
@@ -65,7 +65,7 @@ fn full_disk_child() {
     done(&vault, write("s", &[("b", "2")], &[]));
     assert_eq!(read(&vault, "s", Names::All).unwrap(), ["a=1", "b=2"]);
     drop(vault);
-    let vault = Vault::open(dir.path()).unwrap();
+    let vault = open_vault(dir.path()).unwrap();
     assert_eq!(read(&vault, "s", Names::All).unwrap(), ["a=1", "b=2"]);
     assert_eq!(lines(&vault), ["write a", "write b"]);
 }

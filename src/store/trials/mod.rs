@@ -2,7 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::expect_used)]
 
 use secrecy::ExposeSecret;
-use std::path::Path;
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use self::admitted::{admit, policy_for};
 
@@ -21,6 +25,18 @@ mod crash;
 mod damage;
 mod disk_errors;
 mod speed;
+
+/// Opens a vault. A process that another test is just forking holds copies of every lock until it has executed, so a
+/// vault that is in use is tried again for a while.
+fn open_vault(dir: &Path) -> Result<Vault, StoreError> {
+    let until = Instant::now() + Duration::from_secs(2);
+    loop {
+        match Vault::open(dir) {
+            Err(StoreError::InUse) if Instant::now() < until => thread::yield_now(),
+            opened => return opened,
+        }
+    }
+}
 
 fn service(name: &str) -> Service {
     Service::parse(name).unwrap()
