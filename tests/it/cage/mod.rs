@@ -3,7 +3,9 @@
 
 mod attempts;
 mod debugger;
+mod dump;
 mod inside;
+mod memory;
 mod outside;
 mod rules;
 mod session;
