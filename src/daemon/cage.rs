@@ -8,7 +8,8 @@ use super::{start::StartError, writer::Writer};
 use crate::{
     paths::{FOLDER, Paths},
     sandbox::{
-        self, FilterError, Folders, Hardening, Keep, NEWEST_ABI, Protection, cage, drop_privileges, filter,
+        self, Applied, FilterError, Folders, Hardening, Keep, NEWEST_ABI, Protection, cage, drop_privileges,
+        filter,
     },
     sys::process,
     witness,
@@ -18,6 +19,7 @@ use crate::{
 pub(super) struct Cage {
     hardening: Hardening,
     missing: Vec<String>,
+    applied: Applied,
 }
 
 impl Cage {
@@ -32,7 +34,7 @@ impl Cage {
         {
             missing.push(format!("memory that can't be made executable (Linux 6.3): {error}"));
         }
-        Ok(Self { hardening, missing })
+        Ok(Self { hardening, missing, applied: Applied::default() })
     }
 
     /// The life of the witness: it drops its privileges and serves behind its own list.
@@ -70,17 +72,24 @@ impl Cage {
             change: paths.data_dir.clone(),
             remove: paths.socket.parent().filter(|folder| own(folder)).map(Path::to_owned),
         };
-        self.missing.extend(cage(&folders, NEWEST_ABI));
+        let missing = cage(&folders, NEWEST_ABI);
+        self.applied.landlock = missing.is_empty();
+        self.missing.extend(missing);
         self.judge()
     }
 
     /// Allows only listed system calls from now on, on all threads, and asks a worker what is really in force.
     pub(super) fn lock(mut self, writer: &Writer) -> Result<Vec<Protection>, StartError> {
         if self.hardening != Hardening::Off {
-            self.missing.extend(filter(&sandbox::keeper()).err().map(|error| error.to_string()));
+            let filtered = filter(&sandbox::keeper());
+            self.applied.seccomp = filtered.is_ok();
+            self.missing.extend(filtered.err().map(|error| error.to_string()));
             self.judge()?;
         }
-        let protections = writer.probe();
+        for missing in &self.missing {
+            tracing::warn!("could not be had: {missing}");
+        }
+        let protections = writer.probe(self.applied);
         if self.hardening == Hardening::Enforce {
             let lacking = protections.iter().filter(|protection| !protection.enforced);
             self.missing

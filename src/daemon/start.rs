@@ -191,7 +191,10 @@ pub fn run(
     let connections =
         usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS) / PER_CONNECTION).unwrap_or(usize::MAX);
     // everything is open: from here on the filesystem outside is gone
-    cage.close(&paths)?;
+    if let Err(error) = cage.close(&paths) {
+        listener.close();
+        return Err(error);
+    }
     let capacity = connections.min(MAX_CONNECTIONS);
     let vault = Arc::clone(&store);
     let begin = Beginning { paths, observer, store, log, witness, cage, capacity };

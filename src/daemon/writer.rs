@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::threads::Threads;
 use crate::{
-    sandbox::{Protection, probe},
+    sandbox::{Applied, Protection, probe},
     store::{Committed, PendingChange, Store, StoreError},
 };
 
@@ -26,7 +26,7 @@ type Waiting = oneshot::Sender<Outcome>;
 
 enum Job {
     Change(PendingChange, Waiting),
-    Probe(SyncSender<Vec<Protection>>),
+    Probe(Applied, SyncSender<Vec<Protection>>),
 }
 
 /// Hands changes to the writing thread.
@@ -45,9 +45,9 @@ impl Writer {
     }
 
     /// What is in force for the thread that handles secrets on their way to the disk; it asks the kernel itself.
-    pub(super) fn probe(&self) -> Vec<Protection> {
+    pub(super) fn probe(&self, applied: Applied) -> Vec<Protection> {
         let (told, answer) = sync_channel(1);
-        if self.0.send(Job::Probe(told)).is_err() {
+        if self.0.send(Job::Probe(applied, told)).is_err() {
             return Vec::new();
         }
         answer.recv().unwrap_or_default()
@@ -74,7 +74,7 @@ fn write(store: &dyn Store, queue: &Receiver<Job>) {
                     waiting.push(done);
                 }
                 // asked once, by the start, which waits for it
-                Job::Probe(told) => drop(told.send(probe())),
+                Job::Probe(applied, told) => drop(told.send(probe(applied))),
             }
         }
         if changes.is_empty() {

@@ -14,7 +14,7 @@ pub use calls::{keeper, witness};
 pub use filter::{Call, FilterError, Only, filter};
 pub use landlock::{Folders, NEWEST_ABI, REQUIRED_ABI, cage};
 pub use privileges::{Keep, drop_privileges};
-pub use probe::{Protection, probe};
+pub use probe::{Applied, Protection, probe};
 
 use std::str::FromStr;
 

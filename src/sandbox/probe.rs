@@ -22,17 +22,31 @@ pub struct Protection {
     pub means: &'static str,
 }
 
-/// Asks the kernel, from this thread.
-pub fn probe() -> Vec<Protection> {
+/// What was put in force without an error. The kernel tells of any filter and any closed folder, and a daemon in a
+/// container has some that are not its own.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Applied {
+    /// [`super::cage`] missed nothing.
+    pub landlock: bool,
+    /// [`super::filter`] filtered all threads.
+    pub seccomp: bool,
+}
+
+/// Asks the kernel, from this thread, whether what was `applied` holds.
+pub fn probe(applied: Applied) -> Vec<Protection> {
     let protection = |name, enforced, means| Protection { name, enforced, means };
     let answers = process::answers();
     vec![
         protection(
             "landlock",
-            outside_is_closed(),
+            applied.landlock && outside_is_closed(),
             "files outside the daemon's own folders are out of reach",
         ),
-        protection("seccomp", answers.seccomp, "only listed system calls; another one ends the daemon"),
+        protection(
+            "seccomp",
+            applied.seccomp && answers.seccomp,
+            "only listed system calls; another one ends the daemon",
+        ),
         protection("no_new_privs", answers.no_new_privileges, "no set-uid program can give privileges"),
         protection("capabilities", no_capabilities(), "no capability is held"),
         protection(

@@ -108,8 +108,13 @@ pub fn answers() -> Answers {
         no_new_privileges: ask(libc::PR_GET_NO_NEW_PRIVS) == 1,
         not_dumpable: ask(libc::PR_GET_DUMPABLE) == 0,
         no_core: getrlimit(Resource::Core).current == Some(0),
-        no_executable_memory: ask(PR_GET_MDWE) & PR_MDWE_REFUSE_EXEC_GAIN != 0,
+        no_executable_memory: refuses_executable_memory(ask(PR_GET_MDWE)),
     }
+}
+
+/// What `PR_GET_MDWE` answered. A kernel that does not know the question answers -1, in which every bit is set.
+fn refuses_executable_memory(answer: libc::c_int) -> bool {
+    answer >= 0 && answer & PR_MDWE_REFUSE_EXEC_GAIN != 0
 }
 
 /// Memory that was writable never becomes executable in this process and its children (Linux 6.3).

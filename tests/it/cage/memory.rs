@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{
     dump::{Form, Piece, core, forms, found, mapped, secret_memory},
     inside::Debugger,
+    older_kernels::lacking,
     processes,
 };
 use crate::{
@@ -134,8 +135,7 @@ fn hasty(world: &World, tool: &Path, line: &str, value: &str) {
 }
 
 /// A world in which the marker went in and out, and whose clients are gone.
-fn after_traffic(marker: &Marker) -> (World, PathBuf) {
-    let mut world = World::new();
+fn after_traffic(mut world: World, marker: &Marker) -> (World, PathBuf) {
     let tool = world.tool("tool");
     world.policy(&[Entry::all(&tool, &["s"])]);
     world.start();
@@ -159,17 +159,22 @@ fn everything(world: &World) -> Vec<Piece> {
     pieces
 }
 
+/// A client that has sent a value in a request without an end.
+fn half_request(world: &World, tool: &Path) -> (Marker, Client) {
+    let half = Marker::new();
+    let mut waiting = Client::connected(world, tool);
+    waiting.send(request("write", "s", &json!({"values": [half.text]})).to_string().as_bytes());
+    assert_eq!(waiting.recv_within(50), Got::Timeout);
+    (half, waiting)
+}
+
 #[test]
 fn nothing_of_a_value_is_left_in_memory_when_its_clients_are_gone() {
     let Some(debugger) = Debugger::new() else { return };
     let marker = Marker::new();
-    let (world, tool) = after_traffic(&marker);
+    let (world, tool) = after_traffic(World::new(), &marker);
     // a request that is not finished is still there: in secret memory, and only there
-    let half = Marker::new();
-    let mut waiting = Client::connected(&world, &tool);
-    waiting.send(request("write", "s", &json!({"values": [half.text]})).to_string().as_bytes());
-    assert_eq!(waiting.recv_within(50), Got::Timeout);
-
+    let (half, _waiting) = half_request(&world, &tool);
     let pieces = everything(&world);
     let socket = forms("the socket's path", world.socket().to_str().unwrap().as_bytes());
     assert!(!found(&socket, &pieces).is_empty(), "the search finds what is there");
@@ -181,6 +186,20 @@ fn nothing_of_a_value_is_left_in_memory_when_its_clients_are_gone() {
     let slab = [secret_memory(&debugger, &world)];
     assert!(!found(&half.forms(), &slab).is_empty(), "the search finds what is in secret memory");
     let places = found(&marker.forms(), &slab);
+    assert!(places.is_empty(), "{places:#?}");
+}
+
+#[test]
+fn nothing_of_a_value_is_left_where_the_kernel_has_no_secret_memory() {
+    if Debugger::new().is_none() {
+        return;
+    }
+    let marker = Marker::new();
+    let (world, tool) = after_traffic(lacking(&["memfd_secret"], "enforce"), &marker);
+    let (half, _waiting) = half_request(&world, &tool);
+    let pieces = everything(&world);
+    assert!(!found(&half.forms(), &pieces).is_empty(), "the search finds what is in locked memory");
+    let places = found(&marker.forms(), &pieces);
     assert!(places.is_empty(), "{places:#?}");
 }
 
@@ -201,7 +220,7 @@ fn forms_of_key(name: &str, key: &[u8]) -> Vec<Form> {
 #[test]
 fn keys_are_nowhere_but_in_secret_memory() {
     let Some(debugger) = Debugger::new() else { return };
-    let (world, _tool) = after_traffic(&Marker::new());
+    let (world, _tool) = after_traffic(World::new(), &Marker::new());
     let slab = [secret_memory(&debugger, &world)];
     let file = std::fs::read_to_string(world.data().join("vault.key")).unwrap();
     let vault_key = data_encoding::HEXLOWER.decode(file.trim().as_bytes()).unwrap();

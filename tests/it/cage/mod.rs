@@ -6,6 +6,7 @@ mod debugger;
 mod dump;
 mod inside;
 mod memory;
+mod older_kernels;
 mod outside;
 mod rules;
 mod session;
@@ -17,9 +18,13 @@ use crate::{
     world::{Entry, World},
 };
 
-/// A world whose daemon serves `tool`, and has done so.
+/// A world whose daemon serves a tool, and has done so.
 fn serving() -> (World, PathBuf) {
-    let mut world = World::new();
+    serving_in(World::new())
+}
+
+/// Starts the daemon of `world` and lets a tool store a value and read it.
+fn serving_in(mut world: World) -> (World, PathBuf) {
     let tool = world.tool("tool");
     world.policy(&[Entry::all(&tool, &["s"])]);
     world.start();
