@@ -5,7 +5,7 @@ use std::fmt;
 /// One identity check. Named for what it found, as the reply's message and the audit record say it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Check {
-    /// The connection's descriptor crossed an exec or came from another process.
+    /// The connection's descriptor crossed an exec or came from another process, or could have.
     DescriptorInherited,
     /// Bytes on the connection were written by another process than the one that connected.
     ForeignSender,

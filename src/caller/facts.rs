@@ -51,6 +51,9 @@ pub enum Custody {
     NotHeld,
     /// It holds it without close-on-exec: the descriptor may have crossed an exec.
     HeldAcrossExec,
+    /// Every descriptor it has of the connection is close-on-exec, but a seccomp filter of its own decides about its
+    /// system calls: the supervisor of a filter can plant such descriptors in a process after its exec.
+    HeldUnderFilter,
     /// Every descriptor it has of the connection is close-on-exec: none of them can have crossed an exec.
     HeldCloseOnExec,
 }

@@ -127,13 +127,14 @@ fn failures(
     let foreign_namespace =
         facts.user_namespace != observer.user_namespace || facts.pid_namespace != observer.pid_namespace;
     let foreign_uid = facts.uids.iter().any(|uid| *uid != observer.uid);
+    let planted = (facts.custody == Custody::HeldUnderFilter).then(|| "a seccomp filter".to_owned());
     let exe = || Some(facts.executable.path.clone());
     [
         (!facts.alive, Check::PeerGone, None),
         (foreign_uid, Check::ForeignUid, None),
         (!facts.executable_stable, Check::ExecutableChanged, exe()),
         (foreign_namespace, Check::ForeignNamespace, None),
-        (facts.custody != Custody::HeldCloseOnExec, Check::DescriptorInherited, None),
+        (facts.custody != Custody::HeldCloseOnExec, Check::DescriptorInherited, planted),
         (facts.tracer != 0, Check::Traced, None),
         // what runs is not the file that /proc names: a forged link, so the digest is somebody else's
         (!facts.executable_mapped, Check::ExecutableChanged, exe()),

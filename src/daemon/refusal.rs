@@ -70,6 +70,10 @@ impl Refusal {
                 word(Path::new(&shown.path)),
                 word(Path::new(library)),
             ),
+            (Some(_filter), None) if check == Check::DescriptorInherited => format!(
+                "{check}: a seccomp filter decides about this process's system calls, and its supervisor could have put this connection here; run the tool without one, or accept the challenge instead: keychain-auth grant {} --relax descriptor_inherited --challenge",
+                word(Path::new(&shown.path)),
+            ),
             (Some(subject), None) if check == Check::UnreadablePeer => {
                 format!("{check}: {}; {}", plain(subject), advice(check))
             }

@@ -27,7 +27,7 @@ use rustix::{
 
 use super::{
     custody::SocketDiagnosis,
-    examine::{Instruments, Running, Subject, file_key},
+    examine::{Instruments, Running, Subject, common_filters, file_key},
     hashing::Fingerprints,
     libraries::Libraries,
     protocol::{Answer, MAX_MESSAGE, Question, Unseen, Watched, decode_question, encode},
@@ -53,6 +53,7 @@ pub fn serve<E>(
         watched: Mutex::default(),
         looking: Mutex::new((diagnosis, Libraries::default())),
         fingerprints: Fingerprints::new(running_files_are_protected),
+        common_filters: common_filters(),
     };
     let (watched_lane, watched_jobs) = sync_channel(WATCHED_LANE);
     let (stranger_lane, stranger_jobs) = sync_channel(STRANGER_LANE);
@@ -84,6 +85,7 @@ struct Desk<'a> {
     watched: Mutex<HashMap<String, Vec<Watched>>>,
     looking: Mutex<(SocketDiagnosis, Libraries)>,
     fingerprints: Fingerprints,
+    common_filters: u32,
 }
 
 /// A look that waits for a digest.
@@ -189,7 +191,12 @@ impl Desk<'_> {
         };
         let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
         let (diagnosis, libraries) = &mut *looking;
-        let instruments = Instruments { diagnosis, libraries, fingerprints: &self.fingerprints };
+        let instruments = Instruments {
+            diagnosis,
+            libraries,
+            fingerprints: &self.fingerprints,
+            common_filters: self.common_filters,
+        };
         let answer = subject.look(running, digest, &watched, instruments);
         drop(looking);
         match answer {

@@ -17,19 +17,19 @@ use super::{
     custody::{SocketDiagnosis, custody, unseen},
     hashing::Fingerprints,
     libraries::Libraries,
-    procfs::{parse_maps, parse_statm, parse_status},
+    procfs::{Status, parse_maps, parse_statm, parse_status},
     protocol::{Unseen, Watched},
 };
 use crate::{
-    caller::{Executable, Facts, FileKey, Namespace, Sighting},
+    caller::{Custody, Executable, Facts, FileKey, Namespace, Sighting},
     digest::Digest,
     sys::peer::alive,
 };
 
 /// Most bytes of a memory map that are read: some 40,000 mappings, ten times what browsers have.
 const MAX_MAPS: u64 = 4 << 20;
-/// Tracer and user ids stand within the first few hundred bytes; a name of 16 characters is the only thing before them.
-const STATUS: usize = 4096;
+/// Most bytes of a status file: a process may be in 65,536 groups.
+const MAX_STATUS: u64 = 1 << 20;
 const MAX_ARGUMENTS: usize = 32;
 const MAX_ARGUMENT: usize = 256;
 /// Filesystems that may show other bytes to the reader than to the processor: FUSE and network filesystems.
@@ -78,6 +78,17 @@ pub(super) struct Instruments<'a> {
     pub(super) diagnosis: &'a SocketDiagnosis,
     pub(super) libraries: &'a mut Libraries,
     pub(super) fingerprints: &'a Fingerprints,
+    pub(super) common_filters: u32,
+}
+
+/// How many seccomp filters every process here has, as in a container: those of the first process, which nobody can
+/// choose, but no more than this process had before its own. A caller with more has filters that somebody gave it.
+pub(super) fn common_filters() -> u32 {
+    let filters = |path| {
+        let file = File::open(path).ok()?;
+        parse_status(&read_bounded(&file, MAX_STATUS).ok()?).ok().map(|status| status.filters)
+    };
+    filters("/proc/1/status").unwrap_or(0).min(filters("/proc/self/status").unwrap_or(0))
 }
 
 impl Subject {
@@ -127,7 +138,11 @@ impl Subject {
             &watched.libraries,
             instruments.fingerprints,
         );
-        let (tracer, uids) = self.status()?;
+        let Status { tracer, uids, filters } = self.status()?;
+        let custody = match custody {
+            Custody::HeldCloseOnExec if filters > instruments.common_filters => Custody::HeldUnderFilter,
+            custody => custody,
+        };
         let facts = Facts {
             pid: self.pid,
             uids,
@@ -162,11 +177,8 @@ impl Subject {
         statat(&self.folder, "exe", AtFlags::empty()).map(|stat| file_key(&stat)).map_err(unseen)
     }
 
-    fn status(&self) -> Result<(u32, [u32; 4]), Unseen> {
-        // the kernel makes the whole of it for the first read; what is looked for stands within the first lines
-        let mut bytes = [0; STATUS];
-        let length = self.open("status")?.read(&mut bytes).map_err(|_| Unseen::Gone)?;
-        parse_status(bytes.get(..length).unwrap_or_default()).map_err(|_| Unseen::Unreadable)
+    fn status(&self) -> Result<Status, Unseen> {
+        parse_status(&read_bounded(&self.open("status")?, MAX_STATUS)?).map_err(|_| Unseen::Unreadable)
     }
 
     fn namespace(&self, name: &str) -> Result<Namespace, Unseen> {

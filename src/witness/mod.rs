@@ -14,7 +14,9 @@ mod protocol;
 
 pub use custody::peer_in;
 pub use desk::serve;
-pub use procfs::{CodeMapping, ProcfsError, parse_descriptor_flags, parse_maps, parse_statm, parse_status};
+pub use procfs::{
+    CodeMapping, ProcfsError, Status, parse_descriptor_flags, parse_maps, parse_statm, parse_status,
+};
 pub use protocol::{
     Answer, MAX_MESSAGE, MAX_WATCHED_PER_MESSAGE, ProtocolError, Question, Unseen, Watched, decode_answer,
     decode_question, encode,

@@ -55,13 +55,25 @@ pub fn parse_maps(maps: &[u8]) -> Result<Vec<CodeMapping>, ProcfsError> {
     Ok(code)
 }
 
-/// Tracer and the four user ids of a `/proc/P/status` file.
-pub fn parse_status(status: &[u8]) -> Result<(u32, [u32; 4]), ProcfsError> {
-    let (mut tracer, mut uids) = (None, None);
+/// What is wanted of a `/proc/P/status` file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status {
+    /// The process that traces it, 0 for none.
+    pub tracer: u32,
+    /// Real, effective, saved and filesystem user id.
+    pub uids: [u32; 4],
+    /// How many seccomp filters decide about its system calls. 1 where the kernel only tells that there is one
+    /// (before 5.10).
+    pub filters: u32,
+}
+
+/// Reads a `/proc/P/status` file. Every wanted line must be there.
+pub fn parse_status(status: &[u8]) -> Result<Status, ProcfsError> {
+    let (mut tracer, mut uids, mut mode, mut filters) = (None, None, None, None);
     // the process's name stands first and the kernel escapes line feeds in it; the first match of a key is the kernel's
     for line in status.split(|byte| *byte == b'\n').skip(1) {
         if let Some(value) = line.strip_prefix(b"TracerPid:\t") {
-            tracer.get_or_insert(field(Some(value))?.parse().map_err(|_| ProcfsError)?);
+            tracer.get_or_insert(number(value)?);
         } else if let Some(value) = line.strip_prefix(b"Uid:\t") {
             let mut four = [0; 4];
             let mut parts = field(Some(value))?.split('\t');
@@ -69,9 +81,22 @@ pub fn parse_status(status: &[u8]) -> Result<(u32, [u32; 4]), ProcfsError> {
                 *uid = parts.next().and_then(|part| part.parse().ok()).ok_or(ProcfsError)?;
             }
             uids.get_or_insert(four);
+        } else if let Some(value) = line.strip_prefix(b"Seccomp:\t") {
+            mode.get_or_insert(number(value)?);
+        } else if let Some(value) = line.strip_prefix(b"Seccomp_filters:\t") {
+            filters.get_or_insert(number(value)?);
         }
     }
-    Ok((tracer.ok_or(ProcfsError)?, uids.ok_or(ProcfsError)?))
+    let mode = mode.ok_or(ProcfsError)?;
+    Ok(Status {
+        tracer: tracer.ok_or(ProcfsError)?,
+        uids: uids.ok_or(ProcfsError)?,
+        filters: filters.unwrap_or(u32::from(mode != 0)),
+    })
+}
+
+fn number(value: &[u8]) -> Result<u32, ProcfsError> {
+    field(Some(value))?.parse().map_err(|_| ProcfsError)
 }
 
 /// The size of the address space in pages, of a `/proc/P/statm` file. 0 for a process that has ended.
@@ -119,9 +144,19 @@ mod tests {
 
     #[test]
     fn a_process_name_that_looks_like_a_field_is_not_one() {
-        let status = b"Name:\tTracerPid:\t0\nUmask:\t0022\nTracerPid:\t77\nUid:\t1000\t1000\t1000\t1000\n";
-        assert_eq!(parse_status(status), Ok((77, [1000; 4])));
+        let status = b"Name:\tTracerPid:\t0\nUmask:\t0022\nTracerPid:\t77\nUid:\t1000\t1000\t1000\t1000\nSeccomp:\t0\n";
+        assert_eq!(parse_status(status), Ok(Status { tracer: 77, uids: [1000; 4], filters: 0 }));
         assert_eq!(parse_status(b"TracerPid:\t0\n"), Err(ProcfsError));
+    }
+
+    #[test]
+    fn filters_are_counted_and_an_older_kernel_tells_only_that_there_is_one() {
+        let filters = |lines: &str| {
+            parse_status(format!("Name:\tx\nTracerPid:\t0\nUid:\t1\t1\t1\t1\n{lines}").as_bytes())
+        };
+        assert_eq!(filters("Seccomp:\t2\nSeccomp_filters:\t3\n").map(|status| status.filters), Ok(3));
+        assert_eq!(filters("Seccomp:\t2\n").map(|status| status.filters), Ok(1));
+        assert_eq!(filters(""), Err(ProcfsError), "a kernel that does not tell proves nothing");
     }
 
     #[test]

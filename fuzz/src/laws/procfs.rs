@@ -1,6 +1,6 @@
 //! What /proc says: no name that a process gives itself or its files changes what is read beside it.
 
-use keychain_auth::witness::{CodeMapping, parse_descriptor_flags, parse_maps, parse_status};
+use keychain_auth::witness::{CodeMapping, Status, parse_descriptor_flags, parse_maps, parse_status};
 
 use super::Seen;
 
@@ -49,15 +49,21 @@ pub fn status(status: &[u8]) -> Seen {
     } else {
         assert!(found.is_err(), "one line has no room for both");
     }
-    let Ok((tracer, uids)) = found else { return Seen::Refused };
-    let later = [status, b"\nTracerPid:\t4294967295\nUid:\t9\t9\t9\t9\n"].concat();
-    assert_eq!(parse_status(&later), Ok((tracer, uids)), "a later line wins");
+    let Ok(Status { tracer, uids, filters }) = found else { return Seen::Refused };
+    // where the kernel told only that there is a filter, a later count would be the first
+    let later = [status, b"\nTracerPid:\t4294967295\nUid:\t9\t9\t9\t9\nSeccomp:\t0\n"].concat();
+    assert_eq!(parse_status(&later), found, "a later line wins");
     let said = |key: &str, values: &[u32]| {
         let values: Vec<_> = values.iter().map(u32::to_string).collect();
         format!("{key}:\t{}", values.join("\t"))
     };
-    let again = format!("Name:\tx\n{}\n{}\n", said("TracerPid", &[tracer]), said("Uid", &uids));
-    assert_eq!(parse_status(again.as_bytes()), Ok((tracer, uids)));
+    let again = format!(
+        "Name:\tx\n{}\n{}\nSeccomp:\t2\n{}\n",
+        said("TracerPid", &[tracer]),
+        said("Uid", &uids),
+        said("Seccomp_filters", &[filters])
+    );
+    assert_eq!(parse_status(again.as_bytes()), found);
     Seen::Accepted
 }
 
