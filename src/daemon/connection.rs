@@ -101,7 +101,7 @@ async fn serve(
 }
 
 async fn glance(session: &mut Session<'_>) -> Result<(), Refusal> {
-    let policy = session.house.policy().await.map_err(|error| Refusal::policy(&error))?;
+    let policy = session.house.policy().await?;
     let seen = session.identity.glance(session.connection, &policy, session.house).await;
     seen.map_err(|stranger| session.refuse_stranger(stranger))
 }

@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 
 use super::{
     house::House,
-    identity::{Identity, Stranger},
+    identity::{Identity, Stranger, Unverified},
     note::Note,
     refusal::Refusal,
 };
@@ -69,9 +69,10 @@ async fn serve(
         return Ok(Reply::status(&house.status()));
     }
     // who: the process that wrote this line, verified, and its entry in the policy of this moment
-    let policy = house.policy().await.map_err(|error| Refusal::policy(&error))?;
-    let verified = session.identity.verify(frame.writer(), session.connection, &policy, house).await;
-    let admitted = &verified.map_err(|stranger| session.refuse_stranger(stranger))?;
+    let verified = session.identity.verify(frame.writer(), session.connection, house).await;
+    let policy = &verified.map_err(|unverified| session.refuse_unverified(unverified))?;
+    let admitted =
+        &session.identity.admitted(policy).map_err(|stranger| session.refuse_stranger(stranger))?;
     session.count(admitted)?;
     // frame → request: what was malformed is said only to those who may ask
     let request = match message.map_err(Refusal::malformed)? {
@@ -151,6 +152,13 @@ impl Session<'_> {
     fn count(&self, admitted: &Admitted<'_>) -> Result<(), Refusal> {
         let counted = self.house.admission.borrow_mut().identify(self.id, admitted.caller().path(), true);
         counted.map_err(|_| Refusal::overloaded(true))
+    }
+
+    fn refuse_unverified(&self, unverified: Unverified) -> Refusal {
+        match unverified {
+            Unverified::Stranger(stranger) => self.refuse_stranger(stranger),
+            Unverified::Refused(refusal) => refusal,
+        }
     }
 
     /// The refusal of a peer that may not ask. Strangers beyond their number are only told that it is full.

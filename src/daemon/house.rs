@@ -17,7 +17,7 @@ use crate::{
     audit::{AuditError, Event, Log, Receipt},
     caller::Observer,
     paths::Paths,
-    policy::{Policy, PolicyError, PolicySource},
+    policy::{Policy, PolicySource},
     sandbox::Protection,
     secret::Buffer,
     store::{Committed, OutboxEntry, Store, StoreError},
@@ -51,6 +51,15 @@ pub(super) struct House {
     pub(super) protections: Vec<Protection>,
 }
 
+/// How often a policy that changes while it is taken up is looked at again before the client is told to come back.
+pub(super) const SETTLING: usize = 4;
+
+/// The policy that was in force at a moment. A verdict under another generation does not count.
+pub(super) struct InForce {
+    pub(super) policy: Arc<Policy>,
+    pub(super) generation: u64,
+}
+
 /// What `STATUS` tells: nothing that a process of the same user could not find out otherwise.
 #[derive(Serialize)]
 pub(super) struct StatusFacts {
@@ -78,24 +87,25 @@ enum PolicyState {
 }
 
 impl House {
-    /// The policy of this moment, which the witness has been told of.
-    pub(super) async fn policy(&self) -> Result<Arc<Policy>, PolicyError> {
-        let policy = self.policy.borrow_mut().current(self.observer.uid);
-        let policy = match policy {
-            Ok(policy) => policy,
-            Err(error) => {
+    /// The policy of this moment, which the witness has been told of. There is no pause between the last look at the file
+    /// and the return.
+    pub(super) async fn policy(&self) -> Result<InForce, Refusal> {
+        for _ in 0..SETTLING {
+            let policy = self.policy.borrow_mut().current(self.observer.uid).map_err(|error| {
                 self.say_once(format!("{error}; every request is denied until it is mended"));
-                return Err(error);
+                Refusal::policy(&error)
+            })?;
+            let generation = self.policy.borrow().generation();
+            if self.watched.get() == generation {
+                return Ok(InForce { policy, generation });
             }
-        };
-        let generation = self.policy_generation();
-        if self.watched.get() != generation && self.witness.watch(&policy).await.is_ok() {
+            self.witness.watch(&policy).await.map_err(|error| self.internal(&error))?;
             for warning in policy.warnings() {
                 tracing::warn!("config.json: {warning}");
             }
             self.watched.set(generation);
         }
-        Ok(policy)
+        Err(Refusal::overloaded(false))
     }
 
     /// Tells the operator of a fault that every request meets, once: clients must not be able to fill the log with it.
@@ -105,11 +115,6 @@ impl House {
             tracing::error!("{fault}");
             *said = fault;
         }
-    }
-
-    /// Grows with every change of the policy.
-    pub(super) fn policy_generation(&self) -> u64 {
-        self.policy.borrow().generation()
     }
 
     /// Writes a record. Without its receipt nothing is said.

@@ -13,7 +13,8 @@ use jiff::Timestamp;
 use rustix::io::pread;
 
 use super::{
-    house::House,
+    house::{House, InForce, SETTLING},
+    refusal::Refusal,
     witness_link::{Pin, Seen},
 };
 use crate::{
@@ -67,6 +68,20 @@ pub(super) enum Stranger {
     Untrusted(Untrusted),
 }
 
+/// Why a line's caller was not verified.
+pub(super) enum Unverified {
+    /// It may not ask.
+    Stranger(Stranger),
+    /// Nobody may, now.
+    Refused(Refusal),
+}
+
+impl From<Stranger> for Unverified {
+    fn from(stranger: Stranger) -> Self {
+        Self::Stranger(stranger)
+    }
+}
+
 /// A peer whose executable no entry allows.
 pub(super) struct Unregistered {
     pub(super) why: WhyUnregistered,
@@ -104,32 +119,46 @@ impl Identity {
         &self.shown
     }
 
-    /// The verified caller and what its entry allows, for a line that `writer` wrote.
+    /// Verifies the caller of a line that `writer` wrote, under the policy that is returned and still in force.
     ///
     /// Full once a connection, and again when the policy, the address space or a second has passed; otherwise only that
-    /// the writer is the caller and that the caller is still itself.
-    pub(super) async fn verify<'p>(
+    /// the writer is the caller and that the caller is still itself. The witness may take its time to answer: what was
+    /// revoked meanwhile counts, since the last look at the policy comes after it.
+    pub(super) async fn verify(
         &mut self,
         writer: Writer,
         connection: BorrowedFd<'_>,
-        policy: &'p Policy,
         house: &House,
-    ) -> Result<Admitted<'p>, Stranger> {
+    ) -> Result<InForce, Unverified> {
         let (peer, uid) = self.peer;
         if uid != house.observer.uid {
-            return Err(Stranger::untrusted(Check::ForeignUid));
+            return Err(Stranger::untrusted(Check::ForeignUid).into());
         }
         if peer != Some(writer.pid) || writer.uid != uid {
             self.show_writer(writer, house).await;
-            return Err(Stranger::untrusted(Check::ForeignSender));
+            return Err(Stranger::untrusted(Check::ForeignSender).into());
         }
-        if !self.still_itself(house) {
-            self.examine(writer.pid, connection, policy, house).await?;
+        let mut looked = false;
+        for _ in 0..SETTLING {
+            let in_force = house.policy().await.map_err(Unverified::Refused)?;
+            if self.holds(&in_force) && self.pinned() && (looked || self.unchanged()) {
+                return Ok(in_force);
+            }
+            if looked && !self.pinned() {
+                return Err(Stranger::untrusted(Check::ExecutableChanged).into());
+            }
+            self.examine(writer.pid, connection, &in_force, house).await?;
+            looked = true;
         }
+        Err(Unverified::Refused(Refusal::overloaded(false)))
+    }
+
+    /// The verified caller with its entry.
+    pub(super) fn admitted<'p>(&self, in_force: &'p InForce) -> Result<Admitted<'p>, Stranger> {
         let Some(Verified { caller, .. }) = &self.verified else {
             return Err(Stranger::untrusted(Check::PeerGone));
         };
-        policy.admit(caller, Timestamp::now()).map_err(unregistered)
+        in_force.policy.admit(caller, Timestamp::now()).map_err(unregistered)
     }
 
     /// Whether the process that connected is of this user, as far as the kernel said at connect.
@@ -161,12 +190,12 @@ impl Identity {
     pub(super) async fn glance(
         &mut self,
         connection: BorrowedFd<'_>,
-        policy: &Policy,
+        in_force: &InForce,
         house: &House,
     ) -> Result<(), Stranger> {
         match self.peer {
             (Some(pid), uid) if uid == house.observer.uid => {
-                let outcome = self.examine(pid, connection, policy, house).await;
+                let outcome = self.examine(pid, connection, in_force, house).await;
                 self.verified = None;
                 outcome
             }
@@ -175,11 +204,11 @@ impl Identity {
         }
     }
 
-    fn still_itself(&self, house: &House) -> bool {
+    /// Whether the last full check was under this policy, and is young enough.
+    fn holds(&self, in_force: &InForce) -> bool {
         self.verified.as_ref().is_some_and(|verified| {
-            verified.generation == house.policy_generation() && verified.at.elapsed() < FULL_CHECK_AGE
-        }) && self.pinned()
-            && self.unchanged()
+            verified.generation == in_force.generation && verified.at.elapsed() < FULL_CHECK_AGE
+        })
     }
 
     /// The full check.
@@ -187,7 +216,7 @@ impl Identity {
         &mut self,
         pid: u32,
         connection: BorrowedFd<'_>,
-        policy: &Policy,
+        in_force: &InForce,
         house: &House,
     ) -> Result<(), Stranger> {
         let before = self.verified.take().map(|verified| verified.caller);
@@ -200,12 +229,11 @@ impl Identity {
                 Err(PinError::Io(_)) => return Err(Stranger::untrusted(Check::UnreadablePeer)),
             };
         }
-        let generation = house.policy_generation();
         let pidfd = self.pidfd.as_ref().map(AsFd::as_fd);
         let (facts, pin) = match house.witness.examine(pid, self.socket, pidfd).await {
             Ok(Seen::Watched(facts, pin)) => (facts, pin),
             Ok(Seen::Stranger(sighting, file)) => {
-                return Err(self.unwatched(*sighting, file, policy));
+                return Err(self.unwatched(*sighting, file, &in_force.policy));
             }
             Err(Unseen::Gone) => return Err(Stranger::untrusted(Check::PeerGone)),
             Err(Unseen::Changed) => return Err(Stranger::untrusted(Check::ExecutableChanged)),
@@ -220,7 +248,7 @@ impl Identity {
         self.shown.path.clone_from(&facts.executable.path);
         self.shown.digest = Some(facts.digest);
         let path = Path::new(&facts.executable.path);
-        let entry = match policy.recognise(path, &facts.digest, Timestamp::now()) {
+        let entry = match in_force.policy.recognise(path, &facts.digest, Timestamp::now()) {
             Standing::Registered(entry) => entry,
             other => return Err(unregistered(other)),
         };
@@ -229,6 +257,7 @@ impl Identity {
             return Err(Stranger::untrusted(Check::ExecutableChanged));
         }
         let pages = facts.pages;
+        let generation = in_force.generation;
         self.verified = Some(Verified { caller, pin, pages, generation, at: Instant::now() });
         Ok(())
     }

@@ -253,6 +253,11 @@ impl World {
         self.daemon.as_ref().expect("a daemon").id()
     }
 
+    /// Whether the daemon was started and not ended by this world.
+    pub fn is_started(&self) -> bool {
+        self.daemon.is_some()
+    }
+
     /// The one child of the daemon.
     #[track_caller]
     pub fn witness(&self) -> u32 {

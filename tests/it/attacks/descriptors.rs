@@ -6,7 +6,9 @@ use std::{
     process::Stdio,
 };
 
-use super::{Arena, naive::Trust};
+use serde_json::Value;
+
+use super::{Arena, naive::Trust, run};
 use crate::{
     client::Client,
     tools::Link,
@@ -128,4 +130,32 @@ fn a_nonce_of_another_connection_is_no_answer() {
     other.request(&serde_json::json!({"type": "HELLO"}));
     crate::client::assert_refused(&other.request(&request), "denied", "untrusted_caller");
     assert!(tool.request(&request).to_string().contains(super::MARKER), "its own connection may use it");
+}
+
+/// A sibling plants the connection in the tool, as the supervisor of a seccomp filter that the tool was started under.
+#[test]
+fn a_connection_planted_by_a_filters_supervisor_gives_nothing() {
+    let mut arena = Arena::new(Link::Dynamic);
+    let attacker = arena.attacker("planted");
+    let details = [
+        "descriptor_inherited",
+        "executable_changed",
+        "peer_gone",
+        "reason:unregistered_binary_pending_approval",
+    ];
+    arena.play(Trust::Path, &details, |arena| {
+        let daemon = if arena.world.is_started() { arena.world.pid() } else { 0 }.to_string();
+        let (socket, request) = (arena.world.socket(), Arena::request());
+        run(
+            arena,
+            &attacker,
+            &[socket.to_str().unwrap(), arena.tool.to_str().unwrap(), "100", &request, &daemon],
+        )
+        .out
+    });
+    let planted = |record: &&Value| record["detail"] == "descriptor_inherited";
+    assert!(
+        arena.world.audit().iter().filter(planted).count() > 10,
+        "the daemon saw the planted connections"
+    );
 }
