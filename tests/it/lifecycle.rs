@@ -234,6 +234,20 @@ fn with_a_witness_that_hangs_nobody_new_is_served_and_the_daemon_can_be_ended() 
     });
 }
 
+#[test]
+fn a_permission_that_is_revoked_while_the_caller_is_looked_at_releases_nothing() {
+    let (mut world, tool) = with_vault();
+    world.start();
+    let witness = pid(world.witness());
+    let mut client = Client::connected(&world, &tool);
+    kill_process(witness, Signal::STOP).unwrap();
+    client.send(b"{\"type\":\"REQUEST\",\"action\":\"read\",\"service\":\"s\",\"targets\":[\"k\"]}\n");
+    assert!(!format!("{:?}", client.recv_within(300)).contains("Line"), "the witness has not answered yet");
+    world.cli(&["revoke", tool.to_str().unwrap(), "--read", "s"]).done();
+    kill_process(witness, Signal::CONT).unwrap();
+    crate::client::assert_refused(&client.recv().json(), "denied", "service_not_allowed");
+}
+
 fn pid(number: u32) -> Pid {
     Pid::from_raw(number.cast_signed()).unwrap()
 }
