@@ -281,7 +281,7 @@ impl Log {
         match written {
             Ok(bytes) if bytes == self.buffer.len() => {
                 self.length += bytes as u64;
-                self.next_seq = seq + 1;
+                self.next_seq = seq.saturating_add(1);
                 self.unsynced = true;
                 Ok(Receipt { seq })
             }

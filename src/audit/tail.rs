@@ -4,6 +4,8 @@ use std::{fs::File, io, os::unix::fs::FileExt};
 
 use super::{query::RecordLine, record::MAX_LINE};
 
+/// A number that no log reaches: at a million records a second it takes 285 years. A line with such a one is not ours.
+const NO_NUMBER: u64 = 1 << 53;
 /// Bytes read at once.
 const CHUNK: usize = 64 * 1024;
 
@@ -25,7 +27,8 @@ impl Tail {
         // lines that others wrote have no number; the last of ours counts
         while end > reach {
             let start = newline_before(file, end - 1)?.map_or(0, |at| at + 1);
-            if let Some(seq) = line(file, start, end)?.and_then(|line| RecordLine::parse(&line).ok()?.seq) {
+            let record = line(file, start, end)?.and_then(|line| RecordLine::parse(&line).ok());
+            if let Some(seq) = record.and_then(|record| record.seq).filter(|seq| *seq < NO_NUMBER) {
                 return Ok(Self { whole, last_seq: seq });
             }
             end = start;
@@ -61,10 +64,17 @@ fn line(file: &File, start: u64, end: u64) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// The last newline before `end`.
+/// The last newline before `end`. An error when there is none within the longest line: whoever made the file huge must
+/// not keep us reading it.
 fn newline_before(file: &File, end: u64) -> io::Result<Option<u64>> {
     let mut stop = end;
     while stop > 0 {
+        if end - stop > MAX_LINE as u64 {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "it holds a line that is longer than any record",
+            ));
+        }
         let start = stop.saturating_sub(CHUNK as u64);
         let bytes = line(file, start, stop)?.unwrap_or_default();
         if let Some(at) = bytes.iter().rposition(|byte| *byte == b'\n') {

@@ -243,3 +243,25 @@ fn full_disk_child() {
     assert_eq!(said(&path), ["1 a", "2 b", "3 change 1", "4 change 2", "5 after"]);
     assert_eq!(synced(&mut log), Some(2));
 }
+
+#[test]
+fn a_forged_number_neither_ends_the_log_nor_counts() {
+    let (_dir, path, mut log) = begun();
+    let _ = log.append(&event("ours")).unwrap();
+    let last = fs::read_to_string(&path).unwrap().lines().last().unwrap().to_owned();
+    let (line, _) = last.rsplit_once("\"seq\":").unwrap();
+    let forged = format!("{line}\"seq\":{}}}\n", u64::MAX);
+    fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(forged.as_bytes()).unwrap();
+    let before = log.append(&event("next")).unwrap().seq();
+    assert!(before < 100, "{before}");
+    drop(log);
+    assert_eq!(Log::open(&path).unwrap().append(&event("again")).unwrap().seq(), before + 1);
+}
+
+#[test]
+fn a_log_that_somebody_made_huge_is_an_error_and_read_no_further_than_a_line() {
+    let (_dir, path, mut log) = begun();
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(300 << 30).unwrap();
+    assert!(log.append(&event("refused")).is_err());
+    assert!(Log::open(&path).is_err());
+}
