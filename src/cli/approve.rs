@@ -1,17 +1,17 @@
 //! `approve`: a program that waits becomes a registered one, if the file still has the hash that was seen.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::{
     args::{self, Risks},
     context::Context,
     failure::Failure,
     output::Output,
-    register::{expiry_note, next_step, registered},
+    register::{next_step, registered, settle},
 };
 use crate::{
     digest::Digest,
-    policy::{COMMAND_PATIENCE, Candidate, Registration},
+    policy::{Candidate, Registration},
 };
 
 #[derive(clap::Args)]
@@ -42,8 +42,7 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
     if done == Registration::Added {
         next_step(&candidate, out);
     }
-    expiry_note(&candidate, cx, out);
-    forget(&args.hash, candidate.path(), cx, out);
+    settle(&candidate, cx, out);
     Ok(())
 }
 
@@ -60,13 +59,5 @@ fn waiting(hash: &Digest, cx: &Context) -> Result<PathBuf, Failure> {
             "no program with this hash waits for approval",
             format!("start the program once more, or: keychain-auth approve {hash} PATH"),
         )),
-    }
-}
-
-/// It is registered already: a queue that can't be changed is worth a note and no more.
-fn forget(hash: &Digest, path: &Path, cx: &Context, out: &mut Output) {
-    let removed = cx.pending_file().update(COMMAND_PATIENCE, cx.now, |queue| queue.remove(hash, Some(path)));
-    if let Err(error) = removed {
-        out.note(&format!("warning: it is still listed as waiting: {error}"));
     }
 }

@@ -55,7 +55,7 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
     let standing = policy.recognise(measured.path(), measured.digest(), cx.now);
     let entry = match standing {
         Standing::Registered(entry) => Some(entry),
-        Standing::Expired | Standing::HashDiffers | Standing::Unknown => None,
+        Standing::Expired | Standing::Unusable(_) | Standing::HashDiffers | Standing::Unknown => None,
     };
     let refusal = match entry {
         Some(entry) => {
@@ -95,13 +95,12 @@ fn not_allowed(denial: Denial, service: &Service, measured: &Measured) -> (&'sta
 
 fn not_recognised(standing: Standing<'_>, policy: &Policy, measured: &Measured) -> Failure {
     let path = measured.path().display();
-    let unusable = policy.with_path(measured.path()).find_map(Entry::unusable);
-    match (standing, unusable) {
+    match (standing, policy.fault(measured.path())) {
         (Standing::Expired, _) => Failure::new(
             format!("the registration of {path} has expired"),
             format!("give it more time: keychain-auth grant {} --expires 30d", word(measured.path())),
         ),
-        (_, Some(what)) => Failure::new(
+        (Standing::Unusable(what), _) | (_, Some(what)) => Failure::new(
             format!("{path} has an entry that matches nothing: {what}"),
             "correct the entry in config.json",
         ),

@@ -9,7 +9,7 @@ use super::{
     context::Context,
     failure::Failure,
     output::Output,
-    register::{expiry_note, registered},
+    register::{registered, settle},
     text::{moment, word},
     words::{self, left_open},
 };
@@ -91,7 +91,7 @@ pub(super) fn authorize(args: &AuthorizeArgs, cx: &Context, out: &mut Output) ->
     registered(&candidate, out);
     let words: Vec<String> = words::grant(&grant).collect();
     out.line(&format!("Granted {} {}", candidate.path().display(), words.join(", ")));
-    expiry_note(&candidate, cx, out);
+    settle(&candidate, cx, out);
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{args::Risks, context::Context, failure::Failure, output::Output, text::word};
-use crate::policy::{Candidate, Registration};
+use crate::policy::{COMMAND_PATIENCE, Candidate, Registration};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -20,7 +20,7 @@ pub(super) fn register(args: &Args, cx: &Context, out: &mut Output) -> Result<()
     if done == Registration::Added {
         next_step(&candidate, out);
     }
-    expiry_note(&candidate, cx, out);
+    settle(&candidate, cx, out);
     Ok(())
 }
 
@@ -28,7 +28,7 @@ pub(super) fn upgrade(args: &Args, cx: &Context, out: &mut Output) -> Result<(),
     let candidate = Candidate::examine(&args.path, args.risks.into(), cx.uid)?;
     cx.registry().upgrade(&candidate, cx.now)?;
     out.line(&format!("Upgraded {} to new hash {}", candidate.path().display(), candidate.digest()));
-    expiry_note(&candidate, cx, out);
+    settle(&candidate, cx, out);
     Ok(())
 }
 
@@ -44,8 +44,14 @@ pub(super) fn next_step(candidate: &Candidate, out: &mut Output) {
     ));
 }
 
+/// What follows for a program whose hash is in the policy now: it waits no longer, and may have expired.
+pub(super) fn settle(candidate: &Candidate, cx: &Context, out: &mut Output) {
+    expiry_note(candidate, cx, out);
+    forget(candidate, cx, out);
+}
+
 /// A new hash does not lengthen the time that the user gave the entry: say so when it is over.
-pub(super) fn expiry_note(candidate: &Candidate, cx: &Context, out: &mut Output) {
+fn expiry_note(candidate: &Candidate, cx: &Context, out: &mut Output) {
     let Ok(policy) = cx.policy_source().current(cx.uid) else { return };
     let over = policy.with_path(candidate.path()).any(|entry| entry.expired(cx.now));
     if over {
@@ -53,5 +59,14 @@ pub(super) fn expiry_note(candidate: &Candidate, cx: &Context, out: &mut Output)
             "Its entry has expired and matches nothing; give it more time: keychain-auth grant {} --expires 30d",
             word(candidate.path())
         ));
+    }
+}
+
+/// It is registered already: a queue that can't be changed is worth a note and no more.
+fn forget(candidate: &Candidate, cx: &Context, out: &mut Output) {
+    let (hash, path) = (candidate.digest(), candidate.path());
+    let removed = cx.pending_file().update(COMMAND_PATIENCE, cx.now, |queue| queue.remove(hash, Some(path)));
+    if let Err(error) = removed {
+        out.note(&format!("warning: it is still listed as waiting: {error}"));
     }
 }

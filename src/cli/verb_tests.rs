@@ -1,7 +1,13 @@
 //! Whole commands, from the command line to what is printed and what is on the disk.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::{cell::RefCell, fs, io, os::unix::fs::PermissionsExt, path::Path, rc::Rc};
+use std::{
+    cell::RefCell,
+    fs, io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::Path,
+    rc::Rc,
+};
 
 use serde_json::Value;
 
@@ -62,6 +68,8 @@ fn home() -> Home {
     let folder = tempfile::tempdir().unwrap();
     let root = fs::canonicalize(folder.path()).unwrap();
     let paths = Paths { config_dir: root.join("c"), data_dir: root.join("d"), socket: root.join("s") };
+    // as the daemon makes it at its start
+    fs::DirBuilder::new().mode(0o700).create(&paths.data_dir).unwrap();
     Home { folder, paths }
 }
 
@@ -290,7 +298,6 @@ fn audit_show_filters_and_prints_raw_lines_as_json() {
             r#"{{"timestamp":"2026-05-21T10:34:0{second}Z","action":"read","pid":{second},"binary_path":"/bin/a","service":"aws","targets":["K"],"result":"{result}"}}"#
         )
     };
-    fs::create_dir(&home.paths.data_dir).unwrap();
     let log = format!("{}\nnot a record\n{}\n{}", line(1, "GRANTED"), line(2, "DENIED"), "{\"half");
     fs::write(home.paths.audit_log(), log).unwrap();
     let all = home.run(&["audit", "show"]);

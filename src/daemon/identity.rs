@@ -99,6 +99,8 @@ pub(super) enum WhyUnregistered {
     Changed,
     /// The entry has expired.
     Expired,
+    /// The entry has a fault and matches nothing.
+    Unusable(&'static str),
 }
 
 impl Stranger {
@@ -264,10 +266,14 @@ impl Identity {
 
     /// A process that runs no executable of any entry, or one of another length than its entry says.
     fn unwatched(&mut self, sighting: Sighting, file: Option<File>, policy: &Policy) -> Stranger {
-        let known = policy.knows_path(Path::new(&sighting.executable.path));
+        let path = Path::new(&sighting.executable.path);
+        let why = match (policy.knows_path(path), policy.fault(path)) {
+            (false, _) => WhyUnregistered::Unknown,
+            (true, None) => WhyUnregistered::Changed,
+            (true, Some(fault)) => WhyUnregistered::Unusable(fault),
+        };
         self.shown.path = sighting.executable.path;
         self.shown.digest = sighting.digest;
-        let why = if known { WhyUnregistered::Changed } else { WhyUnregistered::Unknown };
         Stranger::Unregistered(Unregistered { why, arguments: sighting.arguments, file })
     }
 
@@ -291,6 +297,7 @@ impl Identity {
 fn unregistered(standing: Standing<'_>) -> Stranger {
     let why = match standing {
         Standing::Expired => WhyUnregistered::Expired,
+        Standing::Unusable(fault) => WhyUnregistered::Unusable(fault),
         Standing::HashDiffers => WhyUnregistered::Changed,
         Standing::Registered(_) | Standing::Unknown => WhyUnregistered::Unknown,
     };

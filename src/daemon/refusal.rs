@@ -50,6 +50,9 @@ impl Refusal {
             WhyUnregistered::Changed => format!(
                 "this executable has changed since it was registered; if you updated it, run: keychain-auth upgrade {path}"
             ),
+            WhyUnregistered::Unusable(fault) => format!(
+                "this executable's entry in config.json has a fault: {fault}; mend it, or run: keychain-auth unregister {path} and register it again"
+            ),
             WhyUnregistered::Expired => {
                 format!(
                     "the registration of this executable has expired; to renew it, run: keychain-auth grant {path} --expires 30d"
@@ -71,7 +74,7 @@ impl Refusal {
                 word(Path::new(library)),
             ),
             (Some(_filter), None) if check == Check::DescriptorInherited => format!(
-                "{check}: a seccomp filter decides about this process's system calls, and its supervisor could have put this connection here; run the tool without one, or accept the challenge instead: keychain-auth grant {} --relax descriptor_inherited --challenge",
+                "{check}: a seccomp filter decides about this process's system calls, and its supervisor could have put this connection here; run the tool without one, or, if it never copies its input to its output, accept the challenge instead: keychain-auth grant {} --relax descriptor_inherited --challenge",
                 word(Path::new(&shown.path)),
             ),
             (Some(subject), None) if check == Check::UnreadablePeer => {
@@ -212,7 +215,9 @@ fn advice(check: Check) -> &'static str {
         Check::ExecutableChanged => {
             "this process does not run the executable that was verified; connect again"
         }
-        Check::PeerGone => "the process that connected has ended; connect in the process that asks",
+        Check::PeerGone => {
+            "the process that connected, or its first thread, has ended; connect in the process that asks, and keep its first thread"
+        }
         Check::ForeignUid => "this daemon serves another user; start a daemon of your own",
         Check::UnreadablePeer => {
             "this process or its executable can't be examined; it must be readable by you and lie on a local filesystem"

@@ -54,6 +54,8 @@ use crate::{
 
 /// Descriptors that are not connections: store, log, witness, runtime and room to read the policy.
 const OTHER_DESCRIPTORS: u64 = 64;
+/// With fewer there would be no room for a handful of clients.
+const FEWEST_DESCRIPTORS: u64 = OTHER_DESCRIPTORS + 8 * PER_CONNECTION;
 /// Descriptors of a connection: its socket, a pidfd, a memory map, and a stranger's executable.
 const PER_CONNECTION: u64 = 4;
 
@@ -100,6 +102,9 @@ pub enum StartError {
     /// The process that looks at callers can't be started, or has ended.
     #[error("the witness process, which looks at callers, is gone: {0}")]
     Witness(io::Error),
+    /// Too few descriptors may be open.
+    #[error("only {0} descriptors may be open, and the daemon needs {FEWEST_DESCRIPTORS}")]
+    Descriptors(u64),
     /// Protections that `--hardening=enforce` asks for can't be had.
     #[error("this system does not give every protection: {}", .0.join("; "))]
     Unprotected(Vec<String>),
@@ -135,6 +140,7 @@ impl StartError {
                 "make room, or mend the owner and mode (0600) of the audit log and its folder (0700)"
             }
             Self::Witness(_) => "start the daemon again; if it happens again, look for what ends the process",
+            Self::Descriptors(_) => "raise the limit: ulimit -n 1024, or LimitNOFILE=1024",
             Self::Unprotected(_) => {
                 "use a kernel that has them, or --hardening=best-effort and read in `keychain-auth status` what is missing"
             }
@@ -160,6 +166,9 @@ pub fn run(
         _ => None,
     };
     let descriptors = process::raise_descriptor_limit();
+    if descriptors < FEWEST_DESCRIPTORS {
+        return Err(StartError::Descriptors(descriptors));
+    }
     if hardening == Hardening::Off && var("KEYCHAIN_AUTH_ALLOW_UNHARDENED").is_none_or(|word| word != "1") {
         return Err(StartError::Unconfirmed);
     }

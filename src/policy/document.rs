@@ -27,7 +27,7 @@ const BAD_SERVICE: &str = "a service name is empty, too long or has control char
 const BAD_PREFIX: &str = "a target prefix is empty, too long or has control characters; it allows nothing";
 const BAD_CHECK: &str = "relax names a check that is unknown or can't be turned off; it relaxes nothing";
 const BAD_LIBRARY: &str = "a library has no absolute path or no valid hash; it admits nothing";
-const MISCASED: &str = "a member is spelled like a known one in another case; it has no effect";
+const UNKNOWN_MEMBER: &str = "it has a member that this version does not know; it restricts nothing";
 
 /// The whole policy. What it does not name is denied.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -76,6 +76,8 @@ pub enum Standing<'p> {
     Registered(&'p Entry),
     /// Path and hash match an entry whose time is over.
     Expired,
+    /// Path and hash match an entry that a fault keeps from matching; the fault, one clause.
+    Unusable(&'static str),
     /// The path is registered with another hash.
     HashDiffers,
     /// No entry speaks about it.
@@ -109,8 +111,12 @@ impl Policy {
         let mut standing = Standing::Unknown;
         for entry in self.with_path(path) {
             if entry.digest != Some(*digest) {
-                standing = Standing::HashDiffers;
-            } else if entry.unusable.is_none() {
+                if standing == Standing::Unknown {
+                    standing = Standing::HashDiffers;
+                }
+            } else if let Some(fault) = entry.unusable {
+                standing = Standing::Unusable(fault);
+            } else {
                 // at most one usable entry has this path and hash
                 return if entry.expired(now) { Standing::Expired } else { Standing::Registered(entry) };
             }
@@ -122,6 +128,12 @@ impl Policy {
     pub fn candidate(&self, path: &Path, size: u64) -> bool {
         self.with_path(path)
             .any(|entry| entry.unusable.is_none() && entry.size.is_none_or(|known| known == size))
+    }
+
+    /// What is wrong with the entries of this path that a new hash does not mend, where none of them is in order.
+    pub fn fault(&self, path: &Path) -> Option<&'static str> {
+        let hashed = || self.with_path(path).filter(|entry| entry.digest.is_some());
+        if hashed().any(|entry| entry.unusable.is_none()) { None } else { hashed().find_map(Entry::unusable) }
     }
 
     /// Whether some entry has this path, whatever its hash.
@@ -250,8 +262,8 @@ impl Entry {
             None
         };
         remarks.extend(unusable);
-        if raw.miscased {
-            remarks.insert(MISCASED);
+        if raw.unknown {
+            remarks.insert(UNKNOWN_MEMBER);
         }
         let mut services = |list: Option<Vec<String>>| -> BTreeSet<Service> {
             valid(list.unwrap_or_default(), |text| Service::parse(text).ok(), BAD_SERVICE, remarks)

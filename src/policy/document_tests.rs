@@ -62,7 +62,7 @@ fn two_entries_with_the_same_path_and_hash_both_match_nothing() {
         r#"{{"path":"/bin/a","hash":"{A}","allowed_read_services":["aws"]}},{{"path":"/bin/b","hash":"{A}"}},
            {{"path":"/bin/a","hash":"{A}","allowed_write_services":["aws"]}}"#
     ));
-    assert_eq!(standing(&policy, "/bin/a", A), Standing::Unknown);
+    assert_eq!(standing(&policy, "/bin/a", A), Standing::Unusable(TWICE));
     assert!(
         matches!(standing(&policy, "/bin/b", A), Standing::Registered(_)),
         "same bytes at two paths are fine"
@@ -105,14 +105,19 @@ fn an_entry_ends_at_the_very_second_of_its_expiry() {
 #[test]
 fn an_expiry_that_is_no_time_disables_the_entry_instead_of_lasting_for_ever() {
     let policy = policy(&format!(r#"{{"path":"/bin/a","hash":"{A}","expires_at":"next week"}}"#));
-    assert_eq!(standing(&policy, "/bin/a", A), Standing::Unknown);
+    assert_eq!(standing(&policy, "/bin/a", A), Standing::Unusable(BAD_EXPIRY));
+    assert_eq!(standing(&policy, "/bin/a", B), Standing::HashDiffers);
+    assert_eq!(
+        (policy.fault(Path::new("/bin/a")), policy.fault(Path::new("/bin/b"))),
+        (Some(BAD_EXPIRY), None)
+    );
     assert_eq!(warnings(&policy), [BAD_EXPIRY]);
 }
 
 #[test]
 fn a_relative_path_matches_nothing() {
     let policy = policy(&format!(r#"{{"path":"bin/a","hash":"{A}"}}"#));
-    assert_eq!(standing(&policy, "bin/a", A), Standing::Unknown);
+    assert_eq!(standing(&policy, "bin/a", A), Standing::Unusable(BAD_PATH));
     assert_eq!(warnings(&policy), [BAD_PATH]);
 }
 
@@ -149,12 +154,13 @@ fn what_means_nothing_allows_nothing_and_is_said() {
 }
 
 #[test]
-fn unknown_members_are_passed_over_but_a_miscased_known_one_is_said() {
+fn an_unknown_member_has_no_effect_and_is_said_since_it_may_be_a_misspelt_restriction() {
     let policy = policy(&format!(
-        r#"{{"path":"/bin/a","hash":"{A}","x":{{"deep":[1,null]}}}},{{"path":"/bin/b","hash":"{A}","Expires_At":"2020-01-01T00:00:00Z"}}"#
+        r#"{{"path":"/bin/a","hash":"{A}","comment":"known"}},{{"path":"/bin/b","hash":"{A}","x":{{"deep":[1,null]}},"Expires_At":"2020-01-01T00:00:00Z"}}"#
     ));
-    assert_eq!(warnings(&policy), [MISCASED]);
+    assert_eq!(warnings(&policy), [UNKNOWN_MEMBER]);
     assert_eq!(policy.warnings()[0].entry(), 2);
+    assert!(matches!(standing(&policy, "/bin/b", A), Standing::Registered(_)));
 }
 
 #[test]

@@ -39,8 +39,8 @@ pub(super) struct RawEntry {
     pub(super) challenge: Option<bool>,
     pub(super) relax: Option<Vec<String>>,
     pub(super) libraries: Option<Vec<RawLibrary>>,
-    /// A member differs from a known one by its case only: most likely a restriction that the user believes to be there.
-    pub(super) miscased: bool,
+    /// A member is none that we know: perhaps a misspelt restriction that the user believes to be there.
+    pub(super) unknown: bool,
 }
 
 /// A pinned library as written.
@@ -245,7 +245,7 @@ impl Item for RawEntry {
                 fill_list(&mut self.libraries, map, fault, member!("libraries", "a list of objects"))
             }
             _ => {
-                self.miscased |= KNOWN.iter().any(|known| name.eq_ignore_ascii_case(known));
+                self.unknown = true;
                 map.next_value::<IgnoredAny>().map(drop)
             }
         }
@@ -255,23 +255,6 @@ impl Item for RawEntry {
         self.path.is_none().then_some("an entry has no path")
     }
 }
-
-/// The members of an entry, for the warning about their case.
-const KNOWN: [&str; 13] = [
-    "path",
-    "hash",
-    "size",
-    "registered_at",
-    "allowed_read_services",
-    "allowed_write_services",
-    "can_search",
-    "allowed_target_prefixes",
-    "expires_at",
-    "comment",
-    "challenge",
-    "relax",
-    "libraries",
-];
 
 impl Item for RawLibrary {
     const SHAPE: &'static str = "a library must be an object";

@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    lock::{FileLock, private_folder, replace},
+    lock::{FileLock, replace},
     pending::PendingQueue,
     source::{judge, open},
 };
@@ -54,7 +54,7 @@ impl PendingFile {
         Self { path: path.into(), uid }
     }
 
-    /// Whether the folder of the file is there. [`Self::update`] makes a missing one, which the caged daemon may not.
+    /// Whether the folder of the file is there, so that [`Self::update`] can write.
     pub fn has_folder(&self) -> bool {
         self.path.parent().is_some_and(Path::is_dir)
     }
@@ -72,7 +72,8 @@ impl PendingFile {
     }
 
     /// Changes the queue, alone and at once. Waits at most `patience` for others: nothing in the daemon, whose clients
-    /// would wait with it, [`COMMAND_PATIENCE`] in a command. Nothing is written when nothing changed.
+    /// would wait with it, [`COMMAND_PATIENCE`] in a command. Nothing is written when nothing changed, nor where the
+    /// folder is missing: the daemon makes it at its start, and may make none once it is caged.
     pub fn update<T>(
         &self,
         patience: Duration,
@@ -80,9 +81,13 @@ impl PendingFile {
         edit: impl FnOnce(&mut PendingQueue) -> T,
     ) -> Result<(T, Option<Foreign>), PendingError> {
         let folder = self.path.parent().unwrap_or(Path::new("/"));
-        private_folder(folder).map_err(|error| failed(folder, &error))?;
         let lock = folder.join("pending.lock");
-        let lock = FileLock::acquire(&lock, patience).map_err(|error| failed(&lock, &error))?;
+        let lock = match FileLock::acquire(&lock, patience) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok((edit(&mut PendingQueue::default()), None));
+            }
+            acquired => acquired.map_err(|error| failed(&lock, &error))?,
+        };
         let Some(_lock) = lock else { return Err(PendingError::Busy(self.path.clone())) };
         let (before, foreign) = self.load(now)?;
         let mut queue = before.clone();

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::{DirBuilderExt, PermissionsExt, symlink},
     thread,
 };
 
@@ -16,6 +16,7 @@ use crate::{
 
 fn setup() -> (tempfile::TempDir, PendingFile) {
     let folder = tempfile::tempdir().unwrap();
+    fs::DirBuilder::new().mode(0o700).create(folder.path().join("data")).unwrap();
     let file = PendingFile::new(folder.path().join("data/pending.json"), geteuid().as_raw());
     (folder, file)
 }
@@ -44,8 +45,17 @@ fn a_missing_file_is_an_empty_queue_and_the_first_update_makes_it_private() {
     assert!(file.load(Timestamp::now()).unwrap().0.is_empty());
     assert_eq!(record(&file, 1), None);
     let mode = |name: &str| fs::metadata(folder.path().join(name)).unwrap().permissions().mode() & 0o7777;
-    assert_eq!((mode("data"), mode("data/pending.json")), (0o700, 0o600));
+    assert_eq!(mode("data/pending.json"), 0o600);
     assert_eq!(file.load(Timestamp::now()).unwrap().0.len(), 1);
+}
+
+#[test]
+fn without_its_folder_nobody_waits_and_nothing_is_made() {
+    let (folder, file) = setup();
+    fs::remove_dir(folder.path().join("data")).unwrap();
+    assert_eq!(record(&file, 1), None);
+    assert!(!file.has_folder());
+    assert!(file.load(Timestamp::now()).unwrap().0.is_empty());
 }
 
 #[test]

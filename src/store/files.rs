@@ -93,10 +93,14 @@ impl Folder {
     pub(crate) fn create(&self, name: &str, extra: OFlags) -> Result<File, FileError> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | extra;
         let file = fs::openat(&self.0, name, flags, PRIVATE).map_err(|error| io_error(name, error))?;
-        // a strict umask may have taken the owner's own bits; asked first, since the caged daemon may change no mode
+        // the daemon's umask takes none of these bits, and once it is caged it may change no mode: a folder whose default
+        // ACL takes some is refused
         let stat = fs::fstat(&file).map_err(|error| io_error(name, error))?;
         if Mode::from_raw_mode(stat.st_mode) & Mode::from_raw_mode(0o7777) != PRIVATE {
-            fs::fchmod(&file, PRIVATE).map_err(|error| io_error(name, error))?;
+            self.remove(name)?;
+            let why =
+                format!("{name} can't be made with mode 0600: a default ACL of its folder gives another");
+            return Err(FileError::Exposed(why));
         }
         Ok(File::from(file))
     }

@@ -9,7 +9,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use rustix::fs::fstat;
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use sha2::{Digest as _, Sha256};
 
 use super::{custody::unseen, examine::file_key, protocol::Unseen};
@@ -79,9 +79,12 @@ impl Fingerprints {
 
     /// The digest of the file at a path, if the path leads to this version of it.
     pub(super) fn of_path(&self, path: &Path, key: &FileKey) -> Option<Digest> {
-        let file = File::open(path).ok()?;
-        let same = fstat(&file).is_ok_and(|file| file_key(&file) == *key);
-        if same { self.make(file, key, None).ok() } else { None }
+        // whoever can write the folder may put a pipe there between two looks: opening it must not wait for a writer
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = openat(CWD, path, flags, Mode::empty()).ok()?;
+        let stat = fstat(&file).ok()?;
+        let same = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && file_key(&stat) == *key;
+        if same { self.make(File::from(file), key, None).ok() } else { None }
     }
 
     fn cache(&self) -> MutexGuard<'_, DigestCache> {
@@ -93,4 +96,28 @@ impl Fingerprints {
 fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use rustix::fs::{AtFlags, mknodat, statat};
+
+    use super::*;
+
+    #[test]
+    fn a_pipe_or_link_put_in_a_files_place_is_not_waited_for_and_has_no_digest() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lib.so");
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        let fingerprints = Fingerprints::new(true);
+        let key = |path: &Path| file_key(&statat(CWD, path, AtFlags::empty()).unwrap());
+        assert_eq!(fingerprints.of_path(&path, &key(&path)), None);
+        std::fs::remove_file(&path).unwrap();
+        let real = folder.path().join("real.so");
+        std::fs::write(&real, "code").unwrap();
+        std::os::unix::fs::symlink(&real, &path).unwrap();
+        assert_eq!(fingerprints.of_path(&path, &key(&path)), None);
+        assert!(fingerprints.of_path(&real, &key(&real)).is_some());
+    }
 }

@@ -3,11 +3,14 @@
 use std::{
     fs::{self, File},
     io::Write,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{PermissionsExt, symlink},
     path::Path,
 };
 
-use rustix::process::Signal;
+use rustix::{
+    fs::{XattrFlags, setxattr},
+    process::Signal,
+};
 
 use crate::{
     client::{Client, assert_refused, found, written},
@@ -90,4 +93,65 @@ fn a_disk_that_takes_no_more_ends_no_daemon() {
     limit("unlimited".into());
     assert_eq!(client.write("s", &many), written());
     assert!(daemon.end(Signal::TERM).success());
+}
+
+/// Who can write the policy's folder may put a link there; looking where it leads is no call that ends the daemon.
+#[test]
+fn a_policy_behind_a_link_that_climbs_is_read() {
+    let mut world = World::new();
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    let config = world.config();
+    let folder = config.parent().unwrap().to_owned();
+    fs::rename(&config, folder.join("real.json")).unwrap();
+    world.folder(&folder.join("deeper"), 0o700);
+    symlink("deeper/../real.json", &config).unwrap();
+    world.start();
+    let mut client = Client::connected(&world, &tool);
+    assert_eq!(client.write("s", &[("k", "v")]), written());
+    assert_eq!(client.read("s", &["k"]), found(&[("k", "v")]));
+    assert!(world.stop().success());
+}
+
+/// A default ACL gives new files another mode than the daemon asks for, and it may change none once it is caged.
+#[test]
+fn a_folder_whose_default_acl_takes_rights_from_new_files_ends_no_daemon() {
+    let mut world = World::new();
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start();
+    let mut client = Client::connected(&world, &tool);
+    assert_eq!(client.write("s", &[("k", "v")]), written());
+    let log = world.data().join("audit.log");
+    fs::rename(&log, world.tmp("audit.log")).unwrap();
+    setxattr(world.data(), "system.posix_acl_default", &only_readable(), XattrFlags::empty()).unwrap();
+    assert_refused(&client.read("s", &["k"]), "error", "audit_unavailable");
+    assert!(!log.exists(), "the file with the wrong mode is gone again");
+    fs::rename(world.tmp("audit.log"), &log).unwrap();
+    assert_eq!(client.read("s", &["k"]), found(&[("k", "v")]));
+    assert!(world.stop().success());
+}
+
+/// A default ACL as the kernel keeps it: not even the owner may write.
+fn only_readable() -> Vec<u8> {
+    let (version, nobody) = (2_u32, u32::MAX);
+    let entry = |tag: u16, rights: u16| [tag.to_le_bytes(), rights.to_le_bytes()].concat();
+    let mut bytes = version.to_le_bytes().to_vec();
+    // owner, group, others
+    for (tag, rights) in [(1, 4), (4, 0), (32, 0)] {
+        bytes.extend(entry(tag, rights));
+        bytes.extend(nobody.to_le_bytes());
+    }
+    bytes
+}
+
+#[test]
+fn too_few_descriptors_are_refused_with_the_command_that_raises_them() {
+    let Some(prlimit) = need("prlimit") else { return };
+    let mut world = World::new();
+    world.start_through = [prlimit.to_str().unwrap(), "--nofile=80"].map(String::from).to_vec();
+    let ended = world.try_start().map_err(|status| status.code());
+    assert_eq!(ended, Err(Some(1)), "{}", world.log());
+    assert!(world.log().contains("ulimit -n"), "{}", world.log());
+    assert!(!world.data().exists(), "nothing was made");
 }

@@ -54,6 +54,29 @@ fn a_syntax_error_denies_all_and_is_named_by_file_line_and_column() {
 }
 
 #[test]
+fn an_entry_with_a_fault_is_refused_with_the_fault_and_not_told_to_register_again() {
+    let world = World::started();
+    let tool = world.tool("tool");
+    let entry = |end: &str| Entry {
+        more: vec![("expires_at".into(), json!(end)), ("allowed_target_prefix".into(), json!(["a/"]))],
+        ..Entry::all(&tool, &["s"])
+    };
+    world.policy(&[entry("next week")]);
+    let reply = Client::connected(&world, &tool).read("s", &["k"]);
+    assert_refused(&reply, "denied", "unregistered_binary_pending_approval");
+    let message = reply["message"].as_str().unwrap();
+    assert!(message.contains("expires_at") && message.contains("keychain-auth unregister"), "{message}");
+    let status = world.cli(&["status"]);
+    let said = format!("{}{}", status.out, status.err);
+    assert!(
+        said.contains("expires_at") && said.contains("a member that this version does not know"),
+        "{said}"
+    );
+    world.policy(&[entry("2999-01-01T00:00:00Z")]);
+    assert_eq!(Client::connected(&world, &tool).read("s", &["k"]), found(&[]));
+}
+
+#[test]
 fn an_empty_file_denies_all() {
     let served = served();
     served.world.policy_text("");
