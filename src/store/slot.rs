@@ -77,6 +77,7 @@ impl Slot {
     }
 
     /// Whether a change of the vault's key was begun and not finished.
+    #[cfg(test)]
     pub(super) fn is_between_keys(&self) -> bool {
         self.next.is_some()
     }
