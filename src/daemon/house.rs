@@ -20,7 +20,7 @@ use crate::{
     policy::{Policy, PolicySource},
     sandbox::Protection,
     secret::Buffer,
-    store::{Committed, OutboxEntry, Store, StoreError},
+    store::{Committed, KeySource, OutboxEntry, Store, StoreError},
     wire::Reply,
 };
 
@@ -33,6 +33,7 @@ pub(super) struct House {
     pub(super) watched: Cell<u64>,
     pub(super) witness: WitnessLink,
     pub(super) store: Arc<dyn Store>,
+    pub(super) key_source: KeySource,
     pub(super) writer: Writer,
     pub(super) log: RefCell<Log>,
     /// Wakes the task that syncs the log.
@@ -73,10 +74,18 @@ pub(super) struct StatusFacts {
     data_path: String,
     requires_sudo: bool,
     store: &'static str,
+    vault: VaultState,
     policy: PolicyState,
     missing: Vec<&'static str>,
     protections: Vec<Protection>,
     connections: usize,
+}
+
+/// The vault, without a word about what is in it.
+#[derive(Serialize)]
+struct VaultState {
+    key_source: &'static str,
+    key_means: &'static str,
 }
 
 #[derive(Serialize)]
@@ -180,6 +189,7 @@ impl House {
             data_path: self.paths.data_dir.display().to_string(),
             requires_sudo: false,
             store: "vault",
+            vault: VaultState { key_source: self.key_source.as_str(), key_means: self.key_source.means() },
             policy,
             missing: self.missing.clone(),
             protections: self.protections.clone(),
