@@ -19,6 +19,7 @@ mod library;
 mod list;
 mod list_pending;
 mod output;
+mod owner;
 mod register;
 mod revoke;
 mod start;

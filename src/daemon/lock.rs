@@ -11,13 +11,13 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 
 /// A lock file that is held as long as this lives. It holds our pid, for whoever comes second.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(crate) struct Lock {
     _file: File,
 }
 
 /// Why a lock is not ours.
 #[derive(Debug)]
-pub(super) enum LockError {
+pub(crate) enum LockError {
     /// Another process holds it, with the pid it wrote there.
     Held(Option<u32>),
     /// The lock file can't be used.
@@ -26,7 +26,7 @@ pub(super) enum LockError {
 
 impl Lock {
     /// Takes the lock, or says at once who has it.
-    pub(super) fn take(path: &Path) -> Result<Self, LockError> {
+    pub(crate) fn take(path: &Path) -> Result<Self, LockError> {
         let failed = |error| LockError::Io(path.to_owned(), error);
         let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
         let mut file = OpenOptions::new()

@@ -19,4 +19,5 @@ mod threads;
 mod witness_link;
 mod writer;
 
+pub(crate) use lock::{Lock, LockError};
 pub use start::{StartError, run};

@@ -132,6 +132,7 @@ impl StartError {
             Self::Store(StoreError::Exposed(_)) => {
                 "nothing was changed; run keychain-auth doctor, which says what to mend (files 0600, folder 0700, yours)"
             }
+            Self::Store(StoreError::InUse) => "another command works on the vault; wait until it has ended",
             Self::Store(_) => {
                 "nothing was changed; restore vault.key, vault.redb and vault.head together from a backup, or move all three away to begin anew"
             }

@@ -3,6 +3,7 @@
 use secrecy::ExposeSecret;
 use std::fmt;
 
+use super::source::KeySource;
 use crate::{
     name::{Attributes, Service, Target, TargetPrefix},
     policy::Authorized,
@@ -123,6 +124,11 @@ impl Committed {
         &self.records
     }
 
+    /// The records, for the owner of the vault.
+    pub(super) fn into_records(self) -> Vec<Record> {
+        self.records
+    }
+
     /// The audit line that is durable with this change; none for a query.
     pub fn outbox(&self) -> Option<&OutboxEntry> {
         self.outbox.as_ref()
@@ -167,6 +173,23 @@ pub enum StoreError {
     /// The key does not open this vault.
     #[error("the vault can't be decrypted with the key at hand, or vault.head was changed")]
     WrongKey,
+    /// The vault was made with a key from another source than the one that was given.
+    #[error("the vault's key comes from the source {pinned}, not from {asked}")]
+    OtherSource {
+        /// Where its key comes from.
+        pinned: KeySource,
+        /// Where the key that was given comes from.
+        asked: KeySource,
+    },
+    /// What the source gave does not open the slot.
+    #[error("what the source {0} gives does not open vault.key")]
+    WrongSecret(KeySource),
+    /// There is a vault already.
+    #[error("there is a vault already, with a key from the source {0}")]
+    Exists(KeySource),
+    /// There is no vault.
+    #[error("there is no vault yet")]
+    Absent,
     /// A file of the store is missing although its partner is there.
     #[error("{0}")]
     Missing(String),

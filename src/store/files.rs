@@ -112,6 +112,12 @@ impl Folder {
         self.sync()
     }
 
+    /// Gives a finished file its real name, in place of the one that is there, and makes that durable.
+    pub(crate) fn replace(&self, draft: &str, name: &str) -> Result<(), FileError> {
+        fs::renameat(&self.0, draft, &self.0, name).map_err(|error| io_error(name, error))?;
+        self.sync()
+    }
+
     /// Removes a file if it is there.
     pub(crate) fn remove(&self, name: &str) -> Result<(), FileError> {
         match fs::unlinkat(&self.0, name, AtFlags::empty()) {

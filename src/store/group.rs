@@ -3,7 +3,10 @@
 use redb::{ReadableTable, Table};
 
 use super::{
-    batch::{Change, MAX_REMOVED, OutboxEntry, PendingChange, Record, Selection, StoreError, WriteItem},
+    batch::{
+        Change, MAX_REMOVED, OutboxEntry, PendingChange, Record, RenderRecord, Selection, StoreError,
+        WriteItem,
+    },
     disk::{Header, failed, nonce},
     names::{NameIndex, Overlay, Place, toggle},
     seal::{Label, RecordKey, Sealer, nonce_of},
@@ -12,6 +15,18 @@ use crate::name::{Attributes, Service, Target};
 
 /// The records removed and the audit line of one change, not yet durable.
 pub(super) type Applied = (Vec<Record>, OutboxEntry);
+
+/// One change of a group with the maker of its audit line; or a line alone, which says what is about to be read.
+pub(super) struct Step {
+    pub(super) change: Option<Change>,
+    pub(super) record: RenderRecord,
+}
+
+impl From<PendingChange> for Step {
+    fn from(pending: PendingChange) -> Self {
+        Self { change: Some(pending.change.into_inner()), record: pending.record }
+    }
+}
 
 /// The group so far.
 pub(super) struct Group<'t, 'v> {
@@ -36,17 +51,18 @@ impl Group<'_, '_> {
     }
 
     /// Applies one change and keeps its audit line. None if its answer would be too large: nothing was touched then.
-    pub(super) fn apply(&mut self, pending: PendingChange) -> Result<Option<Applied>, StoreError> {
-        let (touched, removed) = match pending.change.into_inner() {
-            Change::Write { service, items, attributes } => {
+    pub(super) fn apply(&mut self, step: Step) -> Result<Option<Applied>, StoreError> {
+        let (touched, removed) = match step.change {
+            Some(Change::Write { service, items, attributes }) => {
                 (self.write(&service, items, &attributes)?, false)
             }
-            Change::Delete(selection) => match self.delete(selection)? {
+            Some(Change::Delete(selection)) => match self.delete(selection)? {
                 Some(touched) => (touched, true),
                 None => return Ok(None),
             },
+            None => (Vec::new(), false),
         };
-        let line = (pending.record)(&touched);
+        let line = (step.record)(&touched);
         let id = self.header.next_line;
         let sealed = self.sealer.seal_line(id, &nonce()?, &line).map_err(|_| unsealable())?;
         self.outbox.insert(id, sealed.as_slice()).map_err(failed)?;

@@ -58,11 +58,28 @@ impl Head {
         vault: VaultId,
         generation: u64,
     ) -> Result<Self, FileError> {
+        let head = Self::draft(folder, key, vault, generation)?;
+        folder.publish(DRAFT, HEAD_FILE)?;
+        Ok(head)
+    }
+
+    /// Makes a head with another key in place of the one that is there.
+    pub(super) fn replace(
+        folder: &Folder,
+        key: &VaultKey,
+        vault: VaultId,
+        generation: u64,
+    ) -> Result<Self, FileError> {
+        let head = Self::draft(folder, key, vault, generation)?;
+        folder.replace(DRAFT, HEAD_FILE)?;
+        Ok(head)
+    }
+
+    fn draft(folder: &Folder, key: &VaultKey, vault: VaultId, generation: u64) -> Result<Self, FileError> {
         folder.remove(DRAFT)?;
         let file = folder.create(DRAFT, OFlags::empty())?;
         let head = Self { file, key: key.derive("vault head", &vault), vault };
         head.record(generation).and_then(|()| head.file.sync_all()).map_err(|error| failed(&error))?;
-        folder.publish(DRAFT, HEAD_FILE)?;
         Ok(head)
     }
 

@@ -13,7 +13,11 @@ mod key;
 mod label;
 mod memory;
 mod names;
+mod owned;
 mod seal;
+mod slot;
+mod source;
+mod taken;
 #[cfg(test)]
 mod trials;
 mod vault;
@@ -23,4 +27,8 @@ pub use batch::{
     RenderRecord, Selection, Store, StoreError, WriteItem,
 };
 pub use memory::Memory;
+pub use owned::OwnedVault;
+pub use slot::Slot;
+pub use source::{ItemId, KeyMaterial, KeySource, MAX_SOURCE_SECRET, MIN_CREDENTIAL, UnknownSource};
+pub use taken::Taken;
 pub use vault::Vault;

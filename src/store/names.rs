@@ -61,6 +61,11 @@ impl NameIndex {
         }
     }
 
+    /// Every name, by service, sorted.
+    pub(super) fn all(&self) -> Vec<(Service, Vec<Target>)> {
+        self.0.iter().map(|(service, targets)| (service.clone(), targets.keys().cloned().collect())).collect()
+    }
+
     /// Takes over what a commit changed.
     pub(super) fn apply(&mut self, changed: Overlay) {
         for (service, targets) in changed.0 {

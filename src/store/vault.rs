@@ -19,11 +19,13 @@ use super::{
     },
     disk::{self, Disk, Header, RECORDS, Records, VAULT_FILE, failed},
     files::Folder,
-    group::{Applied, Group, current},
+    group::{Applied, Group, Step, current},
     head::{HEAD_FILE, Head},
-    key::{KEY_FILE, KeyFile, VaultKey},
     names::{Found, NameIndex, Overlay, Place},
     seal::Sealer,
+    slot::{KEY_FILE, Slot},
+    source::KeyMaterial,
+    taken::Taken,
 };
 use crate::{
     name::{Attributes, Service, Target},
@@ -67,31 +69,36 @@ pub struct Vault {
 }
 
 impl Vault {
-    /// Opens the vault of a data folder, or makes folder, key and vault if none of them is there.
+    /// Opens the vault of a data folder whose key lies in its key file, or makes folder, key and vault if none of them is
+    /// there. Vaults with other sources are opened through [`Taken`].
+    pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
+        let taken = Taken::take(data_dir)?;
+        match taken.slot() {
+            Some(_) => taken.open(&KeyMaterial::File),
+            None => taken.create(&KeyMaterial::File),
+        }
+    }
+
+    /// Opens the vault with one of the keys of its slot.
     ///
     /// Every label is decrypted and the whole is compared with the sealed header: what was changed, removed, added or
     /// put back is an error. A vault is never replaced or emptied; a missing key, vault or head is an error that names
     /// it. Only a key without a vault and a head, which a crash while making them leaves, is taken up again.
     ///
     /// An older copy of all three files together can't be told from the current ones here; see [`Vault::generation`].
-    pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
-        let folder = Folder::open(data_dir)?;
-        folder.lock()?;
-        let key = match KeyFile::load(&folder)? {
-            Some(key) => key,
-            None => first_key(&folder)?,
-        };
+    pub(super) fn open_in(folder: Folder, slot: &Slot, material: &KeyMaterial) -> Result<Self, StoreError> {
+        let (keys, wrapping) = slot.open(material)?;
         if folder.stat(VAULT_FILE)?.is_none() {
             if folder.stat(HEAD_FILE)?.is_some() {
                 return Err(missing(VAULT_FILE, HEAD_FILE));
             }
-            disk::create(&folder, &key)?;
+            disk::create(&folder, &keys.current)?;
         }
-        if !Head::fits(&folder, &key)? {
+        if !keys.fit(&folder)? {
             return Err(StoreError::WrongKey);
         }
         let db = disk::open(&folder)?.ok_or_else(|| missing(VAULT_FILE, KEY_FILE))?;
-        let vault = disk::identify(&db, &key)?;
+        let (vault, key) = keys.settle(&db, &folder, slot, wrapping.as_ref())?;
         let sealer = Sealer::new(&key, vault);
         let disk = disk::load(db, &sealer)?;
         let head = match Head::find(&folder, &key, vault)? {
@@ -137,8 +144,20 @@ impl Vault {
         }
     }
 
+    /// Commits a group of changes, or of lines alone.
+    pub(super) fn perform(&self, steps: Vec<Step>) -> Vec<Result<Committed, StoreError>> {
+        let count = steps.len();
+        if count == 0 {
+            return Vec::new();
+        }
+        match self.transact(&mut self.write_lock(), steps) {
+            Ok(outcomes) => outcomes,
+            Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
+        }
+    }
+
     /// Stages and commits one group. On error nothing has changed, in memory or on the disk.
-    fn transact(&self, writer: &mut Writer, changes: Vec<PendingChange>) -> Result<Outcomes, StoreError> {
+    fn transact(&self, writer: &mut Writer, changes: Vec<Step>) -> Result<Outcomes, StoreError> {
         if writer.db.is_none() {
             self.reopen(writer)?;
         }
@@ -175,7 +194,7 @@ impl Vault {
         &self,
         transaction: &WriteTransaction,
         header: Header,
-        changes: Vec<PendingChange>,
+        changes: Vec<Step>,
     ) -> Result<Staged, StoreError> {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         let mut group = Group {
@@ -241,6 +260,23 @@ impl Vault {
         }
     }
 
+    /// Answers a query from one snapshot.
+    pub(super) fn find(&self, query: &Query) -> Result<Committed, StoreError> {
+        match self.answer(query) {
+            // redb refuses everything after one disk error; the disk may be well again
+            Err(StoreError::Io(_)) => {
+                self.reopen(&mut self.write_lock())?;
+                self.answer(query)
+            }
+            answer => answer,
+        }
+    }
+
+    /// Every name, by service.
+    pub(super) fn names(&self) -> Vec<(Service, Vec<Target>)> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner).names.all()
+    }
+
     fn answer(&self, query: &Query) -> Result<Committed, StoreError> {
         let Selection { service, names, filter } = &query.selection;
         let (places, records) = self.look_up(service, names.clone())?;
@@ -290,26 +326,11 @@ impl Vault {
 
 impl Store for Vault {
     fn read(&self, query: Authorized<Query>) -> Result<Committed, StoreError> {
-        let query = query.into_inner();
-        match self.answer(&query) {
-            // redb refuses everything after one disk error; the disk may be well again
-            Err(StoreError::Io(_)) => {
-                self.reopen(&mut self.write_lock())?;
-                self.answer(&query)
-            }
-            answer => answer,
-        }
+        self.find(&query.into_inner())
     }
 
     fn commit(&self, changes: Vec<PendingChange>) -> Vec<Result<Committed, StoreError>> {
-        let count = changes.len();
-        if count == 0 {
-            return Vec::new();
-        }
-        match self.transact(&mut self.write_lock(), changes) {
-            Ok(outcomes) => outcomes,
-            Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
-        }
+        self.perform(changes.into_iter().map(Step::from).collect())
     }
 
     fn outbox(&self) -> Result<Vec<OutboxEntry>, StoreError> {
@@ -329,18 +350,6 @@ impl Store for Vault {
     }
 }
 
-/// The key of a vault that is about to be made: never beside a vault or head that was made with another.
-fn first_key(folder: &Folder) -> Result<VaultKey, StoreError> {
-    for name in [VAULT_FILE, HEAD_FILE] {
-        if folder.stat(name)?.is_some() {
-            return Err(missing(KEY_FILE, name));
-        }
-    }
-    let key = VaultKey::generate().map_err(|error| StoreError::Io(error.to_string()))?;
-    KeyFile::create(folder, &key)?;
-    Ok(key)
-}
-
 fn not_behind(header: &Header, head: &Head) -> Result<(), StoreError> {
     if header.generation < head.generation()? {
         return Err(StoreError::Damaged("it was put back to an earlier state"));
@@ -348,10 +357,10 @@ fn not_behind(header: &Header, head: &Head) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn missing(name: &str, partner: &str) -> StoreError {
+pub(super) fn missing(name: &str, partner: &str) -> StoreError {
     StoreError::Missing(format!("{name} is missing although {partner} is there; put it back from a backup"))
 }
 
-fn closed() -> StoreError {
+pub(super) fn closed() -> StoreError {
     StoreError::Io("the vault is closed after a disk error".to_owned())
 }

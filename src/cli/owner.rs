@@ -1,0 +1,242 @@
+//! The vault in the hands of its owner, for commands that work on the files while no daemon holds them.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+
+use super::{context::Context, failure::Failure};
+use crate::{
+    audit::{self, Event, Log, Outcome},
+    daemon::{Lock, LockError},
+    name::{Attributes, Service, Target},
+    paths::Paths,
+    store::{KeyMaterial, OwnedVault, Record, RenderRecord, StoreError, Taken, WriteItem},
+    sys::{locked, process},
+    wire::Action,
+};
+
+/// Most names of one [`Owner::read`]: with the longest values they still fit one answer of the store.
+#[allow(dead_code)]
+pub(super) const MAX_READ: usize = 128;
+
+#[allow(dead_code)]
+/// An open vault, and what its records say of who acts: this program, as this user, by which command.
+///
+/// Every read and write leaves a record in the vault, durable before a value is returned or with the change. [`close`]
+/// brings the records to the audit log at once where no daemon runs; otherwise the daemon does it when it is unlocked.
+///
+/// [`close`]: Owner::close
+pub(super) struct Owner {
+    vault: OwnedVault,
+    paths: Paths,
+    uid: u32,
+    /// The command, for the records' `detail`.
+    command: &'static str,
+}
+
+// import and export are its users
+#[allow(dead_code)]
+impl Owner {
+    /// Opens the vault with its key. `command` is the words behind `keychain-auth`, such as `vault export`.
+    pub(super) fn open(cx: &Context, command: &'static str) -> Result<Self, Failure> {
+        let taken = Taken::take(&cx.paths.data_dir)?;
+        let source = taken.source()?;
+        let material = match source {
+            crate::store::KeySource::File => KeyMaterial::File,
+            _ => {
+                return Err(
+                    StoreError::OtherSource { pinned: source, asked: crate::store::KeySource::File }.into()
+                );
+            }
+        };
+        let vault = taken.open_owned(&material)?;
+        Ok(Self { vault, paths: cx.paths.clone(), uid: cx.uid, command })
+    }
+
+    /// Every name that is there, by service, sorted.
+    pub(super) fn names(&self) -> Vec<(Service, Vec<Target>)> {
+        self.vault.names()
+    }
+
+    /// Reads at most [`MAX_READ`] names of a service; missing ones are left out. Its record is durable before a value is here.
+    pub(super) fn read(&self, service: &Service, targets: Vec<Target>) -> Result<Vec<Record>, Failure> {
+        Ok(self.vault.read(service, targets, self.record(Action::Read, service))?)
+    }
+
+    /// Puts secrets of one service in place, over what is there, all or none.
+    pub(super) fn write(
+        &self,
+        service: &Service,
+        items: Vec<WriteItem>,
+        attributes: Attributes,
+    ) -> Result<(), Failure> {
+        Ok(self.vault.write(service, items, attributes, self.record(Action::Write, service))?)
+    }
+
+    /// Puts several batches in place, all or none. Each has its record.
+    pub(super) fn write_all(
+        &self,
+        batches: Vec<(Service, Vec<WriteItem>, Attributes)>,
+    ) -> Result<(), Failure> {
+        let recorded = |(service, items, attributes)| {
+            let record = self.record(Action::Write, &service);
+            (service, items, attributes, record)
+        };
+        Ok(self.vault.write_all(batches.into_iter().map(recorded).collect())?)
+    }
+
+    /// Brings the records to the audit log, unless a daemon is there to do it, and closes the vault.
+    pub(super) fn close(self) -> Result<(), Failure> {
+        let lock = match Lock::take(&self.paths.data_dir.join("daemon.lock")) {
+            Ok(lock) => lock,
+            // a locked daemon has the log; it takes the lines from the vault when it is unlocked
+            Err(LockError::Held(_)) => return Ok(self.vault.close()?),
+            Err(LockError::Io(path, error)) => {
+                return Err(Failure::new(
+                    format!("{} can't be used: {error}", path.display()),
+                    "mend its owner and mode (0600)",
+                ));
+            }
+        };
+        let outbox = self.vault.outbox()?;
+        let mut log = Log::open(&self.paths.audit_log())?;
+        log.replay(&outbox)?;
+        if let Some(unsynced) = log.unsynced()? {
+            self.vault.settle(unsynced.sync()?);
+        }
+        let closed = self.vault.close();
+        drop(lock);
+        Ok(closed?)
+    }
+
+    fn record(&self, action: Action, service: &Service) -> RenderRecord {
+        let event = Event {
+            timestamp: Timestamp::now(),
+            action: audit::Action::Request(action),
+            pid: std::process::id(),
+            binary_path: std::env::current_exe().unwrap_or_else(|_| PathBuf::new()),
+            binary_hash: None,
+            service: Some(service.clone()),
+            targets: Vec::new(),
+            outcome: Outcome::Granted,
+            reason: None,
+            detail: Some(format!("by the owner of the vault, who gave its key: {}", self.command).into()),
+            uid: self.uid,
+        };
+        Box::new(move |touched| event.render_with(touched))
+    }
+}
+
+/// Closes this process to others before it holds a key or a secret: no dump, no tracing, locked memory. A command that
+/// uses an [`Owner`] does it first.
+#[allow(dead_code)]
+pub(super) fn close_to_others() -> Result<(), Failure> {
+    process::close_to_others().map_err(|error| {
+        Failure::new(
+            format!("this process can't be closed to others: {error}"),
+            "see the README for what is needed from the kernel",
+        )
+    })?;
+    locked::prepare();
+    Ok(())
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let advice = match &error {
+            StoreError::InUse => "if the daemon has it, give it back first: keychain-auth vault lock",
+            StoreError::Absent => "make one: keychain-auth vault init, or keychain-auth start",
+            StoreError::Exposed(_) => {
+                "keychain-auth doctor says what to mend (files 0600, folder 0700, yours)"
+            }
+            StoreError::Damaged(_) | StoreError::Missing(_) => {
+                "nothing was changed; see what is damaged: keychain-auth vault verify"
+            }
+            StoreError::WrongKey | StoreError::OtherSource { .. } | StoreError::WrongSecret(_) => {
+                "nothing was changed; try again with the key that the vault was made with"
+            }
+            StoreError::Locked => "keychain-auth vault unlock",
+            _ => "nothing was changed; look at the disk and the folder, then try again",
+        };
+        Self::new(error.to_string(), advice)
+    }
+}
+
+impl From<audit::AuditError> for Failure {
+    fn from(error: audit::AuditError) -> Self {
+        Self::new(
+            error.to_string(),
+            "the records are safe in the vault; make room, or mend the owner and mode (0600) of the log",
+        )
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use std::fs;
+
+    use secrecy::ExposeSecret;
+
+    use super::*;
+    use crate::{
+        secret::{Buffer, SecretValue},
+        store::files::scratch,
+    };
+
+    fn context() -> (tempfile::TempDir, Context) {
+        let dir = scratch();
+        let home = dir.path().as_os_str().to_owned();
+        let paths = Paths::new(|name| (name == "HOME").then(|| home.clone()), None).unwrap();
+        let uid = rustix::process::geteuid().as_raw();
+        (dir, Context { paths, uid, now: Timestamp::now(), asked_socket: None })
+    }
+
+    fn item(name: &str, value: &str) -> WriteItem {
+        let value = SecretValue::from_buffer(Buffer::from(value.as_bytes())).unwrap();
+        WriteItem { target: Target::parse(name).unwrap(), value }
+    }
+
+    #[test]
+    fn what_an_owner_writes_and_reads_is_in_the_log_when_the_vault_is_closed() {
+        let (_dir, cx) = context();
+        assert_eq!(Owner::open(&cx, "vault export").err(), Some(StoreError::Absent.into()));
+        Taken::take(&cx.paths.data_dir).unwrap().create(&KeyMaterial::File).unwrap().close().unwrap();
+        let owner = Owner::open(&cx, "import env").unwrap();
+        let busy = Owner::open(&cx, "vault export").err().unwrap();
+        assert!(busy.advice().contains("vault lock"), "{busy:?}");
+        let service = Service::parse("s").unwrap();
+        owner.write(&service, vec![item("a", "VALUEMARK"), item("b", "2")], Attributes::new()).unwrap();
+        let more = Service::parse("t").unwrap();
+        owner.write_all(vec![(more.clone(), vec![item("c", "3")], Attributes::new())]).unwrap();
+        assert_eq!(owner.names().len(), 2);
+        let names = ["a", "missing"].map(|name| Target::parse(name).unwrap()).to_vec();
+        let found = owner.read(&service, names).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].value.as_ref().unwrap().expose_secret(), "VALUEMARK");
+        owner.close().unwrap();
+        let log = fs::read_to_string(cx.paths.audit_log()).unwrap();
+        let lines: Vec<&str> = log.lines().collect();
+        assert_eq!(lines.len(), 3, "{log}");
+        assert!(lines[0].contains(r#""action":"write""#) && lines[0].contains(r#""targets":["a","b"]"#));
+        assert!(lines[1].contains(r#""service":"t""#));
+        assert!(lines[2].contains(r#""action":"read""#) && lines[2].contains(r#""targets":["a","missing"]"#));
+        assert!(lines[2].contains("vault export") || lines[2].contains("import env"));
+        assert!(!log.contains("VALUEMARK"));
+    }
+
+    #[test]
+    fn beside_a_daemon_the_records_stay_in_the_vault_until_it_takes_them() {
+        let (_dir, cx) = context();
+        Taken::take(&cx.paths.data_dir).unwrap().create(&KeyMaterial::File).unwrap().close().unwrap();
+        let daemon = Lock::take(&cx.paths.data_dir.join("daemon.lock")).unwrap();
+        let owner = Owner::open(&cx, "import env").unwrap();
+        owner.write(&Service::parse("s").unwrap(), vec![item("a", "1")], Attributes::new()).unwrap();
+        owner.close().unwrap();
+        assert!(!cx.paths.audit_log().exists(), "the log is the daemon's");
+        drop(daemon);
+        Owner::open(&cx, "vault verify").unwrap().close().unwrap();
+        let log = fs::read_to_string(cx.paths.audit_log()).unwrap();
+        assert_eq!(log.lines().count(), 1, "{log}");
+    }
+}

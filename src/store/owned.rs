@@ -1,0 +1,103 @@
+//! The vault in the hands of its owner: who has its key and its files needs no daemon, and no decision of one.
+//!
+//! This is for commands that work on the files while no daemon holds them. It is not a [`Store`](super::Store): nothing
+//! in the rooms that serve clients can use it in place of one, and an open [`Vault`] never becomes one outside of this
+//! room. Every call leaves an audit line in the vault, durable before a value is returned or with the change, which the
+//! next start or `unlock` brings to the log.
+
+use super::{
+    batch::{
+        Change, Committed, Names, OutboxEntry, Query, Record, RenderRecord, Selection, Store, StoreError,
+        WriteItem,
+    },
+    group::Step,
+    vault::Vault,
+};
+use crate::name::{Attributes, Service, Target};
+
+/// An open vault whose owner acts on it directly.
+pub struct OwnedVault(Vault);
+
+impl OwnedVault {
+    pub(super) fn new(vault: Vault) -> Self {
+        Self(vault)
+    }
+
+    /// Every name that is there, by service, sorted. Names are not values; listing them leaves no line.
+    pub fn names(&self) -> Vec<(Service, Vec<Target>)> {
+        self.0.names()
+    }
+
+    /// How many secrets there are.
+    pub fn count(&self) -> u64 {
+        self.0.count()
+    }
+
+    /// Reads these names with their values and attributes; missing ones are left out. The line of it is durable first.
+    ///
+    /// At most [`MAX_ANSWER`](super::MAX_ANSWER) bytes: 128 names always fit.
+    pub fn read(
+        &self,
+        service: &Service,
+        targets: Vec<Target>,
+        record: RenderRecord,
+    ) -> Result<Vec<Record>, StoreError> {
+        let names = targets.clone();
+        self.note(Box::new(move |_| record(&names)))?;
+        let selection =
+            Selection { service: service.clone(), names: Names::Exact(targets), filter: Attributes::new() };
+        Ok(self.0.find(&Query { selection, values: true })?.into_records())
+    }
+
+    /// Puts secrets in place, over what is there, all or none, in one durable transaction with its line.
+    pub fn write(
+        &self,
+        service: &Service,
+        items: Vec<WriteItem>,
+        attributes: Attributes,
+        record: RenderRecord,
+    ) -> Result<(), StoreError> {
+        let change = Change::Write { service: service.clone(), items, attributes };
+        self.perform(Step { change: Some(change), record }).map(drop)
+    }
+
+    /// Puts several batches in place, all or none, in one durable transaction. Each has its line.
+    pub fn write_all(
+        &self,
+        batches: Vec<(Service, Vec<WriteItem>, Attributes, RenderRecord)>,
+    ) -> Result<(), StoreError> {
+        let step = |(service, items, attributes, record)| Step {
+            change: Some(Change::Write { service, items, attributes }),
+            record,
+        };
+        self.0
+            .perform(batches.into_iter().map(step).collect())
+            .into_iter()
+            .try_for_each(|done| done.map(drop))
+    }
+
+    /// Makes a line durable that says what is about to be done.
+    pub fn note(&self, record: RenderRecord) -> Result<(), StoreError> {
+        self.perform(Step { change: None, record }).map(drop)
+    }
+
+    /// The lines that may not have reached the log, oldest first.
+    pub fn outbox(&self) -> Result<Vec<OutboxEntry>, StoreError> {
+        self.0.outbox()
+    }
+
+    /// Says that every line up to and with `id` is in the log, on the disk.
+    pub fn settle(&self, id: u64) {
+        self.0.settle(id);
+    }
+
+    /// Forgets the settled lines and closes the file cleanly.
+    pub fn close(self) -> Result<(), StoreError> {
+        self.0.close()
+    }
+
+    fn perform(&self, step: Step) -> Result<Committed, StoreError> {
+        let mut outcomes = self.0.perform(vec![step]);
+        outcomes.pop().unwrap_or_else(|| Err(StoreError::Io("nothing was done".to_owned())))
+    }
+}

@@ -1,0 +1,119 @@
+//! The data folder, taken for this process: the step between a closed vault and an open one.
+
+use std::path::Path;
+
+use redb::Database;
+
+use super::{
+    batch::StoreError,
+    disk::{self, VAULT_FILE},
+    files::Folder,
+    head::{HEAD_FILE, Head},
+    key::VaultKey,
+    owned::OwnedVault,
+    seal::VaultId,
+    slot::{KEY_FILE, Slot, SlotKeys},
+    source::{KeyMaterial, KeySource, WrappingKey},
+    vault::{Vault, missing},
+};
+
+/// A data folder that no other process can open a vault in, with what its `vault.key` says. Its key is not known yet.
+pub struct Taken {
+    folder: Folder,
+    slot: Option<Slot>,
+}
+
+impl Taken {
+    /// Takes the folder, making it (0700) if it is not there. [`StoreError::InUse`] while a daemon or a command has it.
+    pub fn take(data_dir: &Path) -> Result<Self, StoreError> {
+        let folder = Folder::open(data_dir)?;
+        folder.lock()?;
+        let slot = Slot::load(&folder)?;
+        Ok(Self { folder, slot })
+    }
+
+    /// What `vault.key` says; None if there is none.
+    pub fn slot(&self) -> Option<&Slot> {
+        self.slot.as_ref()
+    }
+
+    /// Where the key comes from. [`StoreError::Absent`] where there is no vault and no file of one;
+    /// [`StoreError::Missing`] where only the key is gone.
+    pub fn source(&self) -> Result<KeySource, StoreError> {
+        match &self.slot {
+            Some(slot) => Ok(slot.source()),
+            None => self.nothing_here().and(Err(StoreError::Absent)),
+        }
+    }
+
+    /// Opens the vault. Everything in it is checked; see [`StoreError`] for what can be wrong.
+    pub fn open(self, material: &KeyMaterial) -> Result<Vault, StoreError> {
+        self.source()?;
+        let Some(slot) = &self.slot else { return Err(StoreError::Absent) };
+        Vault::open_in(self.folder, slot, material)
+    }
+
+    /// Makes key and vault, with the key wrapped under what `material` holds. The key is random in any case.
+    ///
+    /// Never beside a vault or head that was made with another key.
+    pub fn create(self, material: &KeyMaterial) -> Result<Vault, StoreError> {
+        if let Some(slot) = &self.slot {
+            return Err(StoreError::Exists(slot.source()));
+        }
+        self.nothing_here()?;
+        let key = VaultKey::generate().map_err(|error| StoreError::Io(error.to_string()))?;
+        let (slot, _) = Slot::seal(material, &SlotKeys { current: key, next: None })?;
+        slot.create(&self.folder)?;
+        Vault::open_in(self.folder, &slot, material)
+    }
+
+    /// Opens the vault for its owner, who has the key and asks no daemon.
+    pub fn open_owned(self, material: &KeyMaterial) -> Result<OwnedVault, StoreError> {
+        self.open(material).map(OwnedVault::new)
+    }
+
+    fn nothing_here(&self) -> Result<(), StoreError> {
+        for name in [VAULT_FILE, HEAD_FILE] {
+            if self.folder.stat(name)?.is_some() {
+                return Err(missing(KEY_FILE, name));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SlotKeys {
+    /// Whether the head, if there is one, was made with one of the keys.
+    pub(super) fn fit(&self, folder: &Folder) -> Result<bool, StoreError> {
+        if Head::fits(folder, &self.current)? {
+            return Ok(true);
+        }
+        self.next.as_ref().map_or(Ok(false), |next| Head::fits(folder, next))
+    }
+
+    /// Which vault it is, and its key. Where a crash came in the middle of a change of keys, head and slot follow the
+    /// vault now: its commit is what decided.
+    pub(super) fn settle(
+        self,
+        db: &Database,
+        folder: &Folder,
+        slot: &Slot,
+        wrapping: Option<&WrappingKey>,
+    ) -> Result<(VaultId, VaultKey), StoreError> {
+        let Self { current, next } = self;
+        let Some(next) = next else { return Ok((disk::identify(db, &current)?, current)) };
+        let (vault, key, other) = match disk::identify(db, &current) {
+            Ok(vault) => (vault, current, next),
+            Err(StoreError::WrongKey) => (disk::identify(db, &next)?, next, current),
+            Err(error) => return Err(error),
+        };
+        if !Head::fits(folder, &key)?
+            && let Some(head) = Head::find(folder, &other, vault)?
+        {
+            Head::replace(folder, &key, vault, head.generation()?)?;
+        }
+        let keys = Self { current: key, next: None };
+        slot.reseal(wrapping, &keys)?.replace(folder)?;
+        Ok((vault, keys.current))
+    }
+}
