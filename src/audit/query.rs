@@ -113,6 +113,8 @@ pub struct Line {
     pub number: u64,
     /// Its bytes without the newline; at most [`MAX_LINE`] of them.
     pub bytes: Vec<u8>,
+    /// Whether its newline is there; otherwise it is being written, or was cut.
+    pub whole: bool,
     /// What it says.
     pub record: Result<RecordLine, BadLine>,
 }
@@ -141,9 +143,8 @@ impl<R: BufRead> Lines<R> {
         if !whole && bytes.len() > MAX_LINE {
             self.reader.skip_until(b'\n')?;
         }
-        // a line without its newline is being written, or was cut
         let record = if whole { RecordLine::parse(&bytes) } else { Err(BadLine) };
-        Ok(Some(Line { number: self.number, bytes, record }))
+        Ok(Some(Line { number: self.number, bytes, whole, record }))
     }
 }
 

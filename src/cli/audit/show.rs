@@ -46,7 +46,12 @@ pub(super) fn every_line(
     for path in recent(&all, since) {
         let failed = |error| unreadable(path, &error);
         for line in Lines::new(open(path).map_err(failed)?) {
-            if !each(&line.map_err(failed)?, out) {
+            let line = line.map_err(failed)?;
+            // what is being written is shown when it is whole
+            if !line.whole && path == log {
+                break;
+            }
+            if !each(&line, out) {
                 return Ok(());
             }
         }
