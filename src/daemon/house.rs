@@ -22,7 +22,7 @@ use crate::{
     policy::{Policy, PolicySource},
     sandbox::Protection,
     secret::Buffer,
-    store::{Committed, KeySource, OutboxEntry, Store, StoreError},
+    store::{Committed, Lockable, OutboxEntry, Store, StoreError},
     wire::Reply,
 };
 
@@ -35,7 +35,8 @@ pub(super) struct House {
     pub(super) watched: Cell<u64>,
     pub(super) witness: WitnessLink,
     pub(super) store: Arc<dyn Store>,
-    pub(super) key_source: KeySource,
+    /// The same store, to be locked and unlocked.
+    pub(super) vault: Arc<Lockable>,
     pub(super) writer: Writer,
     pub(super) log: RefCell<Log>,
     /// Wakes the task that syncs the log.
@@ -108,6 +109,7 @@ struct AuditState {
 /// The vault, without a word about what is in it.
 #[derive(Serialize)]
 struct VaultState {
+    state: &'static str,
     key_source: &'static str,
     key_means: &'static str,
 }
@@ -191,7 +193,10 @@ impl House {
     }
 
     pub(super) fn store_failed(&self, error: &StoreError) -> Refusal {
-        tracing::error!("{error}");
+        // said once, when it was locked: clients must not be able to fill the operator's log
+        if *error != StoreError::Locked {
+            tracing::error!("{error}");
+        }
         Refusal::store(error)
     }
 
@@ -229,7 +234,11 @@ impl House {
             data_path: self.paths.data_dir.display().to_string(),
             requires_sudo: false,
             store: "vault",
-            vault: VaultState { key_source: self.key_source.as_str(), key_means: self.key_source.means() },
+            vault: VaultState {
+                state: if self.vault.is_locked() { "locked" } else { "unlocked" },
+                key_source: self.vault.source().as_str(),
+                key_means: self.vault.source().means(),
+            },
             policy,
             missing: self.missing.clone(),
             protections: self.protections.clone(),

@@ -10,6 +10,7 @@ mod identity;
 mod lines;
 mod listener;
 mod lock;
+mod locking;
 mod note;
 mod refusal;
 mod start;

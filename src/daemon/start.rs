@@ -44,7 +44,7 @@ use crate::{
     policy::{PendingFile, PolicySource},
     sandbox::Hardening,
     secret::Buffer,
-    store::{KeySource, Seat, Store, StoreError, Vault},
+    store::{KeySource, Lockable, Seat, Store, StoreError},
     sys::{
         activation, locked,
         notify::Notice,
@@ -220,7 +220,8 @@ pub fn run(
 
     let passphrase = passphrase.into_inner();
     let asking = Asking { var: &var, passphrase: passphrase.as_ref().map(AsFd::as_fd) };
-    let store = Arc::new(vault_key::open(&paths.data_dir, opening.source, &asking)?);
+    let vault = vault_key::open(&paths.data_dir, opening.source, &asking)?;
+    let store = Arc::new(Lockable::new(vault)?);
     drop(passphrase);
     let mut log = open_log(&store, &paths)?;
     let outbox = store.outbox()?;
@@ -255,7 +256,7 @@ pub fn run(
 }
 
 /// The log, with the key of its chain, compared with what the vault knows of it.
-fn open_log(store: &Vault, paths: &Paths) -> Result<Log, StartError> {
+fn open_log(store: &Lockable, paths: &Paths) -> Result<Log, StartError> {
     // a vault gives it once, and this is the only log
     let seat = store.take_seat().unwrap_or_else(Seat::nowhere);
     Ok(Log::open(&paths.audit_log(), seat, &store.audit_memory()?.head, Rotation::default())?)
@@ -265,7 +266,7 @@ fn open_log(store: &Vault, paths: &Paths) -> Result<Log, StartError> {
 struct Beginning {
     paths: Paths,
     observer: Observer,
-    store: Arc<Vault>,
+    store: Arc<Lockable>,
     log: Log,
     witness: Child,
     cage: Cage,
@@ -295,7 +296,7 @@ async fn serve(
         watched: Cell::new(0),
         witness,
         writer,
-        key_source: begin.store.source(),
+        vault: Arc::clone(&begin.store),
         log: RefCell::new(begin.log),
         unsynced: Notify::new(),
         checkpoints: RefCell::new(begin.store.audit_memory()?.checkpoints),

@@ -11,6 +11,7 @@ mod group;
 mod head;
 mod key;
 mod label;
+mod lockable;
 mod memory;
 mod names;
 mod owned;
@@ -27,6 +28,7 @@ pub use batch::{
     AuditMemory, Change, Committed, MAX_ANSWER, MAX_REMOVED, Names, OutboxEntry, PendingChange, Query,
     Record, RenderRecord, Selection, Store, StoreError, WriteItem,
 };
+pub use lockable::{CARRIED_KEY, Lockable, carry_key};
 pub use memory::Memory;
 pub use owned::OwnedVault;
 pub use seat::{Seat, Unreadable};

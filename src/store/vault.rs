@@ -22,8 +22,10 @@ use super::{
     files::Folder,
     group::{Applied, Group, Step, current},
     head::{HEAD_FILE, Head},
+    key::{SubKey, VaultKey},
+    lockable::transport,
     names::{Found, NameIndex, Overlay, Place},
-    seal::Sealer,
+    seal::{Sealer, VaultId},
     seat::Seat,
     slot::{KEY_FILE, Slot},
     source::{KeyMaterial, KeySource},
@@ -63,6 +65,8 @@ struct Staged {
 /// The store of `keychain-auth`: `vault.redb`, `vault.key` and `vault.head` in the data folder, taken for this process.
 pub struct Vault {
     source: KeySource,
+    /// Under which its key travels when it was locked.
+    transport: SubKey,
     sealer: Sealer,
     view: RwLock<View>,
     writer: Mutex<Writer>,
@@ -107,12 +111,35 @@ impl Vault {
         }
         let db = disk::open(&folder)?.ok_or_else(|| missing(VAULT_FILE, KEY_FILE))?;
         let (vault, key) = keys.settle(&db, &folder, slot, wrapping.as_ref())?;
-        let sealer = Sealer::new(&key, vault);
+        Self::load(folder, slot.source(), db, vault, &key)
+    }
+
+    /// Opens the vault again in a folder whose slot was opened elsewhere. Nothing is made, settled or repaired.
+    pub(super) fn reopen_in(folder: Folder, source: KeySource, key: &VaultKey) -> Result<Self, StoreError> {
+        if folder.stat(HEAD_FILE)?.is_none() {
+            return Err(missing(HEAD_FILE, VAULT_FILE));
+        }
+        if !Head::fits(&folder, key)? {
+            return Err(StoreError::WrongKey);
+        }
+        let db = disk::open(&folder)?.ok_or_else(|| missing(VAULT_FILE, HEAD_FILE))?;
+        let vault = disk::identify(&db, key)?;
+        Self::load(folder, source, db, vault, key)
+    }
+
+    fn load(
+        folder: Folder,
+        source: KeySource,
+        db: Database,
+        vault: VaultId,
+        key: &VaultKey,
+    ) -> Result<Self, StoreError> {
+        let sealer = Sealer::new(key, vault);
         let disk = disk::load(db, &sealer)?;
-        let head = match Head::find(&folder, &key, vault)? {
+        let head = match Head::find(&folder, key, vault)? {
             Some(head) => head,
             // a crash came between a new vault and its head
-            None if disk.header.generation == 1 => Head::create(&folder, &key, vault, 1)?,
+            None if disk.header.generation == 1 => Head::create(&folder, key, vault, 1)?,
             None => return Err(missing(HEAD_FILE, VAULT_FILE)),
         };
         not_behind(&disk.header, &head)?;
@@ -121,7 +148,8 @@ impl Vault {
         let view = View { names: disk.names, records: Some(disk.records) };
         let writer = Writer { db: Some(disk.db), header: disk.header, head };
         Ok(Self {
-            source: slot.source(),
+            source,
+            transport: transport(key),
             sealer,
             view: RwLock::new(view),
             writer: Mutex::new(writer),
@@ -135,6 +163,26 @@ impl Vault {
     /// Where its key comes from.
     pub fn source(&self) -> KeySource {
         self.source
+    }
+
+    /// Another hand on the folder that the vault is in.
+    pub(super) fn folder(&self) -> Result<Folder, StoreError> {
+        Ok(self.folder.try_clone()?)
+    }
+
+    /// The key under which the vault key travels to a locked daemon.
+    pub(super) fn transport(&self) -> &SubKey {
+        &self.transport
+    }
+
+    /// What was noted of the audit log and is not durable yet.
+    pub(super) fn noted_audit(&self) -> AuditMemory {
+        self.noted().clone()
+    }
+
+    /// Takes over what was noted while the vault was locked.
+    pub(super) fn note_memory(&self, memory: AuditMemory) {
+        *self.noted() = memory;
     }
 
     /// How many commits the vault has seen. Grows with each; kept elsewhere too, it shows a vault that was put back.

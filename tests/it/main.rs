@@ -33,6 +33,7 @@ mod keyring;
 mod keys;
 mod lifecycle;
 mod limits;
+mod locking;
 mod quickstart;
 mod skip;
 mod strangers;

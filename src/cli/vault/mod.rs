@@ -1,0 +1,35 @@
+//! `vault`: the vault as a whole, its key and its state.
+
+mod init;
+mod locking;
+mod state;
+
+use clap::Subcommand;
+
+use super::{context::Context, failure::Failure, output::Output, owner::close_to_others};
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Make an empty vault, and its key
+    Init(init::Args),
+    /// Say where the vault's key comes from, and whether it is locked
+    Status(state::Args),
+    /// Let the daemon forget the vault's key: requests are answered with store_locked until it is unlocked
+    Lock,
+    /// Give the daemon the vault's key again
+    Unlock,
+}
+
+pub(super) fn run(command: &Command, cx: &Context, out: &mut Output) -> Result<(), Failure> {
+    match command {
+        Command::Status(args) => state::run(args, cx, out),
+        Command::Lock => locking::lock(cx, out),
+        _ => {
+            close_to_others()?;
+            match command {
+                Command::Init(args) => init::run(args, cx, out),
+                _ => locking::unlock(cx, out),
+            }
+        }
+    }
+}
