@@ -41,7 +41,7 @@ const IDENTITY: &str = "identity";
 /// In `ABOUT`: the sealed header.
 const HEADER: &str = "header";
 /// In `ABOUT`: the sealed checkpoints of the audit log. None in a vault that never had any.
-const CHECKPOINTS: &str = "audit checkpoints";
+pub(super) const CHECKPOINTS: &str = "audit checkpoints";
 /// Most checkpoints kept: those of the newest four million records. Beyond it every second one goes, which makes the
 /// place of a change less exact and hides none.
 const MAX_CHECKPOINTS: usize = 1024;
@@ -117,15 +117,31 @@ pub(super) fn create(folder: &Folder, key: &VaultKey) -> Result<(), StoreError> 
     let transaction = begin(&db)?;
     transaction.open_table(RECORDS).map_err(failed)?;
     transaction.open_table(OUTBOX).map_err(failed)?;
-    let identity = [[FORMAT].as_slice(), &vault, &key_check(key, &vault)].concat();
-    let mut about = transaction.open_table(ABOUT).map_err(failed)?;
-    about.insert(IDENTITY, identity.as_slice()).map_err(failed)?;
-    drop(about);
+    write_identity(&transaction, key, &vault)?;
     write_header(&transaction, &sealer, &Header::new())?;
     transaction.commit().map_err(failed)?;
     db.close().map_err(failed)?;
     again.sync_all().map_err(|error| StoreError::Io(error.to_string()))?;
     Ok(folder.publish(DRAFT, VAULT_FILE)?)
+}
+
+/// Says which vault it is, and lets its key be recognised.
+pub(super) fn write_identity(
+    transaction: &WriteTransaction,
+    key: &VaultKey,
+    vault: &VaultId,
+) -> Result<(), StoreError> {
+    let identity = [[FORMAT].as_slice(), vault, &key_check(key, vault)].concat();
+    let mut about = transaction.open_table(ABOUT).map_err(failed)?;
+    about.insert(IDENTITY, identity.as_slice()).map_err(failed)?;
+    Ok(())
+}
+
+/// Removes what the vault says about itself under this name.
+pub(super) fn forget(transaction: &WriteTransaction, row: &str) -> Result<(), StoreError> {
+    let mut about = transaction.open_table(ABOUT).map_err(failed)?;
+    about.remove(row).map_err(failed)?;
+    Ok(())
 }
 
 /// Opens the file and compares all its checksums. None if there is no vault.
@@ -313,7 +329,7 @@ impl From<FileError> for StoreError {
     }
 }
 
-fn read_header(snapshot: &ReadTransaction, sealer: &Sealer) -> Result<Header, StoreError> {
+pub(super) fn read_header(snapshot: &ReadTransaction, sealer: &Sealer) -> Result<Header, StoreError> {
     let sealed = about(snapshot, HEADER)?;
     let plain = sealer.open_header(&sealed).map_err(|_| StoreError::Damaged("its header was changed"))?;
     Header::from_bytes(plain.as_slice()).ok_or(StoreError::Damaged("its header was changed"))

@@ -12,14 +12,14 @@ use secrecy::ExposeSecret;
 
 use super::{
     batch::{AuditMemory, Committed, OutboxEntry, PendingChange, Query, Store, StoreError},
-    disk,
+    disk::{self, VAULT_FILE},
     files::Folder,
     key::{KEY_BYTES, SubKey, VaultKey},
     seal::{NONCE, TAG},
     seat::Seat,
-    slot::Slot,
+    slot::{KEY_FILE, Slot},
     source::{KeyMaterial, KeySource},
-    vault::Vault,
+    vault::{Vault, missing},
 };
 use crate::{
     chain::{Checkpoint, Head},
@@ -33,12 +33,12 @@ pub const CARRIED_KEY: usize = NONCE + KEY_BYTES + TAG;
 /// The vault of a daemon, open or locked.
 pub struct Lockable {
     folder: Folder,
-    source: KeySource,
     state: RwLock<State>,
 }
 
 /// Either there is a vault, or what it left behind.
 struct State {
+    source: KeySource,
     vault: Option<Vault>,
     /// False from an unlock on until the lines that commands left in the outbox are in the log: only then changes may
     /// follow them.
@@ -60,13 +60,13 @@ impl Lockable {
     /// Takes over an open vault.
     pub fn new(vault: Vault) -> Result<Self, StoreError> {
         let (folder, source) = (vault.folder()?, vault.source());
-        let state = State { vault: Some(vault), serves: true, rest: None };
-        Ok(Self { folder, source, state: RwLock::new(state) })
+        let state = State { source, vault: Some(vault), serves: true, rest: None };
+        Ok(Self { folder, state: RwLock::new(state) })
     }
 
     /// Where the vault's key comes from.
     pub fn source(&self) -> KeySource {
-        self.source
+        self.state().source
     }
 
     /// Whether the key is gone.
@@ -116,7 +116,9 @@ impl Lockable {
         };
         self.folder.lock()?;
         let opened = self.folder.try_clone().map_err(StoreError::from).and_then(|folder| {
-            let vault = Vault::reopen_in(folder, self.source, &key)?;
+            // a command may have given the key another source meanwhile
+            let slot = Slot::load(&folder)?.ok_or_else(|| missing(KEY_FILE, VAULT_FILE))?;
+            let vault = Vault::reopen_in(folder, slot.source(), &key)?;
             if vault.generation() < generation {
                 return Err(StoreError::Damaged("it was put back to an earlier state"));
             }
@@ -133,6 +135,7 @@ impl Lockable {
         if let Some(rest) = state.rest.take() {
             vault.note_memory(rest.noted.into_inner().unwrap_or_else(PoisonError::into_inner));
         }
+        state.source = vault.source();
         state.vault = Some(vault);
         Ok(())
     }

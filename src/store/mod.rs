@@ -15,6 +15,7 @@ mod lockable;
 mod memory;
 mod names;
 mod owned;
+mod rekey;
 mod seal;
 pub(crate) mod seat;
 mod slot;
@@ -31,6 +32,7 @@ pub use batch::{
 pub use lockable::{CARRIED_KEY, Lockable, carry_key};
 pub use memory::Memory;
 pub use owned::OwnedVault;
+pub use rekey::Progress;
 pub use seat::{Seat, Unreadable};
 pub use slot::Slot;
 pub use source::{ItemId, KeyMaterial, KeySource, MAX_SOURCE_SECRET, MIN_CREDENTIAL, UnknownSource};

@@ -67,7 +67,7 @@ fn a_locked_vault_serves_nobody_until_somebody_gives_its_key() {
     assert!(unlock(&world, RIGHT).done().contains("already"));
     let log = fs::read_to_string(world.data().join("audit.log")).unwrap();
     for words in ["vault locked", "vault unlocked"] {
-        assert!(log.contains(&format!(r#""action":"vault""#)) && log.contains(words), "{words}: {log}");
+        assert!(log.contains(r#""action":"vault""#) && log.contains(words), "{words}: {log}");
     }
     assert!(world.cli(&["audit", "verify"]).code == Some(0));
 }

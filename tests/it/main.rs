@@ -35,6 +35,7 @@ mod lifecycle;
 mod limits;
 mod locking;
 mod quickstart;
+mod rekey;
 mod skip;
 mod strangers;
 mod strict;

@@ -2,6 +2,7 @@
 
 mod init;
 mod locking;
+mod rekey;
 mod state;
 
 use clap::Subcommand;
@@ -18,6 +19,10 @@ pub(super) enum Command {
     Lock,
     /// Give the daemon the vault's key again
     Unlock,
+    /// Give the vault another key, and seal every secret anew; no daemon may run
+    Rekey,
+    /// Let the vault's key come from elsewhere, or under another passphrase
+    ChangeKeySource(rekey::ChangeArgs),
 }
 
 pub(super) fn run(command: &Command, cx: &Context, out: &mut Output) -> Result<(), Failure> {
@@ -28,6 +33,8 @@ pub(super) fn run(command: &Command, cx: &Context, out: &mut Output) -> Result<(
             close_to_others()?;
             match command {
                 Command::Init(args) => init::run(args, cx, out),
+                Command::Rekey => rekey::rekey(cx, out),
+                Command::ChangeKeySource(args) => rekey::change(args, cx, out),
                 _ => locking::unlock(cx, out),
             }
         }

@@ -25,6 +25,7 @@ mod crash;
 mod damage;
 mod disk_errors;
 mod lockable;
+mod rekey;
 mod speed;
 
 /// Opens a vault. A process that another test is just forking holds copies of every lock until it has executed, so a
