@@ -145,6 +145,9 @@ impl StartError {
                 "nothing was changed; start it again with what the vault was made with"
             }
             Self::Store(StoreError::InUse) => "another command works on the vault; wait until it has ended",
+            Self::Store(StoreError::Damaged(_)) => {
+                "nothing was changed; see what is damaged: keychain-auth vault verify; then restore vault.redb and vault.head together from a backup"
+            }
             Self::Store(_) => {
                 "nothing was changed; restore vault.key, vault.redb and vault.head together from a backup, or move all three away to begin anew"
             }

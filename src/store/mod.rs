@@ -24,6 +24,7 @@ mod taken;
 #[cfg(test)]
 mod trials;
 mod vault;
+mod verify;
 
 pub use batch::{
     AuditMemory, Change, Committed, MAX_ANSWER, MAX_REMOVED, Names, OutboxEntry, PendingChange, Query,
@@ -38,3 +39,4 @@ pub use slot::Slot;
 pub use source::{ItemId, KeyMaterial, KeySource, MAX_SOURCE_SECRET, MIN_CREDENTIAL, UnknownSource};
 pub use taken::Taken;
 pub use vault::Vault;
+pub use verify::{DamagedRecord, Findings};

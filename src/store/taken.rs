@@ -17,6 +17,7 @@ use super::{
     slot::{KEY_FILE, Slot, SlotKeys},
     source::{KeyMaterial, KeySource, WrappingKey},
     vault::{Vault, missing},
+    verify::{self, Findings},
 };
 
 /// A data folder that no other process can open a vault in, with what its `vault.key` says. Its key is not known yet.
@@ -78,6 +79,13 @@ impl Taken {
     pub fn try_key(&self, material: &KeyMaterial) -> Result<(), StoreError> {
         let slot = self.slot.as_ref().ok_or(StoreError::Absent)?;
         slot.open(material).map(drop)
+    }
+
+    /// Tries everything in the vault, and writes nothing. An error only where nothing can be tried.
+    pub fn verify(&self, material: &KeyMaterial, progress: Progress<'_>) -> Result<Findings, StoreError> {
+        self.source()?;
+        let slot = self.slot.as_ref().ok_or(StoreError::Absent)?;
+        verify::verify(&self.folder, slot, material, progress)
     }
 
     /// Gives the vault another random key, and seals everything in it anew, in one transaction. Whatever moment this is

@@ -42,4 +42,5 @@ mod strict;
 mod tools;
 mod transcripts;
 mod ui;
+mod verify;
 mod world;

@@ -4,10 +4,14 @@ mod init;
 mod locking;
 mod rekey;
 mod state;
+mod verify;
 
 use clap::Subcommand;
 
 use super::{context::Context, failure::Failure, output::Output, owner::close_to_others};
+
+/// About as many bytes as a record takes: bars are for what takes long.
+const RECORD: u64 = 512;
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -21,6 +25,8 @@ pub(super) enum Command {
     Unlock,
     /// Give the vault another key, and seal every secret anew; no daemon may run
     Rekey,
+    /// Try everything in the vault, and say what is damaged; nothing is changed
+    Verify(verify::Args),
     /// Let the vault's key come from elsewhere, or under another passphrase
     ChangeKeySource(rekey::ChangeArgs),
 }
@@ -33,6 +39,7 @@ pub(super) fn run(command: &Command, cx: &Context, out: &mut Output) -> Result<(
             close_to_others()?;
             match command {
                 Command::Init(args) => init::run(args, cx, out),
+                Command::Verify(args) => verify::run(args, cx, out),
                 Command::Rekey => rekey::rekey(cx, out),
                 Command::ChangeKeySource(args) => rekey::change(args, cx, out),
                 _ => locking::unlock(cx, out),

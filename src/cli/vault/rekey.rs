@@ -12,9 +12,6 @@ use crate::{
     sys::activation::named_descriptor,
 };
 
-/// About as many bytes as a record takes: the bar is for what takes long.
-const RECORD: u64 = 512;
-
 #[derive(clap::Args)]
 pub(in super::super) struct ChangeArgs {
     /// Where the key comes from, from now on: credential, keychain, passphrase, file. The source that it has already is a
@@ -33,7 +30,7 @@ pub(super) fn rekey(cx: &Context, out: &mut Output) -> Result<(), Failure> {
     let taken = Taken::take(&cx.paths.data_dir)?;
     let material = material(&taken, cx)?;
     let vault = taken.rekey(&material, vault_record(cx, "vault given another key"), &mut |done, all| {
-        out.progress(done * RECORD, all * RECORD);
+        out.progress(done * super::RECORD, all * super::RECORD);
     })?;
     out.end_progress();
     let count = vault.count();

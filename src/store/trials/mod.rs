@@ -27,6 +27,7 @@ mod disk_errors;
 mod lockable;
 mod rekey;
 mod speed;
+mod verify;
 
 /// Opens a vault. A process that another test is just forking holds copies of every lock until it has executed, so a
 /// vault that is in use is tried again for a while.
