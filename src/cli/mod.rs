@@ -20,8 +20,10 @@ mod list;
 mod list_pending;
 mod output;
 mod owner;
+mod policy;
 mod register;
 mod revoke;
+mod sealing;
 mod start;
 mod status;
 mod status_query;
@@ -101,6 +103,9 @@ enum Verb {
     Authorize(grant::AuthorizeArgs),
     /// Show every protection, how it stands, and what to do about it
     Doctor(doctor::Args),
+    /// Seal config.json, so that only whoever has the vault's key can change it
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// The vault as a whole: its key, and its state
     #[command(subcommand)]
     Vault(vault::Command),
@@ -151,6 +156,7 @@ fn dispatch(verb: Verb, cx: Context, out: &mut Output) -> Result<(), Failure> {
         Verb::Check(args) => check::run(&args, &cx, out),
         Verb::Authorize(args) => grant::authorize(&args, &cx, out),
         Verb::Doctor(args) => doctor::run(&args, &cx, out),
+        Verb::Policy(command) => policy::run(&command, &cx, out),
         Verb::Vault(command) => vault::run(&command, &cx, out),
         Verb::Audit(command) => audit::run(&command, &cx, out),
     }

@@ -13,6 +13,7 @@ mod lock;
 mod locking;
 mod note;
 mod refusal;
+mod sealing;
 mod start;
 mod strangers;
 mod sync;

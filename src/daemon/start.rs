@@ -319,6 +319,7 @@ async fn serve(
     spawn_local(log_sync.run(Rc::clone(&house)));
     spawn_local(keep_heads(Rc::clone(&house)));
     house.note_chain();
+    house.accept_sealed_policy();
     say_protections(&house);
     // a broken policy is said now, not only to the first client
     let _ = house.policy().await;

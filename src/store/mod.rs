@@ -21,6 +21,7 @@ pub(crate) mod seat;
 mod slot;
 mod source;
 mod taken;
+mod transport;
 #[cfg(test)]
 mod trials;
 mod vault;
@@ -30,7 +31,7 @@ pub use batch::{
     AuditMemory, Change, Committed, MAX_ANSWER, MAX_REMOVED, Names, OutboxEntry, PendingChange, Query,
     Record, RenderRecord, Selection, Store, StoreError, WriteItem,
 };
-pub use lockable::{CARRIED_KEY, Lockable, carry_key};
+pub use lockable::Lockable;
 pub use memory::Memory;
 pub use owned::OwnedVault;
 pub use rekey::Progress;
@@ -38,5 +39,6 @@ pub use seat::{Seat, Unreadable};
 pub use slot::Slot;
 pub use source::{ItemId, KeyMaterial, KeySource, MAX_SOURCE_SECRET, MIN_CREDENTIAL, UnknownSource};
 pub use taken::Taken;
+pub use transport::{CARRIED, KeyHolder, PolicySeal};
 pub use vault::Vault;
 pub use verify::{DamagedRecord, Findings};

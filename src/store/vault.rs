@@ -15,21 +15,21 @@ use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 
 use super::{
     batch::{
-        Answer, AuditMemory, Committed, Names, OutboxEntry, PendingChange, Query, Record, Selection, Store,
-        StoreError,
+        Answer, AuditMemory, Committed, Names, OutboxEntry, PendingChange, Query, Record, RenderRecord,
+        Selection, Store, StoreError,
     },
     disk::{self, Disk, Header, RECORDS, Records, VAULT_FILE, failed},
     files::Folder,
     group::{Applied, Group, Step, current},
     head::{HEAD_FILE, Head},
-    key::{SubKey, VaultKey},
-    lockable::transport,
+    key::VaultKey,
     names::{Found, NameIndex, Overlay, Place},
     seal::{Sealer, VaultId},
     seat::Seat,
     slot::{KEY_FILE, Slot},
     source::{KeyMaterial, KeySource},
     taken::Taken,
+    transport::{PolicySeal, Transport},
 };
 use crate::{
     chain::{self, Checkpoint},
@@ -66,7 +66,7 @@ struct Staged {
 pub struct Vault {
     source: KeySource,
     /// Under which its key travels when it was locked.
-    transport: SubKey,
+    transport: Transport,
     sealer: Sealer,
     view: RwLock<View>,
     writer: Mutex<Writer>,
@@ -149,7 +149,7 @@ impl Vault {
         let writer = Writer { db: Some(disk.db), header: disk.header, head };
         Ok(Self {
             source,
-            transport: transport(key),
+            transport: Transport::of(key),
             sealer,
             view: RwLock::new(view),
             writer: Mutex::new(writer),
@@ -171,8 +171,25 @@ impl Vault {
     }
 
     /// The key under which the vault key travels to a locked daemon.
-    pub(super) fn transport(&self) -> &SubKey {
+    pub(super) fn transport(&self) -> &Transport {
         &self.transport
+    }
+
+    /// SHA-256 of the config.json that is accepted; zeros where any is.
+    pub(super) fn policy_seal(&self) -> PolicySeal {
+        self.write_lock().header.policy
+    }
+
+    /// Changes that, durable with its line.
+    pub(super) fn seal_policy(
+        &self,
+        seal: PolicySeal,
+        record: RenderRecord,
+    ) -> Result<OutboxEntry, StoreError> {
+        let step = Step { change: None, policy: Some(seal), record };
+        let outcome = self.perform(vec![step]).pop();
+        let committed = outcome.unwrap_or_else(|| Err(closed()))?;
+        committed.outbox().cloned().ok_or_else(closed)
     }
 
     /// What was noted of the audit log and is not durable yet.

@@ -36,6 +36,7 @@ mod limits;
 mod locking;
 mod quickstart;
 mod rekey;
+mod sealed_policy;
 mod skip;
 mod strangers;
 mod strict;
