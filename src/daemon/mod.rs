@@ -21,3 +21,4 @@ mod writer;
 
 pub(crate) use lock::{Lock, LockError};
 pub use start::{StartError, run};
+pub use sync::{AuditSettings, Durability};

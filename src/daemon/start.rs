@@ -30,7 +30,7 @@ use super::{
     listener::{Listener, passed_sockets, private_folder},
     lock::{Lock, LockError},
     strangers::{Strangers, queue, start_pen},
-    sync::{LogSync, keep_heads},
+    sync::{AuditSettings, Durability, LogSync, keep_heads},
     threads::Threads,
     witness_link::WitnessLink,
     writer::Writer,
@@ -156,6 +156,7 @@ impl StartError {
 pub fn run(
     paths: Paths,
     hardening: Hardening,
+    audit: AuditSettings,
     var: impl Fn(&str) -> Option<OsString>,
 ) -> Result<(), StartError> {
     let system = |what| move |error| StartError::System { what, error };
@@ -191,7 +192,7 @@ pub fn run(
     let _data_lock = lock(&paths.data_dir.join("daemon.lock"), &paths.data_dir)?;
 
     let store = Arc::new(Vault::open(&paths.data_dir)?);
-    let mut log = open_log(&store, &paths)?;
+    let mut log = open_log(&store, &paths, audit.rotation)?;
     let outbox = store.outbox()?;
     log.replay(&outbox)?;
     let listener = match passed {
@@ -207,7 +208,8 @@ pub fn run(
     }
     let capacity = connections.min(MAX_CONNECTIONS);
     let vault = Arc::clone(&store);
-    let begin = Beginning { paths, observer, store, log, witness, cage, capacity };
+    let begin =
+        Beginning { paths, observer, store, log, witness, cage, capacity, durability: audit.durability };
     let mut threads = Threads::new();
     let runtime =
         Builder::new_current_thread().enable_io().enable_time().build().map_err(system("an event loop"))?;
@@ -224,10 +226,10 @@ pub fn run(
 }
 
 /// The log, with the key of its chain, compared with what the vault knows of it.
-fn open_log(store: &Vault, paths: &Paths) -> Result<Log, StartError> {
+fn open_log(store: &Vault, paths: &Paths, rotation: Rotation) -> Result<Log, StartError> {
     // a vault gives it once, and this is the only log
     let seat = store.take_seat().unwrap_or_else(Seat::nowhere);
-    Ok(Log::open(&paths.audit_log(), seat, &store.audit_memory()?.head, Rotation::default())?)
+    Ok(Log::open(&paths.audit_log(), seat, &store.audit_memory()?.head, rotation)?)
 }
 
 /// What the runtime begins with.
@@ -239,6 +241,7 @@ struct Beginning {
     witness: Child,
     cage: Cage,
     capacity: usize,
+    durability: Durability,
 }
 
 async fn serve(
@@ -250,6 +253,7 @@ async fn serve(
     let system = |what| move |error| StartError::System { what, error };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("to watch signals"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(system("to watch signals"))?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(system("to watch signals"))?;
     let notice = Notice::prepare(notify_socket.as_deref());
     let witness = WitnessLink::new(begin.witness.channel).map_err(StartError::Witness)?;
     let missing = missing();
@@ -265,6 +269,8 @@ async fn serve(
         witness,
         writer,
         log: RefCell::new(begin.log),
+        durability: begin.durability,
+        synced: log_sync.synced(),
         unsynced: Notify::new(),
         checkpoints: RefCell::new(begin.store.audit_memory()?.checkpoints),
         unkept: Notify::new(),
@@ -282,6 +288,12 @@ async fn serve(
     spawn_local(queue(pen, Rc::clone(&house)));
     spawn_local(log_sync.run(Rc::clone(&house)));
     spawn_local(keep_heads(Rc::clone(&house)));
+    let turned = Rc::clone(&house);
+    spawn_local(async move {
+        while hangup.recv().await.is_some() {
+            turned.reopen_log();
+        }
+    });
     house.note_chain();
     say_protections(&house);
     // a broken policy is said now, not only to the first client

@@ -31,6 +31,7 @@ mod honest;
 mod lifecycle;
 mod limits;
 mod quickstart;
+mod rotation;
 mod skip;
 mod strangers;
 mod strict;
