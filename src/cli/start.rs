@@ -10,8 +10,9 @@ use tracing::level_filters::LevelFilter;
 use super::{context::Context, failure::Failure};
 use crate::{
     audit::Rotation,
-    daemon::{self, AuditSettings, Durability},
+    daemon::{self, AuditSettings, Durability, Opening},
     sandbox::Hardening,
+    store::KeySource,
 };
 
 /// Says how much the daemon tells on stderr: `error`, `warn`, `info` (default) or `debug`.
@@ -23,6 +24,10 @@ pub(super) struct Args {
     /// What happens when a protection can't be had: enforce (do not start), best-effort (say so), off (for debugging)
     #[arg(long, value_name = "LEVEL", default_value = "enforce")]
     hardening: Hardening,
+    /// Where the vault's key comes from, when the vault is made: credential, keychain, passphrase, file [default: the
+    /// first of credential, keychain and file that is there]
+    #[arg(long, value_name = "SOURCE")]
+    key: Option<KeySource>,
     /// How far a record must have come before its reply leaves: written (in the kernel) or synced (on the disk)
     #[arg(long, value_name = "HOW", default_value = "written")]
     audit_durability: Durability,
@@ -51,6 +56,7 @@ pub(super) fn run(args: &Args, cx: Context) -> Result<(), Failure> {
         max_files: args.audit_max_files.into(),
     };
     let audit = AuditSettings { durability: args.audit_durability, rotation };
-    daemon::run(cx.paths, args.hardening, audit, |name| env::var_os(name))
+    let opening = Opening { source: args.key, passphrase: cx.passphrase, audit };
+    daemon::run(cx.paths, args.hardening, opening, |name| env::var_os(name))
         .map_err(|error| Failure::new(error.to_string(), error.advice()))
 }

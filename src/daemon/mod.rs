@@ -16,9 +16,10 @@ mod start;
 mod strangers;
 mod sync;
 mod threads;
+mod vault_key;
 mod witness_link;
 mod writer;
 
 pub(crate) use lock::{Lock, LockError};
-pub use start::{StartError, run};
+pub use start::{Opening, StartError, run};
 pub use sync::{AuditSettings, Durability};
