@@ -29,8 +29,9 @@ use super::{
     lines::CHUNK,
     listener::{Listener, passed_sockets, private_folder},
     lock::{Lock, LockError},
+    policy_watch::{self, watch_policy},
     strangers::{Strangers, queue, start_pen},
-    sync::{AuditSettings, Durability, LogSync, keep_heads},
+    sync::{AuditSettings, Durability, LogSync, keep_heads, write_gathered},
     threads::Threads,
     vault_key,
     witness_link::WitnessLink,
@@ -233,6 +234,7 @@ pub fn run(
     };
     let connections =
         usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS) / PER_CONNECTION).unwrap_or(usize::MAX);
+    let policy_signs = policy_watch::signs(&paths);
     // everything is open: from here on the filesystem outside is gone
     if let Err(error) = cage.close(&paths) {
         listener.close();
@@ -249,6 +251,7 @@ pub fn run(
         cage,
         capacity,
         durability: opening.audit.durability,
+        policy_signs,
     };
     let mut threads = Threads::new();
     let runtime =
@@ -282,6 +285,7 @@ struct Beginning {
     cage: Cage,
     capacity: usize,
     durability: Durability,
+    policy_signs: Option<OwnedFd>,
 }
 
 async fn serve(
@@ -321,6 +325,8 @@ async fn serve(
         unfinished: Cell::new(0),
         chunk: RefCell::new(Buffer::zeroed(CHUNK)),
         missing,
+        recorded: RefCell::default(),
+        gathering: Notify::new(),
         fault: RefCell::default(),
         protections,
         observer: begin.observer,
@@ -329,6 +335,10 @@ async fn serve(
     spawn_local(queue(pen, Rc::clone(&house)));
     spawn_local(log_sync.run(Rc::clone(&house)));
     spawn_local(keep_heads(Rc::clone(&house)));
+    spawn_local(write_gathered(Rc::clone(&house)));
+    if let Some(signs) = begin.policy_signs {
+        spawn_local(watch_policy(signs, Rc::clone(&house)));
+    }
     let turned = Rc::clone(&house);
     spawn_local(async move {
         while hangup.recv().await.is_some() {
@@ -341,12 +351,14 @@ async fn serve(
     let _ = house.policy().await;
     tracing::info!("listening on {}", house.paths.socket.display());
     notice.ready();
-    tokio::select! {
+    let ended = tokio::select! {
         error = house.witness.run() => Err(StartError::Witness(error)),
         ended = listener.run(&house) => ended.map_err(system("to accept connections")),
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),
-    }
+    };
+    house.write_gathered(true);
+    ended
 }
 
 /// Says what holds, in one line, and what does not, one line each.
