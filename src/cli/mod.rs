@@ -15,9 +15,11 @@ mod deny;
 mod doctor;
 mod failure;
 mod grant;
+mod journal;
 mod library;
 mod list;
 mod list_pending;
+mod notify;
 mod output;
 mod owner;
 mod policy;
@@ -103,6 +105,8 @@ enum Verb {
     Authorize(grant::AuthorizeArgs),
     /// Show every protection, how it stands, and what to do about it
     Doctor(doctor::Args),
+    /// Tell of new strangers, by a command or on the desktop, until it is ended
+    Notify(notify::Args),
     /// Seal config.json, so that only whoever has the vault's key can change it
     #[command(subcommand)]
     Policy(policy::Command),
@@ -156,6 +160,7 @@ fn dispatch(verb: Verb, cx: Context, out: &mut Output) -> Result<(), Failure> {
         Verb::Check(args) => check::run(&args, &cx, out),
         Verb::Authorize(args) => grant::authorize(&args, &cx, out),
         Verb::Doctor(args) => doctor::run(&args, &cx, out),
+        Verb::Notify(args) => notify::run(&args, &cx, out),
         Verb::Policy(command) => policy::run(&command, &cx, out),
         Verb::Vault(command) => vault::run(&command, &cx, out),
         Verb::Audit(command) => audit::run(&command, &cx, out),

@@ -32,7 +32,7 @@ impl OneNonce {
 impl House {
     /// Forgets the vault's key. The record is there first: what follows can't be prevented any more.
     pub(super) async fn lock(&self, shown: &Shown) -> Result<Reply, Refusal> {
-        let receipt = self.record(event(shown, Outcome::Granted, "vault locked"))?;
+        let receipt = self.record(event(shown, Outcome::Granted, "vault locked")).await?;
         let vault = Arc::clone(&self.vault);
         let locked = self.writer.task(move || vault.lock()).await;
         if let Err(error) = locked.map_err(|_| Refusal::overloaded(false))? {
@@ -65,7 +65,7 @@ impl House {
             tracing::warn!("the vault was not unlocked: {error}");
             Refusal::still_locked(&error)
         })?;
-        let receipt = self.record(event(shown, Outcome::Granted, "vault unlocked"))?;
+        let receipt = self.record(event(shown, Outcome::Granted, "vault unlocked")).await?;
         self.vault.resume();
         self.accept_sealed_policy();
         tracing::info!("the vault is unlocked");

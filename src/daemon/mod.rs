@@ -12,6 +12,7 @@ mod listener;
 mod lock;
 mod locking;
 mod note;
+mod policy_watch;
 mod refusal;
 mod sealing;
 mod start;
@@ -24,3 +25,4 @@ mod writer;
 
 pub(crate) use lock::{Lock, LockError};
 pub use start::{Opening, StartError, run};
+pub use sync::{AuditSettings, Durability};

@@ -29,8 +29,9 @@ use super::{
     lines::CHUNK,
     listener::{Listener, passed_sockets, private_folder},
     lock::{Lock, LockError},
+    policy_watch::{self, watch_policy},
     strangers::{Strangers, queue, start_pen},
-    sync::{LogSync, keep_heads},
+    sync::{AuditSettings, Durability, LogSync, keep_heads, write_gathered},
     threads::Threads,
     vault_key,
     witness_link::WitnessLink,
@@ -172,6 +173,8 @@ pub struct Opening {
     pub source: Option<KeySource>,
     /// Where the passphrase can be read.
     pub passphrase: Option<OwnedFd>,
+    /// How the audit log is kept.
+    pub audit: AuditSettings,
 }
 
 /// Runs the daemon in the foreground until SIGINT or SIGTERM.
@@ -226,7 +229,7 @@ pub fn run(
     let vault = vault_key::open(&paths.data_dir, opening.source, &asking)?;
     let store = Arc::new(Lockable::new(vault)?);
     drop(passphrase);
-    let mut log = open_log(&store, &paths)?;
+    let mut log = open_log(&store, &paths, opening.audit.rotation)?;
     let outbox = store.outbox()?;
     log.replay(&outbox)?;
     let listener = match passed {
@@ -235,6 +238,7 @@ pub fn run(
     };
     let connections =
         usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS) / PER_CONNECTION).unwrap_or(usize::MAX);
+    let policy_signs = policy_watch::signs(&paths);
     // everything is open: from here on the filesystem outside is gone
     if let Err(error) = cage.close(&paths) {
         listener.close();
@@ -242,7 +246,17 @@ pub fn run(
     }
     let capacity = connections.min(MAX_CONNECTIONS);
     let vault = Arc::clone(&store);
-    let begin = Beginning { paths, observer, store, log, witness, cage, capacity };
+    let begin = Beginning {
+        paths,
+        observer,
+        store,
+        log,
+        witness,
+        cage,
+        capacity,
+        durability: opening.audit.durability,
+        policy_signs,
+    };
     let mut threads = Threads::new();
     let runtime =
         Builder::new_current_thread().enable_io().enable_time().build().map_err(system("an event loop"))?;
@@ -259,10 +273,10 @@ pub fn run(
 }
 
 /// The log, with the key of its chain, compared with what the vault knows of it.
-fn open_log(store: &Lockable, paths: &Paths) -> Result<Log, StartError> {
+fn open_log(store: &Lockable, paths: &Paths, rotation: Rotation) -> Result<Log, StartError> {
     // a vault gives it once, and this is the only log
     let seat = store.take_seat().unwrap_or_else(Seat::nowhere);
-    Ok(Log::open(&paths.audit_log(), seat, &store.audit_memory()?.head, Rotation::default())?)
+    Ok(Log::open(&paths.audit_log(), seat, &store.audit_memory()?.head, rotation)?)
 }
 
 /// What the runtime begins with.
@@ -274,6 +288,8 @@ struct Beginning {
     witness: Child,
     cage: Cage,
     capacity: usize,
+    durability: Durability,
+    policy_signs: Option<OwnedFd>,
 }
 
 async fn serve(
@@ -285,6 +301,7 @@ async fn serve(
     let system = |what| move |error| StartError::System { what, error };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("to watch signals"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(system("to watch signals"))?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(system("to watch signals"))?;
     let notice = Notice::prepare(notify_socket.as_deref());
     let witness = WitnessLink::new(begin.witness.channel).map_err(StartError::Witness)?;
     let missing = missing();
@@ -301,6 +318,8 @@ async fn serve(
         writer,
         vault: Arc::clone(&begin.store),
         log: RefCell::new(begin.log),
+        durability: begin.durability,
+        synced: log_sync.synced(),
         unsynced: Notify::new(),
         checkpoints: RefCell::new(begin.store.audit_memory()?.checkpoints),
         unkept: Notify::new(),
@@ -310,6 +329,8 @@ async fn serve(
         unfinished: Cell::new(0),
         chunk: RefCell::new(Buffer::zeroed(CHUNK)),
         missing,
+        recorded: RefCell::default(),
+        gathering: Notify::new(),
         fault: RefCell::default(),
         protections,
         observer: begin.observer,
@@ -318,6 +339,16 @@ async fn serve(
     spawn_local(queue(pen, Rc::clone(&house)));
     spawn_local(log_sync.run(Rc::clone(&house)));
     spawn_local(keep_heads(Rc::clone(&house)));
+    spawn_local(write_gathered(Rc::clone(&house)));
+    if let Some(signs) = begin.policy_signs {
+        spawn_local(watch_policy(signs, Rc::clone(&house)));
+    }
+    let turned = Rc::clone(&house);
+    spawn_local(async move {
+        while hangup.recv().await.is_some() {
+            turned.reopen_log();
+        }
+    });
     house.note_chain();
     house.accept_sealed_policy();
     say_protections(&house);
@@ -325,12 +356,14 @@ async fn serve(
     let _ = house.policy().await;
     tracing::info!("listening on {}", house.paths.socket.display());
     notice.ready();
-    tokio::select! {
+    let ended = tokio::select! {
         error = house.witness.run() => Err(StartError::Witness(error)),
         ended = listener.run(&house) => ended.map_err(system("to accept connections")),
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),
-    }
+    };
+    house.write_gathered(true);
+    ended
 }
 
 /// Says what holds, in one line, and what does not, one line each.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::super::row::{Area, Row, State};
-use crate::cli::status_query::{AuditStatus, DaemonStatus, Found, Protection};
+use crate::cli::status_query::{AuditStatus, DaemonStatus, Found, PolicyState, Protection, VaultState};
 
 const OURS: &str = env!("CARGO_PKG_VERSION");
 /// How a protection comes back.
