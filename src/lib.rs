@@ -10,9 +10,11 @@ extern crate self as keychain_auth;
 
 pub mod audit;
 pub mod caller;
+pub mod chain;
 pub mod cli;
 pub mod daemon;
 pub mod digest;
+pub mod keys;
 pub mod name;
 pub mod paths;
 pub mod policy;

@@ -6,9 +6,9 @@ use super::{
     context::Context,
     failure::Failure,
     output::{Output, Style},
-    status_query::{DaemonStatus, Found, PolicyState, Protection, ask},
+    status_query::{AuditStatus, DaemonStatus, Found, PolicyState, Protection, VaultState, ask},
 };
-use crate::policy::Warning;
+use crate::{policy::Warning, store::Slot};
 
 /// Most warnings shown to people: one screen.
 const MAX_WARNINGS: usize = 20;
@@ -35,9 +35,13 @@ struct Report {
     connections: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vault: Option<VaultState>,
     policy: PolicyState,
     protections: Vec<Protection>,
     missing: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audit: Option<AuditStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<&'static str>,
 }
@@ -82,11 +86,19 @@ fn report(found: &Found, cx: &Context) -> Report {
         pid: status.pid,
         connections: status.connections,
         store: status.store.clone(),
+        vault: status.vault.clone().or_else(|| local_vault(cx)),
         policy: status.policy.clone().unwrap_or_else(|| local_policy(cx)),
         protections: status.protections.clone(),
         missing: status.missing.clone(),
+        audit: status.audit.clone(),
         problem,
     }
+}
+
+/// The vault as its files show it.
+fn local_vault(cx: &Context) -> Option<VaultState> {
+    let source = Slot::peek(&cx.paths.data_dir).ok()??.source();
+    Some(VaultState { key_source: source.to_string(), key_means: source.means().to_owned() })
 }
 
 /// The policy as a daemon of this user would see it.
@@ -130,6 +142,9 @@ fn show(report: &Report, out: &mut Output) {
         Some(store) => row("store", Style::Plain, &store.to_string()),
         None => {}
     }
+    if let Some(vault) = &report.vault {
+        row("key_source", Style::Plain, &format!("{}: {}", vault.key_source, vault.key_means));
+    }
     match &report.policy.message {
         Some(message) => row("policy", Style::Bad, &format!("every request is denied: {message}")),
         None => row(
@@ -149,6 +164,16 @@ fn show(report: &Report, out: &mut Output) {
     }
     if let Some(more @ 1..) = warnings.len().checked_sub(MAX_WARNINGS) {
         row("warning", Style::Bad, &format!("and {more} more: keychain-auth status --json"));
+    }
+    if let Some(audit) = &report.audit {
+        row(
+            "audit",
+            Style::Plain,
+            &format!("record {}, epoch {} of chain {}", audit.seq, audit.epoch, audit.chain),
+        );
+        if let Some(changed) = &audit.changed {
+            row("audit changed", Style::Bad, changed);
+        }
     }
     let (held, lacking): (Vec<_>, Vec<_>) = report.protections.iter().partition(|held| held.enforced);
     if report.daemon_running && !report.protections.is_empty() {

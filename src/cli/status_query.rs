@@ -29,10 +29,40 @@ pub(super) struct DaemonStatus {
     pub(super) data_path: Option<String>,
     pub(super) requires_sudo: bool,
     pub(super) store: Option<serde_json::Value>,
+    pub(super) vault: Option<VaultState>,
     pub(super) policy: Option<PolicyState>,
     pub(super) missing: Vec<String>,
     pub(super) protections: Vec<Protection>,
     pub(super) connections: Option<u64>,
+    pub(super) audit: Option<AuditStatus>,
+}
+
+/// Where the daemon's audit log stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct AuditStatus {
+    pub(super) path: String,
+    pub(super) chain: String,
+    pub(super) epoch: u64,
+    pub(super) seq: u64,
+    pub(super) mac: String,
+    pub(super) digest: String,
+    /// Ends of epochs, for `audit verify`.
+    #[serde(skip_serializing)]
+    pub(super) checkpoints: Vec<(u64, String)>,
+    /// What was done to the log from outside, last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) changed: Option<String>,
+}
+
+/// The vault as the daemon has it, or as its files say where no daemon runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct VaultState {
+    /// Where its key comes from: `credential`, `keychain`, `passphrase`, `file`.
+    pub(super) key_source: String,
+    /// What that means, one clause.
+    pub(super) key_means: String,
 }
 
 /// One protection of the daemon, as the kernel told one of its workers.

@@ -19,6 +19,7 @@ mod attacks;
 mod audit;
 mod cage;
 mod caged;
+mod chain;
 mod client;
 mod commands;
 mod config_faults;
@@ -27,6 +28,9 @@ mod doctor;
 mod documentation;
 mod entries;
 mod honest;
+#[allow(dead_code)]
+mod keyring;
+mod keys;
 mod lifecycle;
 mod limits;
 mod quickstart;

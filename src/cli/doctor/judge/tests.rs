@@ -17,6 +17,7 @@ use crate::{
     cli::status_query::{DaemonStatus, Found, Protection},
     digest::Digest,
     policy::{Distrust, Risk},
+    store::KeySource,
 };
 
 const UID: u32 = 1000;
@@ -37,6 +38,7 @@ fn healthy() -> Facts {
             swaps: Some(Vec::new()),
         },
         files: ROLES.into_iter().map(|(role, kind)| own(role, seen(kind))).collect(),
+        key_source: Some(KeySource::File),
         policy: PolicyFacts {
             state: Ok(Counted { entries: 1, warnings: Vec::new() }),
             writers: Writers::RootOnly,
@@ -59,7 +61,7 @@ fn running(change: impl FnOnce(&mut DaemonStatus)) -> Found {
     Found::Running(Box::new(status))
 }
 
-const ROLES: [(Role, Kind); 11] = [
+const ROLES: [(Role, Kind); 12] = [
     (Role::ConfigFolder, Kind::Folder),
     (Role::Config, Kind::File),
     (Role::LinkedFolder, Kind::Folder),
@@ -68,6 +70,7 @@ const ROLES: [(Role, Kind); 11] = [
     (Role::Key, Kind::File),
     (Role::Head, Kind::File),
     (Role::AuditLog, Kind::File),
+    (Role::AuditState, Kind::File),
     (Role::Pending, Kind::File),
     (Role::SocketFolder, Kind::Folder),
     (Role::Socket, Kind::Socket),
