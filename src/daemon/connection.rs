@@ -75,7 +75,7 @@ async fn serve(
                 return drain(socket).await;
             }
             if !lines.is_empty() {
-                // thousands of short lines may have come at once: after each it is others' turn
+                // one line in turn: a client that sends thousands at once must not keep this thread from the others
                 tokio::task::yield_now().await;
             }
         }
