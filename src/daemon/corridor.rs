@@ -10,6 +10,7 @@ use super::{
     identity::{Identity, Stranger, Unverified},
     note::Note,
     refusal::Refusal,
+    sync::Durability,
 };
 use crate::{
     caller::{Check, Untrusted},
@@ -46,13 +47,13 @@ pub(super) async fn answer(line: Result<Frame, FrameError>, session: &mut Sessio
     let mut note = Note::default();
     match serve(line, session, &mut note).await {
         Ok(reply) => Answer { reply, closes: false },
-        Err(refusal) => refuse(refusal, &note, session),
+        Err(refusal) => refuse(refusal, &note, session).await,
     }
 }
 
 /// Answers what is no line at all: silence, or a line without an end.
-pub(super) fn refuse_unasked(refusal: Refusal, session: &Session<'_>) -> Answer {
-    refuse(refusal, &Note::default(), session)
+pub(super) async fn refuse_unasked(refusal: Refusal, session: &Session<'_>) -> Answer {
+    refuse(refusal, &Note::default(), session).await
 }
 
 async fn serve(
@@ -86,19 +87,20 @@ async fn serve(
     // request → authorised → committed → recorded → reply
     let (_, batch) = request.into_parts();
     match batch {
-        Batch::Query(query) => answer_query(admitted, query, note, session),
+        Batch::Query(query) => answer_query(admitted, query, note, session).await,
         Batch::Change(change) => answer_change(admitted, change, note, session).await,
         Batch::Check(selection) => {
             decide_check(admitted.entry().permissions(), &selection)
                 .map_err(|denial| Refusal::denied(denial, admitted, false))?;
-            let receipt = house.record(note.granted(session.identity.shown(), admitted, &[]))?;
+            let receipt = house.record(note.granted(session.identity.shown(), admitted, &[])).await?;
             Ok(Reply::allowed(receipt))
         }
     }
 }
 
-/// One snapshot, one record, one release, with no pause between them in which the caller could become another.
-fn answer_query(
+/// One snapshot, one record, one release, with no pause between them in which the caller could become another; where the
+/// record has to be on the disk first, the caller is looked at again.
+async fn answer_query(
     admitted: &Admitted<'_>,
     query: Query,
     note: &Note,
@@ -109,7 +111,12 @@ fn answer_query(
         decide_query(admitted, query).map_err(|denial| Refusal::denied(denial, admitted, false))?;
     let committed = house.store.read(authorized).map_err(|error| house.store_failed(&error))?;
     fits(&committed).map_err(|_| Refusal::too_large())?;
-    let receipt = house.record(note.granted(session.identity.shown(), admitted, committed.records()))?;
+    let event = note.granted(session.identity.shown(), admitted, committed.records());
+    let receipt = house.record(event).await?;
+    if house.durability == Durability::Synced && !session.identity.pinned() {
+        let gone = Untrusted::new(Check::ExecutableChanged);
+        return Err(Refusal::untrusted(&gone, session.identity.shown()));
+    }
     Ok(Reply::released(&committed, receipt))
 }
 
@@ -135,9 +142,9 @@ async fn answer_change(
 }
 
 /// A refusal has its record before it is said; without one only that is said.
-fn refuse(refusal: Refusal, note: &Note, session: &Session<'_>) -> Answer {
+async fn refuse(refusal: Refusal, note: &Note, session: &Session<'_>) -> Answer {
     let closes = refusal.closes;
-    let reply = match session.house.record(note.refused(session.identity.shown(), &refusal)) {
+    let reply = match session.house.record(note.refused(session.identity.shown(), &refusal)).await {
         Ok(receipt) => Reply::refusal(refusal.reason, &refusal.message, &receipt),
         Err(_) => Reply::unrecorded(),
     };

@@ -34,6 +34,7 @@ mod keys;
 mod lifecycle;
 mod limits;
 mod quickstart;
+mod rotation;
 mod skip;
 mod strangers;
 mod strict;
