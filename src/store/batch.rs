@@ -3,7 +3,7 @@
 use secrecy::ExposeSecret;
 use std::fmt;
 
-use super::source::KeySource;
+use super::{keychain::StoreKind, source::KeySource};
 use crate::{
     name::{Attributes, Service, Target, TargetPrefix},
     policy::Authorized,
@@ -167,6 +167,20 @@ pub enum StoreError {
     /// The store's key is not at hand.
     #[error("the store is locked")]
     Locked,
+    /// The user's keychain, where the secrets rest, can't be reached.
+    #[error("the keychain can't be reached: {0}")]
+    Unreachable(String),
+    /// More changes wait for the keychain than may.
+    #[error("too many changes wait for the keychain")]
+    Backlog,
+    /// The vault was made to keep its secrets elsewhere.
+    #[error("the secrets of this vault rest in the store {pinned}, not in the store {asked}")]
+    OtherStore {
+        /// Where they rest.
+        pinned: StoreKind,
+        /// What was asked for.
+        asked: StoreKind,
+    },
     /// What is on the disk is not what was written there.
     #[error("the vault is damaged: {0}")]
     Damaged(&'static str),
