@@ -39,7 +39,7 @@ pub fn serve<E>(
     let Ok(runtime) = Builder::new_current_thread().enable_io().enable_time().build() else {
         return ExitCode::FAILURE;
     };
-    let lanes: io::Result<Vec<OwnedFd>> = lanes.iter().map(BorrowedFd::try_clone_to_owned).collect();
+    let lanes: io::Result<Vec<OwnedFd>> = lanes.iter().map(own).collect();
     let (Ok(lanes), Ok(())) = (lanes, lock()) else { return ExitCode::FAILURE };
     let keychain = Rc::new(SecretService::new(address));
     LocalSet::new().block_on(&runtime, async {
@@ -55,8 +55,13 @@ pub fn serve<E>(
     })
 }
 
-async fn serve_lane(lane: OwnedFd, keychain: Rc<SecretService>) -> io::Result<()> {
+fn own(lane: &BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let lane = lane.try_clone_to_owned()?;
     rustix::io::ioctl_fionbio(&lane, true)?;
+    Ok(lane)
+}
+
+async fn serve_lane(lane: OwnedFd, keychain: Rc<SecretService>) -> io::Result<()> {
     let lane = watch(lane)?;
     let mut packet = vec![0; MAX_PACKET + 1];
     loop {

@@ -4,7 +4,7 @@ use std::{
     fmt,
     io::{self, IoSlice, IoSliceMut},
     os::fd::OwnedFd,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -14,7 +14,10 @@ use rustix::{
     net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendFlags, recvmsg, sendmsg},
 };
 
-use super::protocol::{Answer, Key, MAX_KEYS, MAX_PACKET, Order, Question, Report, VaultId};
+use super::{
+    health::Health,
+    protocol::{Answer, Key, MAX_KEYS, MAX_PACKET, Order, Question, Report, VaultId},
+};
 use crate::store::{Items, StoreError, Take};
 
 /// The longest wait for everything that one request asks of the keychain. Clients are promised 5 s.
@@ -24,7 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// One end of a channel to the broker, which serves every lane by itself.
-pub struct Lane(Mutex<State>);
+pub struct Lane {
+    state: Mutex<State>,
+    health: Arc<Health>,
+}
 
 struct State {
     channel: OwnedFd,
@@ -36,8 +42,9 @@ struct State {
 
 impl Lane {
     /// Takes over the keeper's end.
-    pub fn new(channel: OwnedFd) -> Self {
-        Self(Mutex::new(State { channel, packet: vec![0; MAX_PACKET + 1], last: 0, hung: None }))
+    pub fn new(channel: OwnedFd, health: Arc<Health>) -> Self {
+        let state = State { channel, packet: vec![0; MAX_PACKET + 1], last: 0, hung: None };
+        Self { state: Mutex::new(state), health }
     }
 
     /// Does one thing that may take several orders, all of them within the one limit.
@@ -45,13 +52,14 @@ impl Lane {
         &self,
         work: impl FnOnce(&mut State, Instant) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let begun = Instant::now();
         match &state.hung {
             Some((since, error)) if since.elapsed() < PAUSE => return Err(error.clone()),
             _ => state.hung = None,
         }
         let done = work(&mut state, begun + PATIENCE);
+        self.health.note(&done);
         if let Err(error) = &done
             && begun.elapsed() > PAUSE
         {

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod desk;
+mod health;
 mod lane;
 mod protocol;
 mod secret_service;
@@ -12,6 +13,7 @@ mod secret_service;
 pub(crate) mod trials;
 
 pub use desk::serve;
+pub use health::Health;
 pub use lane::Lane;
 pub use protocol::{Answer, Key, MAX_KEYS, MAX_PACKET, NotUnderstood, Order, Question, Report, VaultId};
 pub use secret_service::{BusAddress, bus_address};

@@ -3,6 +3,7 @@
 
 use std::{
     os::fd::AsFd,
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -29,7 +30,7 @@ pub(crate) fn lanes<const LANES: usize>(keyring: &Keyring) -> [Lane; LANES] {
         let lanes: Vec<_> = theirs.iter().map(AsFd::as_fd).collect();
         serve(&lanes, address.unwrap(), || Ok::<(), StoreError>(()))
     });
-    ours.into_iter().map(Lane::new).collect::<Vec<_>>().try_into().unwrap()
+    ours.into_iter().map(|channel| Lane::new(channel, Arc::default())).collect::<Vec<_>>().try_into().unwrap()
 }
 
 /// A keyring of the test, or None after having said that the test is skipped.

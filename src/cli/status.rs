@@ -6,7 +6,7 @@ use super::{
     context::Context,
     failure::Failure,
     output::{Output, Style},
-    status_query::{DaemonStatus, Found, PolicyState, Protection, ask},
+    status_query::{DaemonStatus, Found, KeychainState, PolicyState, Protection, ask},
 };
 use crate::policy::Warning;
 
@@ -35,6 +35,8 @@ struct Report {
     connections: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keychain: Option<KeychainState>,
     policy: PolicyState,
     protections: Vec<Protection>,
     missing: Vec<String>,
@@ -82,6 +84,7 @@ fn report(found: &Found, cx: &Context) -> Report {
         pid: status.pid,
         connections: status.connections,
         store: status.store.clone(),
+        keychain: status.keychain.clone(),
         policy: status.policy.clone().unwrap_or_else(|| local_policy(cx)),
         protections: status.protections.clone(),
         missing: status.missing.clone(),
@@ -129,6 +132,10 @@ fn show(report: &Report, out: &mut Output) {
         Some(serde_json::Value::String(store)) => row("store", Style::Plain, store),
         Some(store) => row("store", Style::Plain, &store.to_string()),
         None => {}
+    }
+    if let Some(KeychainState { state, waiting }) = &report.keychain {
+        let style = if state == "unlocked" || state == "unknown" { Style::Plain } else { Style::Bad };
+        row("keychain", style, &format!("{state}, {waiting} changed records wait for it"));
     }
     match &report.policy.message {
         Some(message) => row("policy", Style::Bad, &format!("every request is denied: {message}")),

@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    fmt,
+    fmt, io,
     sync::Arc,
 };
 
@@ -10,8 +10,8 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use super::{
-    admission::Admission, identity::Shown, listener::Closer, note::Note, refusal::Refusal,
-    strangers::Strangers, witness_link::WitnessLink, writer::Writer,
+    admission::Admission, identity::Shown, keychain::KeychainLink, listener::Closer, note::Note,
+    refusal::Refusal, strangers::Strangers, witness_link::WitnessLink, writer::Writer,
 };
 use crate::{
     audit::{AuditError, Event, Log, Receipt},
@@ -34,6 +34,8 @@ pub(super) struct House {
     pub(super) witness: WitnessLink,
     pub(super) store: Arc<dyn Store>,
     pub(super) writer: Writer,
+    /// None where the secrets rest in the vault's own file.
+    pub(super) keychain: Option<KeychainLink>,
     pub(super) log: RefCell<Log>,
     /// Wakes the task that syncs the log.
     pub(super) unsynced: Notify,
@@ -73,10 +75,20 @@ pub(super) struct StatusFacts {
     data_path: String,
     requires_sudo: bool,
     store: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keychain: Option<KeychainState>,
     policy: PolicyState,
     missing: Vec<&'static str>,
     protections: Vec<Protection>,
     connections: usize,
+}
+
+/// The keychain where the secrets rest, as it was found when it was last asked.
+#[derive(Serialize)]
+struct KeychainState {
+    state: &'static str,
+    /// Records with a change that it does not have yet.
+    waiting: usize,
 }
 
 #[derive(Serialize)]
@@ -142,7 +154,11 @@ impl House {
     }
 
     pub(super) fn store_failed(&self, error: &StoreError) -> Refusal {
-        tracing::error!("{error}");
+        match error {
+            // met by every request until somebody unlocks it
+            StoreError::Locked | StoreError::Unreachable(_) => self.say_once(error.to_string()),
+            _ => tracing::error!("{error}"),
+        }
         Refusal::store(error)
     }
 
@@ -159,6 +175,14 @@ impl House {
     pub(super) fn unrecorded(&self, error: &AuditError) -> Refusal {
         self.say_once(format!("{error}; nothing is released until the audit log can be written"));
         Refusal::unrecorded()
+    }
+
+    /// Returns when the broker has ended; never where there is none.
+    pub(super) async fn broker_ended(&self) -> io::Error {
+        match &self.keychain {
+            Some(keychain) => keychain.life.ended().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Answers `STATUS`.
@@ -179,7 +203,11 @@ impl House {
             socket_path: self.paths.socket.display().to_string(),
             data_path: self.paths.data_dir.display().to_string(),
             requires_sudo: false,
-            store: "vault",
+            store: self.store.kind().as_str(),
+            keychain: self.keychain.as_ref().map(|keychain| KeychainState {
+                state: keychain.health.word(),
+                waiting: self.store.waiting(),
+            }),
             policy,
             missing: self.missing.clone(),
             protections: self.protections.clone(),

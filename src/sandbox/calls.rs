@@ -107,6 +107,24 @@ const WITNESS_ONLY: &[Call] = &calls! {
     SYS_write if Only::Is(0, 2) => "the message of a violation or a panic",
 };
 
+/// The one process that may open sockets, of one kind only: those of this machine.
+const BROKER_ONLY: &[Call] = &calls! {
+    SYS_socket if Only::Is(0, libc::AF_UNIX.cast_unsigned()) => "the session bus, also when it is lost and found again",
+    SYS_connect => "the session bus",
+    SYS_getsockopt => "whether the connection was made",
+    SYS_geteuid => "who it says it is, on the session bus",
+    SYS_shutdown => "the end of a connection to the session bus",
+    SYS_epoll_wait => "the event loop",
+    SYS_epoll_ctl => "the event loop's connections",
+    SYS_write => "the event loop's wake-up; the message of a violation or a panic",
+    SYS_getrandom => "the seeds of hash tables",
+};
+
+/// The broker's list: no way to a file, to another machine, or to start anything.
+pub fn broker() -> Vec<Call> {
+    [RUNTIME, DESCRIPTORS, BROKER_ONLY].concat()
+}
+
 /// The keeper's list, once it serves.
 pub fn keeper() -> Vec<Call> {
     [RUNTIME, DESCRIPTORS, KEEPER_ONLY].concat()
@@ -123,7 +141,7 @@ mod tests {
 
     #[test]
     fn no_rule_is_made_void_by_another_of_the_same_call() {
-        for list in [keeper(), witness()] {
+        for list in [keeper(), witness(), broker()] {
             for (index, call) in list.iter().enumerate() {
                 let others = list.iter().enumerate().filter(|(other, _)| *other != index);
                 let same = others.map(|(_, other)| other).find(|other| other.number == call.number);

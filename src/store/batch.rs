@@ -40,7 +40,7 @@ pub struct Selection {
 }
 
 /// A batch that changes nothing. It is answered from one snapshot: it never mixes two writes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Query {
     /// The records.
     pub selection: Selection,
@@ -238,6 +238,15 @@ pub trait Store: Send + Sync {
 
     /// Says that every line up to and with `id` is in the log; the next commit forgets them.
     fn settle(&self, id: u64);
+
+    /// Where the values rest. Of a store in the keychain, every call but `settle` may wait for another process, 5 s at most.
+    fn kind(&self) -> StoreKind;
+
+    /// Carries some of the changes that wait to the keychain, and says whether more wait. An error leaves the rest waiting.
+    fn carry(&self) -> Result<bool, StoreError>;
+
+    /// How many records have a change that the keychain does not have yet.
+    fn waiting(&self) -> usize;
 }
 
 impl fmt::Debug for Committed {

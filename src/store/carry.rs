@@ -44,7 +44,12 @@ impl Carrier {
     /// Whether a change can be taken that the keychain will have soon.
     pub(super) fn may_change(&self) -> Result<(), StoreError> {
         self.keychain.asking.ready()?;
-        if self.waiting().len() > MAX_WAITING { Err(StoreError::Backlog) } else { Ok(()) }
+        if self.count() > MAX_WAITING { Err(StoreError::Backlog) } else { Ok(()) }
+    }
+
+    /// How many records wait.
+    pub(super) fn count(&self) -> usize {
+        self.waiting().len()
     }
 
     /// Notes records that were changed.
@@ -66,14 +71,8 @@ impl Carrier {
 type Carried = (RecordKey, Option<Nonce>);
 
 impl Vault {
-    /// How many records wait for the keychain. None where the values rest in the vault's own file.
-    pub fn waiting(&self) -> Option<usize> {
-        self.carrier.as_ref().map(|carrier| carrier.waiting().len())
-    }
-
     /// Carries some of what waits to the keychain, and says whether there is more. An error leaves the rest waiting.
-    pub fn carry(&self) -> Result<bool, StoreError> {
-        let Some(carrier) = &self.carrier else { return Ok(false) };
+    pub(super) fn carry_some(&self, carrier: &Carrier) -> Result<bool, StoreError> {
         let load: Vec<RecordKey> = carrier.waiting().iter().take(LOAD).copied().collect();
         if load.is_empty() {
             return Ok(false);

@@ -6,9 +6,12 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::batch::{
-    Answer, Change, Committed, MAX_REMOVED, Names, OutboxEntry, PendingChange, Query, Record, Selection,
-    Store, StoreError, WriteItem,
+use super::{
+    batch::{
+        Answer, Change, Committed, MAX_REMOVED, Names, OutboxEntry, PendingChange, Query, Record, Selection,
+        Store, StoreError, WriteItem,
+    },
+    keychain::StoreKind,
 };
 use crate::{
     name::{Attributes, Service, Target},
@@ -135,5 +138,17 @@ impl Store for Memory {
     fn settle(&self, id: u64) {
         let mut state = self.state();
         state.settled = state.settled.max(id);
+    }
+
+    fn kind(&self) -> StoreKind {
+        StoreKind::Vault
+    }
+
+    fn carry(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    fn waiting(&self) -> usize {
+        0
     }
 }

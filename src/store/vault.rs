@@ -78,7 +78,15 @@ impl Vault {
     /// Opens the vault of a data folder whose key lies in its key file, or makes folder, key and vault if none of them is
     /// there. Vaults with other sources are opened through [`Taken`].
     pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
-        let taken = Taken::take(data_dir)?;
+        Self::open_with(data_dir, None)
+    }
+
+    /// As [`open`](Self::open); with a `keychain`, the values rest there.
+    pub fn open_with(data_dir: &Path, keychain: Option<Keychain>) -> Result<Self, StoreError> {
+        let mut taken = Taken::take(data_dir)?;
+        if let Some(keychain) = keychain {
+            taken = taken.in_keychain(keychain);
+        }
         match taken.slot() {
             Some(_) => taken.open(&KeyMaterial::File),
             None => taken.create(&KeyMaterial::File),
@@ -139,11 +147,6 @@ impl Vault {
     /// How many commits the vault has seen. Grows with each; kept elsewhere too, it shows a vault that was put back.
     pub fn generation(&self) -> u64 {
         self.write_lock().header.generation
-    }
-
-    /// Where the values rest.
-    pub fn store_kind(&self) -> StoreKind {
-        if self.carrier.is_some() { StoreKind::Keychain } else { StoreKind::Vault }
     }
 
     /// How many secrets there are.
@@ -281,7 +284,7 @@ impl Vault {
         // closes the file, which gives its lock back
         writer.db = None;
         let db = disk::open(&self.folder)?.ok_or_else(|| missing(VAULT_FILE, HEAD_FILE))?;
-        let Disk { db, header, names, records, waiting } = disk::load(db, &self.sealer, self.store_kind())?;
+        let Disk { db, header, names, records, waiting } = disk::load(db, &self.sealer, self.kind())?;
         not_behind(&header, &writer.head)?;
         if let Some(carrier) = &self.carrier {
             carrier.set(waiting);
@@ -401,6 +404,18 @@ impl Store for Vault {
 
     fn settle(&self, id: u64) {
         self.settled.fetch_max(id, Ordering::AcqRel);
+    }
+
+    fn kind(&self) -> StoreKind {
+        if self.carrier.is_some() { StoreKind::Keychain } else { StoreKind::Vault }
+    }
+
+    fn carry(&self) -> Result<bool, StoreError> {
+        self.carrier.as_ref().map_or(Ok(false), |carrier| self.carry_some(carrier))
+    }
+
+    fn waiting(&self) -> usize {
+        self.carrier.as_ref().map_or(0, Carrier::count)
     }
 }
 

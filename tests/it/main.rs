@@ -27,6 +27,9 @@ mod doctor;
 mod documentation;
 mod entries;
 mod honest;
+mod keychain;
+#[allow(dead_code)]
+mod keyring;
 mod lifecycle;
 mod limits;
 mod quickstart;
