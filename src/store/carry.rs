@@ -25,7 +25,7 @@ use super::{
 
 /// Most records whose change waits for the keychain. Beyond it changes are refused until some have arrived, so that the
 /// file does not become the store.
-const MAX_WAITING: usize = 16 * 1024;
+pub const MAX_WAITING: usize = 16 * 1024;
 /// Most records that are carried before the file is told: their values are in both places until then.
 const LOAD: usize = 64;
 

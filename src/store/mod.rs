@@ -29,6 +29,7 @@ pub use batch::{
     Change, Committed, MAX_ANSWER, MAX_REMOVED, Names, OutboxEntry, PendingChange, Query, Record,
     RenderRecord, Selection, Store, StoreError, WriteItem,
 };
+pub use carry::MAX_WAITING;
 pub use keychain::{Items, Keychain, StoreKind, Take, UnknownStore};
 pub use memory::Memory;
 pub use owned::OwnedVault;

@@ -21,7 +21,7 @@ use crate::{
 const OURS: [(&str, &str); 1] = [("application", "keychain-auth")];
 
 /// A keyring of the ordinary user, and a world whose daemon will keep its secrets there.
-fn world() -> Option<(World, Keyring)> {
+pub fn world() -> Option<(World, Keyring)> {
     if let Some(program) = keyring::missing() {
         skip(&format!("{program} is not installed"));
         return None;
@@ -48,7 +48,7 @@ fn status(world: &World) -> Value {
 }
 
 /// Waits until the keychain has everything.
-fn carried(world: &World) {
+pub fn carried(world: &World) {
     await_that("everything is carried", || (status(world)["keychain"]["waiting"] == json!(0)).then_some(()));
 }
 
@@ -291,4 +291,53 @@ fn without_its_broker_the_daemon_ends() {
     .unwrap();
     assert_eq!(world.ended().code(), Some(1));
     assert!(world.log().contains("the broker process"), "{}", world.log());
+}
+
+/// Lets a read wait for the keychain, does something to its caller or its permission meanwhile, and gives the reply.
+fn while_it_waits(meanwhile: impl FnOnce(&World, &mut Client)) -> Option<Value> {
+    let (mut world, keyring) = world()?;
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start();
+    let mut client = Client::connected(&world, &tool);
+    assert_eq!(client.write("s", &[("k", "v")]), written());
+    carried(&world);
+    assert_eq!(client.read("s", &["k"]), found(&[("k", "v")]));
+    keyring.hang();
+    let read = json!({"type": "REQUEST", "action": "read", "service": "s", "targets": ["k"]});
+    client.send(format!("{read}\n").as_bytes());
+    // the daemon does one thing after the other: by then it has looked at the first caller and waits for the keychain
+    let mut other = Client::connected(&world, &tool);
+    for _ in 0..20 {
+        let check = json!({"type": "REQUEST", "action": "check", "service": "s"});
+        assert_eq!(other.request(&check)["status"], "success");
+    }
+    meanwhile(&world, &mut client);
+    keyring.resume();
+    let reply = client.recv().json();
+    let granted = |record: &Value| record["action"] == "read" && record["result"] == "GRANTED";
+    assert_eq!(world.audit().iter().filter(|record| granted(record)).count(), 1, "{reply}");
+    Some(reply)
+}
+
+#[test]
+fn a_permission_that_is_revoked_while_the_keychain_is_asked_is_gone() {
+    let reply = while_it_waits(|world, _client| {
+        let tool = world.root().join("bin/tool");
+        world.policy(&[Entry::all(&tool, &["other"])]);
+    });
+    let Some(reply) = reply else { return };
+    assert_refused(&reply, "denied", "service_not_allowed");
+}
+
+#[test]
+fn a_caller_that_loads_code_while_the_keychain_is_asked_gets_nothing() {
+    let reply = while_it_waits(|world, client| {
+        let code = world.tmp("code");
+        world.write(&code, &[0xc3; 4096]);
+        assert_eq!(client.order(&format!("load {}", code.display()), &[]), "ok");
+    });
+    let Some(reply) = reply else { return };
+    assert_refused(&reply, "denied", "untrusted_caller");
+    assert!(reply["message"].as_str().unwrap().starts_with("injected_code"), "{reply}");
 }
