@@ -7,7 +7,6 @@
 mod approve;
 mod args;
 mod audit;
-mod audit_record;
 mod check;
 mod completions;
 mod context;
@@ -92,7 +91,7 @@ enum Verb {
     Doctor(doctor::Args),
     /// Read the audit log
     #[command(subcommand)]
-    Audit(audit::Command),
+    Audit(Box<audit::Command>),
 }
 
 /// Runs the command line of this process.

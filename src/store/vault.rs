@@ -15,7 +15,8 @@ use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 
 use super::{
     batch::{
-        Answer, Committed, Names, OutboxEntry, PendingChange, Query, Record, Selection, Store, StoreError,
+        Answer, AuditMemory, Committed, Names, OutboxEntry, PendingChange, Query, Record, Selection, Store,
+        StoreError,
     },
     carry::Carrier,
     disk::{self, Disk, GONE, Header, RECORDS, Records, VAULT_FILE, failed},
@@ -25,11 +26,13 @@ use super::{
     keychain::{Keychain, StoreKind},
     names::{Found, NameIndex, Overlay, Place},
     seal::{RecordKey, Sealer},
+    seat::Seat,
     slot::{KEY_FILE, Slot},
     source::KeyMaterial,
     taken::Taken,
 };
 use crate::{
+    chain::{self, Checkpoint},
     name::{Attributes, Service, Target},
     policy::Authorized,
 };
@@ -70,6 +73,10 @@ pub struct Vault {
     settled: AtomicU64,
     /// Where the values rest, if not in the vault's own file.
     pub(super) carrier: Option<Carrier>,
+    /// How far the audit log has come, and the ends of epochs since the last commit.
+    noted: Mutex<AuditMemory>,
+    /// The place of the audit chain's key, until the log takes it.
+    seat: Mutex<Option<Seat>>,
     /// Dropped last: it holds the lock.
     folder: Folder,
 }
@@ -132,6 +139,8 @@ impl Vault {
             None => return Err(missing(HEAD_FILE, VAULT_FILE)),
         };
         not_behind(&disk.header, &head)?;
+        let seat = Seat::open(&folder, key.derive("audit state", &vault), vault)?;
+        let noted = AuditMemory { head: disk.header.audit, checkpoints: Vec::new() };
         let view = View { names: disk.names, records: Some(disk.records) };
         let writer = Writer { db: Some(disk.db), header: disk.header, head };
         Ok(Self {
@@ -140,6 +149,8 @@ impl Vault {
             writer: Mutex::new(writer),
             settled: AtomicU64::new(0),
             carrier: keychain.map(|keychain| Carrier::new(keychain, vault, disk.waiting)),
+            noted: Mutex::new(noted),
+            seat: Mutex::new(Some(seat)),
             folder,
         })
     }
@@ -147,6 +158,11 @@ impl Vault {
     /// How many commits the vault has seen. Grows with each; kept elsewhere too, it shows a vault that was put back.
     pub fn generation(&self) -> u64 {
         self.write_lock().header.generation
+    }
+
+    /// The place of the audit chain's key. Given once: the log that takes it is the only one.
+    pub fn take_seat(&self) -> Option<Seat> {
+        self.seat.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// How many secrets there are.
@@ -159,7 +175,9 @@ impl Vault {
     pub fn close(self) -> Result<(), StoreError> {
         let settled = self.settled.load(Ordering::Acquire);
         let mut writer = self.write_lock();
-        if settled >= writer.header.first_line && writer.header.first_line < writer.header.next_line {
+        let forgets =
+            settled >= writer.header.first_line && writer.header.first_line < writer.header.next_line;
+        if forgets || self.noted().head != writer.header.audit {
             self.transact(&mut writer, Vec::new())?;
         }
         self.write_view().records = None;
@@ -197,7 +215,8 @@ impl Vault {
                 return Err(error);
             }
         };
-        let staged = match self.stage(&transaction, writer.header, changes) {
+        let noted = self.noted().clone();
+        let staged = match self.stage(&transaction, writer.header, changes, &noted) {
             Ok(staged) => staged,
             Err(error) => {
                 drop(transaction);
@@ -218,6 +237,7 @@ impl Vault {
                 carrier.add(staged.touched);
             }
         }
+        self.noted().checkpoints.drain(..noted.checkpoints.len());
         let committed = |(records, line)| Committed::changed(records, line);
         Ok(staged.applied.into_iter().map(|one| one.map(committed).ok_or(StoreError::TooLarge)).collect())
     }
@@ -227,6 +247,7 @@ impl Vault {
         transaction: &WriteTransaction,
         header: Header,
         changes: Vec<Step>,
+        noted: &AuditMemory,
     ) -> Result<Staged, StoreError> {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         let gone = self.carrier.as_ref().map(|_| transaction.open_table(GONE).map_err(failed)).transpose()?;
@@ -238,11 +259,12 @@ impl Vault {
             gone,
             touched: Vec::new(),
             overlay: Overlay::default(),
-            header: Header { generation: header.generation + 1, ..header },
+            header: Header { generation: header.generation + 1, audit: noted.head, ..header },
         };
         group.forget(self.settled.load(Ordering::Acquire))?;
         let applied = changes.into_iter().map(|change| group.apply(change)).collect::<Result<Vec<_>, _>>()?;
         let Group { overlay, header, touched, .. } = group;
+        disk::add_checkpoints(transaction, &self.sealer, &noted.checkpoints)?;
         disk::write_header(transaction, &self.sealer, &header)?;
         Ok(Staged { applied, overlay, header, touched })
     }
@@ -372,6 +394,10 @@ impl Vault {
         Ok(Some(Record { target: label.target, value, attributes: label.attributes }))
     }
 
+    fn noted(&self) -> MutexGuard<'_, AuditMemory> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn write_lock(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -416,6 +442,27 @@ impl Store for Vault {
 
     fn waiting(&self) -> usize {
         self.carrier.as_ref().map_or(0, Carrier::count)
+    }
+
+    fn note_audit(&self, head: chain::Head, ended: Option<Checkpoint>) {
+        let mut noted = self.noted();
+        noted.head = head;
+        noted.checkpoints.extend(ended);
+    }
+
+    fn keep_audit(&self) -> Result<(), StoreError> {
+        let mut writer = self.write_lock();
+        if self.noted().head == writer.header.audit {
+            return Ok(());
+        }
+        self.transact(&mut writer, Vec::new()).map(drop)
+    }
+
+    fn audit_memory(&self) -> Result<AuditMemory, StoreError> {
+        let writer = self.write_lock();
+        let db = writer.db.as_ref().ok_or_else(closed)?;
+        let checkpoints = disk::checkpoints(&db.begin_read().map_err(failed)?, &self.sealer)?;
+        Ok(AuditMemory { head: writer.header.audit, checkpoints })
     }
 }
 

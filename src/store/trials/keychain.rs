@@ -18,6 +18,7 @@ use crate::{
         Lane,
         trials::{keyring::Keyring, keyring_or_skip, lanes},
     },
+    chain::{Checkpoint, Head},
     store::{
         disk::{GONE, RECORDS},
         seal::{RecordKey, VaultId, has_value, label_part},
@@ -148,6 +149,18 @@ impl Store for Carried {
 
     fn waiting(&self) -> usize {
         self.0.waiting()
+    }
+
+    fn note_audit(&self, head: Head, ended: Option<Checkpoint>) {
+        self.0.note_audit(head, ended);
+    }
+
+    fn keep_audit(&self) -> Result<(), StoreError> {
+        self.0.keep_audit()
+    }
+
+    fn audit_memory(&self) -> Result<AuditMemory, StoreError> {
+        self.0.audit_memory()
     }
 }
 
@@ -305,7 +318,8 @@ fn what_is_done_to_the_file_between_commit_and_carrying_is_damage() {
     carry_all(&vault);
     done(&vault, write("s", &[("a", "2"), ("b", "2")], &[]));
     drop(vault);
-    let tamper = |change: &dyn Fn(&redb::WriteTransaction, &[(RecordKey, Vec<u8>)])| {
+    type Rows = [(RecordKey, Vec<u8>)];
+    let tamper = |change: &dyn Fn(&redb::WriteTransaction, &Rows)| {
         let copy = copy_dir(dir.path());
         let db = redb::Database::open(copy.path().join("vault.redb")).unwrap();
         let table = db.begin_read().unwrap().open_table(RECORDS).unwrap();
