@@ -15,6 +15,7 @@ pub mod chain;
 pub mod cli;
 pub mod daemon;
 pub mod digest;
+pub mod keys;
 pub mod name;
 pub mod paths;
 pub mod policy;

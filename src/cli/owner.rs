@@ -9,6 +9,7 @@ use crate::{
     audit::{self, Event, Log, Outcome, Rotation},
     chain::VerificationKey,
     daemon::{Lock, LockError},
+    keys::KeyError,
     name::{Attributes, Service, Target},
     paths::Paths,
     store::{AuditMemory, KeyMaterial, OwnedVault, Record, RenderRecord, Seat, StoreError, Taken, WriteItem},
@@ -41,14 +42,10 @@ impl Owner {
     /// Opens the vault with its key. `command` is the words behind `keychain-auth`, such as `vault export`.
     pub(super) fn open(cx: &Context, command: &'static str) -> Result<Self, Failure> {
         let taken = Taken::take(&cx.paths.data_dir)?;
-        let source = taken.source()?;
-        let material = match source {
-            crate::store::KeySource::File => KeyMaterial::File,
-            _ => {
-                return Err(
-                    StoreError::OtherSource { pinned: source, asked: crate::store::KeySource::File }.into()
-                );
-            }
+        taken.source()?;
+        let material = match taken.slot() {
+            Some(slot) => cx.asking().for_slot(slot)?,
+            None => KeyMaterial::File,
         };
         let vault = taken.open_owned(&material)?;
         Ok(Self { vault, paths: cx.paths.clone(), uid: cx.uid, command })
@@ -196,6 +193,15 @@ impl From<StoreError> for Failure {
     }
 }
 
+impl From<KeyError> for Failure {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Store(error) => error.into(),
+            error => Self::new(error.to_string(), error.advice()),
+        }
+    }
+}
+
 impl From<audit::AuditError> for Failure {
     fn from(error: audit::AuditError) -> Self {
         Self::new(
@@ -223,7 +229,7 @@ mod tests {
         let home = dir.path().as_os_str().to_owned();
         let paths = Paths::new(|name| (name == "HOME").then(|| home.clone()), None).unwrap();
         let uid = rustix::process::geteuid().as_raw();
-        (dir, Context { paths, uid, now: Timestamp::now(), asked_socket: None })
+        (dir, Context { paths, uid, now: Timestamp::now(), asked_socket: None, passphrase: None })
     }
 
     fn item(name: &str, value: &str) -> WriteItem {

@@ -6,9 +6,11 @@ use super::{
     context::Context,
     failure::Failure,
     output::{Output, Style},
-    status_query::{AuditStatus, DaemonStatus, Found, KeychainState, PolicyState, Protection, ask},
+    status_query::{
+        AuditStatus, DaemonStatus, Found, KeychainState, PolicyState, Protection, VaultState, ask,
+    },
 };
-use crate::policy::Warning;
+use crate::{policy::Warning, store::Slot};
 
 /// Most warnings shown to people: one screen.
 const MAX_WARNINGS: usize = 20;
@@ -37,6 +39,8 @@ struct Report {
     store: Option<serde_json::Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     keychain: Option<KeychainState>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vault: Option<VaultState>,
     policy: PolicyState,
     protections: Vec<Protection>,
     missing: Vec<String>,
@@ -87,12 +91,19 @@ fn report(found: &Found, cx: &Context) -> Report {
         connections: status.connections,
         store: status.store.clone(),
         keychain: status.keychain.clone(),
+        vault: status.vault.clone().or_else(|| local_vault(cx)),
         policy: status.policy.clone().unwrap_or_else(|| local_policy(cx)),
         protections: status.protections.clone(),
         missing: status.missing.clone(),
         audit: status.audit.clone(),
         problem,
     }
+}
+
+/// The vault as its files show it.
+fn local_vault(cx: &Context) -> Option<VaultState> {
+    let source = Slot::peek(&cx.paths.data_dir).ok()??.source();
+    Some(VaultState { key_source: source.to_string(), key_means: source.means().to_owned() })
 }
 
 /// The policy as a daemon of this user would see it.
@@ -139,6 +150,9 @@ fn show(report: &Report, out: &mut Output) {
     if let Some(KeychainState { state, waiting }) = &report.keychain {
         let style = if state == "unlocked" || state == "unknown" { Style::Plain } else { Style::Bad };
         row("keychain", style, &format!("{state}, {waiting} changed records wait for it"));
+    }
+    if let Some(vault) = &report.vault {
+        row("key_source", Style::Plain, &format!("{}: {}", vault.key_source, vault.key_means));
     }
     match &report.policy.message {
         Some(message) => row("policy", Style::Bad, &format!("every request is denied: {message}")),

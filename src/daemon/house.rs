@@ -22,7 +22,7 @@ use crate::{
     policy::{Policy, PolicySource},
     sandbox::Protection,
     secret::Buffer,
-    store::{Committed, OutboxEntry, Store, StoreError},
+    store::{Committed, KeySource, OutboxEntry, Store, StoreError},
     wire::Reply,
 };
 
@@ -35,6 +35,7 @@ pub(super) struct House {
     pub(super) watched: Cell<u64>,
     pub(super) witness: WitnessLink,
     pub(super) store: Arc<dyn Store>,
+    pub(super) key_source: KeySource,
     pub(super) writer: Writer,
     /// None where the secrets rest in the vault's own file.
     pub(super) keychain: Option<KeychainLink>,
@@ -86,6 +87,7 @@ pub(super) struct StatusFacts {
     store: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     keychain: Option<KeychainState>,
+    vault: VaultState,
     policy: PolicyState,
     missing: Vec<&'static str>,
     protections: Vec<Protection>,
@@ -113,6 +115,13 @@ struct KeychainState {
     state: &'static str,
     /// Records with a change that it does not have yet.
     waiting: usize,
+}
+
+/// The vault, without a word about what is in it.
+#[derive(Serialize)]
+struct VaultState {
+    key_source: &'static str,
+    key_means: &'static str,
 }
 
 #[derive(Serialize)]
@@ -248,6 +257,7 @@ impl House {
                 state: keychain.health.word(),
                 waiting: self.store.waiting(),
             }),
+            vault: VaultState { key_source: self.key_source.as_str(), key_means: self.key_source.means() },
             policy,
             missing: self.missing.clone(),
             protections: self.protections.clone(),

@@ -6,7 +6,7 @@ use std::{
     fs::DirBuilder,
     io,
     os::{
-        fd::AsFd,
+        fd::{AsFd, OwnedFd},
         unix::{fs::DirBuilderExt, net::UnixStream},
     },
     path::{Path, PathBuf},
@@ -33,6 +33,7 @@ use super::{
     strangers::{Strangers, queue, start_pen},
     sync::{LogSync, keep_heads},
     threads::Threads,
+    vault_key,
     witness_link::WitnessLink,
     writer::Writer,
 };
@@ -40,11 +41,12 @@ use crate::{
     audit::{AuditError, Log, Rotation},
     broker::bus_address,
     caller::{Namespace, Observer},
+    keys::{Asking, KeyError},
     paths::Paths,
     policy::{PendingFile, PolicySource},
     sandbox::Hardening,
     secret::Buffer,
-    store::{Seat, Store, StoreError, StoreKind, Vault},
+    store::{KeySource, Seat, Store, StoreError, StoreKind, Vault},
     sys::{
         activation, locked,
         notify::Notice,
@@ -98,6 +100,9 @@ pub enum StartError {
     /// The store can't be opened. It is left as it is.
     #[error("the store can't be opened: {0}")]
     Store(#[from] StoreError),
+    /// The source of the vault's key gives none.
+    #[error("the vault's key can't be had: {0}")]
+    Key(KeyError),
     /// The audit log can't be opened.
     #[error("the audit log can't be opened: {0}")]
     Audit(#[from] AuditError),
@@ -140,6 +145,13 @@ impl StartError {
             Self::Store(StoreError::Exposed(_)) => {
                 "nothing was changed; run keychain-auth doctor, which says what to mend (files 0600, folder 0700, yours)"
             }
+            Self::Key(error) => error.advice(),
+            Self::Store(StoreError::OtherSource { .. }) => {
+                "start it without --key, or change the source: keychain-auth vault change-key-source"
+            }
+            Self::Store(StoreError::WrongSecret(_)) => {
+                "nothing was changed; start it again with what the vault was made with"
+            }
             Self::Store(StoreError::InUse) => "another command works on the vault; wait until it has ended",
             Self::Store(StoreError::OtherStore { pinned: StoreKind::Keychain, .. }) => {
                 "start it with --store keychain; nothing was changed"
@@ -168,13 +180,24 @@ impl StartError {
     }
 }
 
+/// How the daemon opens its vault.
+#[derive(Debug)]
+pub struct Opening {
+    /// Where the secrets rest.
+    pub store: StoreKind,
+    /// The source that was asked for with `--key`: for a vault that is made, or to be sure of the one that is there.
+    pub source: Option<KeySource>,
+    /// Where the passphrase can be read.
+    pub passphrase: Option<OwnedFd>,
+}
+
 /// Runs the daemon in the foreground until SIGINT or SIGTERM.
 ///
 /// `var` reads the environment: it is asked before this process closes itself to others.
 pub fn run(
     paths: Paths,
     hardening: Hardening,
-    store: StoreKind,
+    opening: Opening,
     var: impl Fn(&str) -> Option<OsString>,
 ) -> Result<(), StartError> {
     let system = |what| move |error| StartError::System { what, error };
@@ -191,7 +214,7 @@ pub fn run(
     if hardening == Hardening::Off && var("KEYCHAIN_AUTH_ALLOW_UNHARDENED").is_none_or(|word| word != "1") {
         return Err(StartError::Unconfirmed);
     }
-    let bus = match store {
+    let bus = match opening.store {
         StoreKind::Keychain => Some(bus_address(&var).ok_or(StartError::NoBus)?),
         StoreKind::Vault => None,
     };
@@ -215,8 +238,10 @@ pub fn run(
     let _socket_lock = lock(&paths.socket.with_added_extension("lock"), &paths.socket)?;
     let _data_lock = lock(&paths.data_dir.join("daemon.lock"), &paths.data_dir)?;
 
-    let store =
-        Arc::new(Vault::open_with(&paths.data_dir, broker.as_ref().map(|broker| broker.keychain.clone()))?);
+    let asking = Asking { var: &var, passphrase: opening.passphrase.as_ref().map(AsFd::as_fd) };
+    let keychain = broker.as_ref().map(|broker| broker.keychain.clone());
+    let store = Arc::new(vault_key::open(&paths.data_dir, keychain, opening.source, &asking)?);
+    drop(opening.passphrase);
     let mut log = open_log(&store, &paths)?;
     let outbox = store.outbox()?;
     log.replay(&outbox)?;
@@ -298,6 +323,7 @@ async fn serve(
         watched: Cell::new(0),
         witness,
         writer,
+        key_source: begin.store.source(),
         log: RefCell::new(begin.log),
         unsynced: Notify::new(),
         checkpoints: RefCell::new(begin.store.audit_memory()?.checkpoints),

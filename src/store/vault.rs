@@ -28,7 +28,7 @@ use super::{
     seal::{RecordKey, Sealer},
     seat::Seat,
     slot::{KEY_FILE, Slot},
-    source::KeyMaterial,
+    source::{KeyMaterial, KeySource},
     taken::Taken,
 };
 use crate::{
@@ -66,6 +66,7 @@ struct Staged {
 
 /// The store of `keychain-auth`: `vault.redb`, `vault.key` and `vault.head` in the data folder, taken for this process.
 pub struct Vault {
+    source: KeySource,
     pub(super) sealer: Sealer,
     view: RwLock<View>,
     writer: Mutex<Writer>,
@@ -85,15 +86,7 @@ impl Vault {
     /// Opens the vault of a data folder whose key lies in its key file, or makes folder, key and vault if none of them is
     /// there. Vaults with other sources are opened through [`Taken`].
     pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
-        Self::open_with(data_dir, None)
-    }
-
-    /// As [`open`](Self::open); with a `keychain`, the values rest there.
-    pub fn open_with(data_dir: &Path, keychain: Option<Keychain>) -> Result<Self, StoreError> {
-        let mut taken = Taken::take(data_dir)?;
-        if let Some(keychain) = keychain {
-            taken = taken.in_keychain(keychain);
-        }
+        let taken = Taken::take(data_dir)?;
         match taken.slot() {
             Some(_) => taken.open(&KeyMaterial::File),
             None => taken.create(&KeyMaterial::File),
@@ -144,6 +137,7 @@ impl Vault {
         let view = View { names: disk.names, records: Some(disk.records) };
         let writer = Writer { db: Some(disk.db), header: disk.header, head };
         Ok(Self {
+            source: slot.source(),
             sealer,
             view: RwLock::new(view),
             writer: Mutex::new(writer),
@@ -153,6 +147,11 @@ impl Vault {
             seat: Mutex::new(Some(seat)),
             folder,
         })
+    }
+
+    /// Where its key comes from.
+    pub fn source(&self) -> KeySource {
+        self.source
     }
 
     /// How many commits the vault has seen. Grows with each; kept elsewhere too, it shows a vault that was put back.

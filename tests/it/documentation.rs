@@ -143,8 +143,9 @@ fn every_command_and_its_options_are_in_the_readme() {
             let help = if command == "help" { String::new() } else { world.cli(&words).done() };
             let options = help.split_whitespace().filter_map(|word| word.strip_prefix("--"));
             for option in options.map(|word| word.trim_end_matches([',', ']', '>', '.'])) {
-                let known =
-                    ["help", "socket"].contains(&option) || option.contains("allow-") || option == "lines";
+                let known = ["help", "socket", "passphrase-fd"].contains(&option)
+                    || option.contains("allow-")
+                    || option == "lines";
                 let option = option.split(['|', '>']).next().unwrap();
                 assert!(known || row.contains(&format!("--{option}")) || name == "help", "{name} --{option}");
             }

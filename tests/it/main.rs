@@ -31,6 +31,7 @@ mod honest;
 mod keychain;
 #[allow(dead_code)]
 mod keyring;
+mod keys;
 mod lifecycle;
 mod limits;
 mod quickstart;

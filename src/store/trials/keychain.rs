@@ -101,7 +101,12 @@ fn keychain(fake: &Arc<Fake>) -> Keychain {
 fn open_with(dir: &Path, keychain: Keychain) -> Result<Vault, StoreError> {
     let until = Instant::now() + Duration::from_secs(2);
     loop {
-        match Vault::open_with(dir, Some(keychain.clone())) {
+        let taken = Taken::take(dir).map(|taken| taken.in_keychain(keychain.clone()));
+        let opened = taken.and_then(|taken| match taken.slot() {
+            Some(_) => taken.open(&KeyMaterial::File),
+            None => taken.create(&KeyMaterial::File),
+        });
+        match opened {
             Err(StoreError::InUse) if Instant::now() < until => thread::yield_now(),
             opened => return opened,
         }
