@@ -38,7 +38,8 @@ pub fn world() -> Option<(World, Keyring)> {
         }
         command
     });
-    world.start_args = vec!["--store=keychain".into()];
+    // else the keychain would hold the key too, as one more item
+    world.start_args = vec!["--store=keychain".into(), "--key=file".into()];
     world.start_env = vec![("DBUS_SESSION_BUS_ADDRESS".into(), keyring.address())];
     Some((world, keyring))
 }
@@ -98,6 +99,25 @@ fn every_secret_is_an_item_that_shows_nothing_and_survives_restarts() {
     carried(&world);
     assert_eq!(keyring.items(&OURS).len(), 1);
     assert!(world.stop().success(), "{}", world.log());
+}
+
+#[test]
+fn key_and_secrets_may_both_rest_in_the_keychain() {
+    let Some((mut world, mut keyring)) = world() else { return };
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start_args = vec!["--store=keychain".into(), "--key=keychain".into()];
+    world.start();
+    assert_eq!(Client::connected(&world, &tool).write("s", &[("k", "v")]), written());
+    carried(&world);
+    assert_eq!(keyring.items(&OURS).len(), 2, "the key and the secret");
+    assert!(world.stop().success());
+    keyring.kill();
+    keyring.start_again();
+    world.start();
+    assert_eq!(Client::connected(&world, &tool).read("s", &["k"]), found(&[("k", "v")]));
+    keyring.lock();
+    assert_refused(&Client::connected(&world, &tool).read("s", &["k"]), "error", "store_locked");
 }
 
 #[test]
@@ -266,7 +286,7 @@ fn a_store_is_pinned_and_another_one_is_an_error_that_names_both() {
     let Some((mut world, _keyring)) = world() else { return };
     world.start();
     assert!(world.stop().success());
-    let args = std::mem::take(&mut world.start_args);
+    let args = std::mem::replace(&mut world.start_args, vec!["--key=file".into()]);
     assert!(world.try_start().is_err());
     let log = world.log();
     assert!(log.contains("rest in the store keychain, not in the store vault"), "{log}");
