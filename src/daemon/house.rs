@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    fmt,
+    fmt, io,
     sync::Arc,
 };
 
@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use super::{
     admission::Admission,
     identity::Shown,
+    keychain::KeychainLink,
     listener::Closer,
     note::Note,
     refusal::Refusal,
@@ -44,6 +45,8 @@ pub(super) struct House {
     pub(super) store: Arc<dyn Store>,
     pub(super) key_source: KeySource,
     pub(super) writer: Writer,
+    /// None where the secrets rest in the vault's own file.
+    pub(super) keychain: Option<KeychainLink>,
     pub(super) log: RefCell<Log>,
     /// Wakes the task that syncs the log.
     pub(super) unsynced: Notify,
@@ -94,6 +97,8 @@ pub(super) struct StatusFacts {
     data_path: String,
     requires_sudo: bool,
     store: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keychain: Option<KeychainState>,
     vault: VaultState,
     policy: PolicyState,
     missing: Vec<&'static str>,
@@ -115,6 +120,14 @@ struct AuditState {
     #[serde(skip_serializing_if = "Option::is_none")]
     changed: Option<String>,
     durability: &'static str,
+}
+
+/// The keychain where the secrets rest, as it was found when it was last asked.
+#[derive(Serialize)]
+struct KeychainState {
+    state: &'static str,
+    /// Records with a change that it does not have yet.
+    waiting: usize,
 }
 
 /// The vault, without a word about what is in it.
@@ -223,7 +236,11 @@ impl House {
     }
 
     pub(super) fn store_failed(&self, error: &StoreError) -> Refusal {
-        tracing::error!("{error}");
+        match error {
+            // met by every request until somebody unlocks it
+            StoreError::Locked | StoreError::Unreachable(_) => self.say_once(error.to_string()),
+            _ => tracing::error!("{error}"),
+        }
         Refusal::store(error)
     }
 
@@ -244,6 +261,14 @@ impl House {
         Refusal::unrecorded()
     }
 
+    /// Returns when the broker has ended; never where there is none.
+    pub(super) async fn broker_ended(&self) -> io::Error {
+        match &self.keychain {
+            Some(keychain) => keychain.life.ended().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Answers `STATUS`.
     pub(super) fn status(&self) -> StatusFacts {
         let policy = match self.policy.borrow_mut().current(self.observer.uid) {
@@ -262,7 +287,11 @@ impl House {
             socket_path: self.paths.socket.display().to_string(),
             data_path: self.paths.data_dir.display().to_string(),
             requires_sudo: false,
-            store: "vault",
+            store: self.store.kind().as_str(),
+            keychain: self.keychain.as_ref().map(|keychain| KeychainState {
+                state: keychain.health.word(),
+                waiting: self.store.waiting(),
+            }),
             vault: VaultState { key_source: self.key_source.as_str(), key_means: self.key_source.means() },
             policy,
             missing: self.missing.clone(),

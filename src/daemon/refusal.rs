@@ -157,6 +157,12 @@ impl Refusal {
             StoreError::Locked => {
                 Self::new(Reason::StoreLocked, "the store is locked; unlock it and try again")
             }
+            StoreError::Unreachable(why) => Self::new(
+                Reason::StoreLocked,
+                "the keychain, where the secrets rest, does not answer; start or unlock it and try again",
+            )
+            .detailed(why.clone()),
+            StoreError::Backlog => Self::overloaded(false),
             StoreError::TooLarge => Self::too_large(),
             other => Self::new(
                 Reason::InternalError,

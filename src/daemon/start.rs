@@ -26,6 +26,7 @@ use super::{
     admission::Admission,
     cage::Cage,
     house::House,
+    keychain::{Broker, KeychainLink},
     lines::CHUNK,
     listener::{Listener, passed_sockets, private_folder},
     lock::{Lock, LockError},
@@ -38,13 +39,14 @@ use super::{
 };
 use crate::{
     audit::{AuditError, Log, Rotation},
+    broker::bus_address,
     caller::{Namespace, Observer},
     keys::{Asking, KeyError},
     paths::Paths,
     policy::{PendingFile, PolicySource},
     sandbox::Hardening,
     secret::Buffer,
-    store::{KeySource, Seat, Store, StoreError, Vault},
+    store::{KeySource, Seat, Store, StoreError, StoreKind, Vault},
     sys::{
         activation, locked,
         notify::Notice,
@@ -110,6 +112,12 @@ pub enum StartError {
     /// Too few descriptors may be open.
     #[error("only {0} descriptors may be open, and the daemon needs {FEWEST_DESCRIPTORS}")]
     Descriptors(u64),
+    /// The process that speaks to the keychain can't be started, or has ended.
+    #[error("the broker process, which speaks to the keychain, is gone: {0}")]
+    Broker(io::Error),
+    /// There is no session bus, over which the keychain is reached.
+    #[error("secrets shall rest in the keychain, and there is no session bus to reach it")]
+    NoBus,
     /// Protections that `--hardening=enforce` asks for can't be had.
     #[error("this system does not give every protection: {}", .0.join("; "))]
     Unprotected(Vec<String>),
@@ -145,6 +153,12 @@ impl StartError {
                 "nothing was changed; start it again with what the vault was made with"
             }
             Self::Store(StoreError::InUse) => "another command works on the vault; wait until it has ended",
+            Self::Store(StoreError::OtherStore { pinned: StoreKind::Keychain, .. }) => {
+                "start it with --store keychain; nothing was changed"
+            }
+            Self::Store(StoreError::OtherStore { pinned: StoreKind::Vault, .. }) => {
+                "start it without --store keychain; nothing was changed"
+            }
             Self::Store(_) => {
                 "nothing was changed; restore vault.key, vault.redb and vault.head together from a backup, or move all three away to begin anew"
             }
@@ -153,6 +167,10 @@ impl StartError {
             }
             Self::Witness(_) => "start the daemon again; if it happens again, look for what ends the process",
             Self::Descriptors(_) => "raise the limit: ulimit -n 1024, or LimitNOFILE=1024",
+            Self::Broker(_) => "start the daemon again; if it happens again, look for what ends the process",
+            Self::NoBus => {
+                "start it within your session, where DBUS_SESSION_BUS_ADDRESS is set, or under dbus-run-session"
+            }
             Self::Unprotected(_) => {
                 "use a kernel that has them, or --hardening=best-effort and read in `keychain-auth status` what is missing"
             }
@@ -162,9 +180,11 @@ impl StartError {
     }
 }
 
-/// How the daemon comes by the vault's key.
-#[derive(Debug, Default)]
+/// How the daemon opens its vault.
+#[derive(Debug)]
 pub struct Opening {
+    /// Where the secrets rest.
+    pub store: StoreKind,
     /// The source that was asked for with `--key`: for a vault that is made, or to be sure of the one that is there.
     pub source: Option<KeySource>,
     /// Where the passphrase can be read.
@@ -196,19 +216,19 @@ pub fn run(
     if hardening == Hardening::Off && var("KEYCHAIN_AUTH_ALLOW_UNHARDENED").is_none_or(|word| word != "1") {
         return Err(StartError::Unconfirmed);
     }
+    let bus = match opening.store {
+        StoreKind::Keychain => Some(bus_address(&var).ok_or(StartError::NoBus)?),
+        StoreKind::Vault => None,
+    };
     // whatever mask it was started with: what the daemon makes is its user's, and usable for it
     umask(Mode::from_bits_truncate(0o077));
     let mut cage = Cage::begin(hardening).map_err(system("to close this process to others"))?;
-    // before any lock, secret or thread: the child must inherit none
-    let passphrase = Cell::new(opening.passphrase);
-    let witness = process::spawn(|channel| {
-        // the child has a copy of every descriptor, and no business with this one
-        drop(passphrase.take());
-        cage.witness(channel)
-    })
-    .map_err(StartError::Witness)?;
+    // before any lock, secret or thread: the children must inherit none
+    let witness = process::spawn(|[channel]| cage.witness(channel)).map_err(StartError::Witness)?;
+    let broker = bus.map(|bus| process::spawn(|channels| cage.broker(&channels, bus)));
+    let broker = broker.transpose().map_err(StartError::Broker)?.map(Broker::new);
     cage.drop_privileges();
-    // behind the witness, which shall not share it, and before the sandbox
+    // behind the children, which shall not share it, and before the sandbox
     locked::prepare();
     let observer = observer().map_err(system("to tell this process's namespaces"))?;
 
@@ -220,9 +240,10 @@ pub fn run(
     let _socket_lock = lock(&paths.socket.with_added_extension("lock"), &paths.socket)?;
     let _data_lock = lock(&paths.data_dir.join("daemon.lock"), &paths.data_dir)?;
 
-    let passphrase = passphrase.into_inner();
+    let passphrase = opening.passphrase;
     let asking = Asking { var: &var, passphrase: passphrase.as_ref().map(AsFd::as_fd) };
-    let store = Arc::new(vault_key::open(&paths.data_dir, opening.source, &asking)?);
+    let keychain = broker.as_ref().map(|broker| broker.keychain.clone());
+    let store = Arc::new(vault_key::open(&paths.data_dir, keychain, opening.source, &asking)?);
     drop(passphrase);
     let mut log = open_log(&store, &paths, opening.audit.rotation)?;
     let outbox = store.outbox()?;
@@ -246,11 +267,12 @@ pub fn run(
         store,
         log,
         witness,
+        broker,
         cage,
         capacity,
         durability: opening.audit.durability,
     };
-    let mut threads = Threads::new();
+    let mut threads = Threads::new(begin.broker.is_some());
     let runtime =
         Builder::new_current_thread().enable_io().enable_time().build().map_err(system("an event loop"))?;
     let connections = LocalSet::new();
@@ -279,6 +301,7 @@ struct Beginning {
     store: Arc<Vault>,
     log: Log,
     witness: Child,
+    broker: Option<Broker>,
     cage: Cage,
     capacity: usize,
     durability: Durability,
@@ -295,15 +318,22 @@ async fn serve(
     let mut terminate = signal(SignalKind::terminate()).map_err(system("to watch signals"))?;
     let mut hangup = signal(SignalKind::hangup()).map_err(system("to watch signals"))?;
     let notice = Notice::prepare(notify_socket.as_deref());
-    let witness = WitnessLink::new(begin.witness.channel).map_err(StartError::Witness)?;
+    let [channel] = begin.witness.channels;
+    let witness = WitnessLink::new(channel).map_err(StartError::Witness)?;
     let missing = missing();
     let pending = PendingFile::new(begin.paths.pending(), begin.observer.uid);
     let pen = start_pen(pending, threads).map_err(system("a thread"))?;
     let log_sync = LogSync::start(begin.store.clone(), threads).map_err(system("a thread"))?;
-    let writer = Writer::start(begin.store.clone(), threads).map_err(system("a thread"))?;
+    let keychain = match begin.broker {
+        Some(broker) => Some(KeychainLink::start(broker, &begin.store, threads).map_err(system("a thread"))?),
+        None => None,
+    };
+    let bell = keychain.as_ref().map(|(_, bell)| bell.clone());
+    let writer = Writer::start(begin.store.clone(), bell, threads).map_err(system("a thread"))?;
     threads.wait_started();
     let protections = begin.cage.lock(&writer)?;
     let house = Rc::new(House {
+        keychain: keychain.map(|(link, _)| link),
         policy: RefCell::new(PolicySource::new(begin.paths.config())),
         watched: Cell::new(0),
         witness,
@@ -343,6 +373,7 @@ async fn serve(
     notice.ready();
     tokio::select! {
         error = house.witness.run() => Err(StartError::Witness(error)),
+        error = house.broker_ended() => Err(StartError::Broker(error)),
         ended = listener.run(&house) => ended.map_err(system("to accept connections")),
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),

@@ -5,11 +5,14 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod carry;
 mod disk;
+mod fetch;
 pub(crate) mod files;
 mod group;
 mod head;
 mod key;
+mod keychain;
 mod label;
 mod memory;
 mod names;
@@ -27,6 +30,8 @@ pub use batch::{
     AuditMemory, Change, Committed, MAX_ANSWER, MAX_REMOVED, Names, OutboxEntry, PendingChange, Query,
     Record, RenderRecord, Selection, Store, StoreError, WriteItem,
 };
+pub use carry::MAX_WAITING;
+pub use keychain::{Items, Keychain, StoreKind, Take, UnknownStore};
 pub use memory::Memory;
 pub use owned::OwnedVault;
 pub use seat::{Seat, Unreadable};

@@ -28,6 +28,7 @@ mod doctor;
 mod documentation;
 mod entries;
 mod honest;
+mod keychain;
 #[allow(dead_code)]
 mod keyring;
 mod keys;

@@ -24,6 +24,7 @@ mod behaviour;
 mod crash;
 mod damage;
 mod disk_errors;
+mod keychain;
 mod speed;
 
 /// Opens a vault. A process that another test is just forking holds copies of every lock until it has executed, so a
