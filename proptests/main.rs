@@ -7,6 +7,7 @@ mod audit;
 mod caller;
 mod corridor;
 mod decision;
+mod imports;
 #[path = "../fuzz/src/laws/mod.rs"]
 #[allow(dead_code)]
 mod laws;

@@ -13,6 +13,7 @@ pub mod caller;
 pub mod cli;
 pub mod daemon;
 pub mod digest;
+pub mod import;
 pub mod name;
 pub mod paths;
 pub mod policy;
