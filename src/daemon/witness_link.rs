@@ -28,9 +28,7 @@ use crate::{
     digest::Digest,
     policy::Policy,
     sys::readiness::watch,
-    witness::{
-        Answer, MAX_MESSAGE, MAX_WATCHED_PER_MESSAGE, Question, Unseen, Watched, decode_answer, encode,
-    },
+    witness::{Answer, MAX_MESSAGE, Question, Unseen, Watched, decode_answer, encode, watch_list},
 };
 
 /// The longest wait for an answer: an executable of 1 GiB is hashed in about a second, and a few may wait before it.
@@ -100,14 +98,8 @@ impl WitnessLink {
     /// Tells the witness which executables are worth a full look. Packets keep their order, so every later question
     /// is answered by the new list.
     pub(super) async fn watch(&self, policy: &Policy) -> io::Result<()> {
-        let watched: Vec<Watched> = policy.entries().iter().filter_map(watched).collect();
-        let mut anew = true;
-        for part in watched.chunks(MAX_WATCHED_PER_MESSAGE) {
-            self.send(&Question::Watch { anew, executables: part.to_vec() }, None).await?;
-            anew = false;
-        }
-        if anew {
-            self.send(&Question::Watch { anew, executables: Vec::new() }, None).await?;
+        for message in watch_list(policy.entries().iter().filter_map(watched)) {
+            self.send(&message, None).await?;
         }
         Ok(())
     }

@@ -84,7 +84,7 @@ const KEEPER_ONLY: &[Call] = &calls! {
     SYS_flock => "the queue of strangers, which the commands change too; the vault's lock",
     SYS_rename => "the new queue of strangers in place of the old",
     SYS_unlink => "temporary files; the socket's file at the end",
-    SYS_unlinkat => "a file that came out with another mode than it must have",
+    SYS_unlinkat if Only::Is(2, 0) => "a file that came out with another mode than it must have",
     SYS_prctl if Only::Is(0, libc::PR_GET_SECCOMP.cast_unsigned()),
         Only::Is(0, libc::PR_GET_NO_NEW_PRIVS.cast_unsigned()), Only::Is(0, libc::PR_GET_DUMPABLE.cast_unsigned()),
         Only::Is(0, 66) => "the probe of what is really enforced; only questions",

@@ -18,6 +18,6 @@ pub use procfs::{
     CodeMapping, ProcfsError, Status, parse_descriptor_flags, parse_maps, parse_statm, parse_status,
 };
 pub use protocol::{
-    Answer, MAX_MESSAGE, MAX_WATCHED_PER_MESSAGE, ProtocolError, Question, Unseen, Watched, decode_answer,
-    decode_question, encode,
+    Answer, MAX_MESSAGE, ProtocolError, Question, Unseen, Watched, decode_answer, decode_question, encode,
+    watch_list,
 };

@@ -9,8 +9,11 @@ use crate::{
 
 /// Largest message. A packet that is longer is refused whole.
 pub const MAX_MESSAGE: usize = 64 * 1024;
-/// Most executables of one [`Question::Watch`]: with paths of 4 KiB it may still be split further by its sender.
-pub const MAX_WATCHED_PER_MESSAGE: usize = 12;
+/// Bytes of the paths in one [`Question::Watch`], as JSON may spell them: one executable and one library of the longest
+/// paths fit beside the message's own words.
+const WATCH_BUDGET: usize = MAX_MESSAGE - 1024;
+/// Longest path that the kernel shows of an executable or a mapping.
+const MAX_PATH: usize = 4096;
 
 /// An executable that is worth a full look.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +35,7 @@ pub enum Question {
     Watch {
         /// Whether the earlier list is forgotten first.
         anew: bool,
-        /// At most [`MAX_WATCHED_PER_MESSAGE`].
+        /// As many as [`watch_list`] puts into one message.
         executables: Vec<Watched>,
     },
     /// Who is behind a connection? With a pidfd of the peer, where the kernel has one.
@@ -110,6 +113,46 @@ pub enum Answer {
     },
 }
 
+/// The messages that tell a whole list, each within [`MAX_MESSAGE`].
+///
+/// An executable with more libraries than fit stands in several of them; the witness joins what it hears of one path. A
+/// path that is longer than any the kernel shows is left out: nothing can run or map it.
+pub fn watch_list(list: impl IntoIterator<Item = Watched>) -> Vec<Question> {
+    let (mut messages, mut executables, mut bytes) = (Vec::new(), Vec::<Watched>::new(), 0);
+    let mut next = |executables: &mut Vec<Watched>| {
+        let anew = messages.is_empty();
+        messages.push(Question::Watch { anew, executables: std::mem::take(executables) });
+        0
+    };
+    for Watched { path, size, libraries } in list.into_iter().filter(|one| one.path.len() <= MAX_PATH) {
+        let bare = || Watched { path: path.clone(), size, libraries: Vec::new() };
+        let own = spelled(&path) + 64;
+        if bytes + own > WATCH_BUDGET {
+            bytes = next(&mut executables);
+        }
+        executables.push(bare());
+        bytes += own;
+        for library in libraries.into_iter().filter(|library| library.len() <= MAX_PATH) {
+            let more = spelled(&library);
+            if bytes + more > WATCH_BUDGET {
+                bytes = next(&mut executables) + own;
+                executables.push(bare());
+            }
+            bytes += more;
+            if let Some(last) = executables.last_mut() {
+                last.libraries.push(library);
+            }
+        }
+    }
+    next(&mut executables);
+    messages
+}
+
+/// Most bytes of a text as JSON: a control character takes six.
+const fn spelled(text: &str) -> usize {
+    text.len() * 6 + 3
+}
+
 /// A message that is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
@@ -146,4 +189,50 @@ fn decode<T: DeserializeOwned>(packet: &[u8]) -> Result<T, ProtocolError> {
         return Err(ProtocolError::NotUnderstood(1));
     }
     serde_json::from_slice(packet).map_err(|error| ProtocolError::NotUnderstood(error.column()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    fn watched(path: String, libraries: Vec<String>) -> Watched {
+        Watched { path, size: Some(7), libraries }
+    }
+
+    #[test]
+    fn a_list_of_any_length_is_told_whole_in_messages_that_fit() {
+        let long = |number: usize| format!("/{}{number}", "\u{1}".repeat(4000));
+        let lists = [
+            Vec::new(),
+            vec![watched("/a".into(), Vec::new())],
+            (0..300).map(|number| watched(long(number), vec![long(number)])).collect(),
+            vec![watched("/a".into(), (0..5000).map(|number| format!("/lib/{number}.so")).collect())],
+            vec![watched("/a".into(), (0..50).map(long).collect()), watched("/b".into(), vec!["/c".into()])],
+        ];
+        for list in lists {
+            let messages = watch_list(list.clone());
+            let mut heard: Vec<Watched> = Vec::new();
+            for (index, message) in messages.iter().enumerate() {
+                let decoded = decode_question(&encode(message).unwrap()).unwrap();
+                let Question::Watch { anew, executables } = decoded else { panic!("another message") };
+                assert_eq!(anew, index == 0);
+                for one in executables {
+                    match heard.iter_mut().find(|known| known.path == one.path) {
+                        Some(known) => known.libraries.extend(one.libraries),
+                        None => heard.push(one),
+                    }
+                }
+            }
+            assert_eq!(heard, list);
+        }
+    }
+
+    #[test]
+    fn a_path_that_no_process_can_have_is_left_out() {
+        let endless = format!("/{}", "a".repeat(MAX_PATH));
+        let list = [watched(endless.clone(), Vec::new()), watched("/a".into(), vec![endless])];
+        let told = vec![watched("/a".into(), Vec::new())];
+        assert_eq!(watch_list(list), [Question::Watch { anew: true, executables: told }]);
+    }
 }

@@ -173,6 +173,23 @@ fn list_and_check_show_every_term() {
     }
 }
 
+/// What the witness is told of an entry is longer than one message between the two processes may be.
+#[test]
+fn an_entry_with_thousands_of_libraries_is_served_and_so_are_the_others() {
+    let world = World::started();
+    let tool = world.install("clients/client.c", Link::Dynamic, "bin/dynamic");
+    let other = world.tool("other");
+    let library = world.install("attacks/steal.c", Link::Library, "home/last.so");
+    let mut libraries: Vec<Value> = (0..3000)
+        .map(|number| json!({"path": format!("/opt/{}/{number}.so", "deep/".repeat(20)), "hash": hash_of(&tool)}))
+        .collect();
+    libraries.push(json!({"path": library, "hash": hash_of(&library)}));
+    let more = vec![("libraries".into(), json!(libraries))];
+    world.policy(&[Entry { more, ..Entry::all(&tool, &["s"]) }, Entry::all(&other, &["s"])]);
+    assert_eq!(asks_with(&world, &tool, &library), found(&[]));
+    assert_eq!(Client::connected(&world, &other).read("s", &["k"]), found(&[]));
+}
+
 /// A dynamic tool that loads a library which its user can write, and asks.
 fn asks_with(world: &World, tool: &Path, library: &Path) -> Value {
     let mut client = Client::connected(world, tool);

@@ -1,13 +1,16 @@
 //! Becoming the registered tool by execve while a sibling keeps the socket.
 
 use super::{Arena, MARKER, naive::Trust, run};
-use crate::tools::Link;
+use crate::{cage::older_kernels::lacking, tools::Link};
 
 /// How often each race is run against the daemon.
 const RUNS: usize = 100;
 
 fn race(link: Link, how: &str, order: &str) {
-    let mut arena = Arena::new(link);
+    race_in(Arena::new(link), how, order);
+}
+
+fn race_in(mut arena: Arena, how: &str, order: &str) {
     let attacker = arena.attacker("exec_race");
     let socket = arena.world.socket();
     // an exec with the wanted descriptor closed may also be seen as the change of executable, or as a writer who
@@ -60,4 +63,13 @@ races! {
     exec_before_send_with_cloexec_leaks_nothing_to_a_sibling_that_shares_memory: "vm-cloexec", "exec-first";
     exec_before_send_leaks_nothing_to_a_sibling_that_shares_descriptors: "files", "exec-first";
     exec_before_send_with_cloexec_leaks_nothing_to_a_sibling_that_shares_descriptors: "files-cloexec", "exec-first";
+}
+
+/// Without SO_PEERPIDFD the address space pins the caller, and that is enough against these.
+#[test]
+fn exec_leaks_nothing_to_a_sibling_where_the_kernel_gives_no_handle_on_the_caller() {
+    for order in ["send-first", "exec-first"] {
+        let arena = Arena::in_world(lacking(&["peerpidfd"], "enforce"), Link::Static);
+        race_in(arena, "cloexec", order);
+    }
 }

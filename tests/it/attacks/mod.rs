@@ -36,7 +36,10 @@ impl Arena {
     }
 
     fn new(link: Link) -> Self {
-        let world = World::new();
+        Self::in_world(World::new(), link)
+    }
+
+    fn in_world(world: World, link: Link) -> Self {
         let tool = world.install("clients/client.c", link, "bin/tool");
         Self { world, tool }
     }

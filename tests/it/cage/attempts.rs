@@ -64,6 +64,7 @@ pub fn on_files(at: &Places) -> Vec<Attempt> {
         ("replace its policy", libc::SYS_rename, json!([data, config]), Denied),
         ("carry its policy away", libc::SYS_rename, json!([config, data]), Denied),
         ("carry its data out", libc::SYS_rename, json!([data, fresh]), Denied),
+        ("remove its policy from its folder", libc::SYS_unlinkat, json!([HERE, config, 0]), Denied),
         ("remove the file of its own", libc::SYS_unlink, json!([data]), Allowed),
     ]
 }
@@ -85,7 +86,7 @@ fn on_names(at: &Places) -> Vec<Attempt> {
         ("linkat", libc::SYS_linkat, json!([HERE, config, HERE, fresh, 0]), Fatal),
         ("symlink", libc::SYS_symlink, json!([config, fresh]), Fatal),
         ("symlinkat", libc::SYS_symlinkat, json!([config, HERE, fresh]), Fatal),
-        ("unlinkat", libc::SYS_unlinkat, json!([HERE, config, 0]), Fatal),
+        ("unlinkat of a folder", libc::SYS_unlinkat, json!([HERE, config, libc::AT_REMOVEDIR]), Fatal),
         ("renameat", libc::SYS_renameat, json!([HERE, key, HERE, config]), Fatal),
         ("renameat2", libc::SYS_renameat2, json!([HERE, key, HERE, config, libc::RENAME_EXCHANGE]), Fatal),
         ("chmod", libc::SYS_chmod, json!([config, 0o666]), Fatal),

@@ -43,17 +43,17 @@ pub enum Came {
     Over,
 }
 
-/// gdb, which asks for root.
+/// A small debugger in Python, which asks for root.
 pub struct Debugger(PathBuf);
 
 impl Debugger {
-    /// None, and the test is skipped, where there is no gdb or no root.
+    /// None, and the test is skipped, where there is no Python or no root.
     pub fn new() -> Option<Self> {
         if !is_root() {
             skip("only root may debug a process that is closed to its own user");
             return None;
         }
-        need("gdb").map(Self)
+        need("python3").map(Self)
     }
 
     /// Makes the calls on each of `threads` of `pid`, in order. A call that the filter catches is undone, so that the
@@ -91,17 +91,15 @@ impl Debugger {
         let file = world.tmp(&format!("calls-{pid}"));
         fs::write(&file, lines).unwrap();
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/cage/inside.py");
-        let mut gdb = Command::new(&self.0);
-        gdb.args(["-nx", "-batch", "-iex", "set auto-load off", "-iex", "set debuginfod enabled off"]);
-        gdb.args(["-p", &pid.to_string(), "-x", script]);
-        gdb.env("CALLS", &file).env("DELIVER", if deliver { "1" } else { "0" }).env("HOME", world.root());
-        // gdb may fail itself when the process under it is gone
-        let outcome = run(gdb.current_dir(world.root()));
+        let mut python = Command::new(&self.0);
+        python.args(["-I", script, &pid.to_string()]);
+        python.env("CALLS", &file).env("DELIVER", if deliver { "1" } else { "0" });
+        let outcome = run(python.current_dir(world.root()));
         let answers = outcome.out.lines().filter(|line| line.starts_with('{'));
         let came: Vec<Came> = answers.map(|line| came(&serde_json::from_str(line).unwrap())).collect();
         assert!(
-            deliver || came.len() == calls.len(),
-            "gdb made not all calls: {}{}",
+            outcome.code == Some(0) && (deliver || came.len() == calls.len()),
+            "not all calls were made: {}{}",
             outcome.out,
             outcome.err
         );

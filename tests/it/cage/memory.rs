@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     client::{Client, Got, written},
+    skip::need,
     world::{Entry, World, await_that},
 };
 
@@ -179,7 +180,7 @@ fn half_request<T>(
 
 #[test]
 fn nothing_of_a_value_is_left_in_memory_when_its_clients_are_gone() {
-    let Some(debugger) = Debugger::new() else { return };
+    let (Some(debugger), Some(_gdb)) = (Debugger::new(), need("gdb")) else { return };
     let marker = Marker::new();
     let (world, tool) = after_traffic(World::new(), &marker);
     let pieces = everything(&world);
@@ -199,9 +200,7 @@ fn nothing_of_a_value_is_left_in_memory_when_its_clients_are_gone() {
 
 #[test]
 fn nothing_of_a_value_is_left_where_the_kernel_has_no_secret_memory() {
-    if Debugger::new().is_none() {
-        return;
-    }
+    let (Some(_root), Some(_gdb)) = (Debugger::new(), need("gdb")) else { return };
     let marker = Marker::new();
     let (world, tool) = after_traffic(lacking(&["memfd_secret"], "enforce"), &marker);
     let places = found(&marker.forms(), &everything(&world));

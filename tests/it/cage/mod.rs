@@ -6,7 +6,7 @@ mod debugger;
 mod dump;
 mod inside;
 mod memory;
-mod older_kernels;
+pub(crate) mod older_kernels;
 mod outside;
 mod rules;
 mod session;

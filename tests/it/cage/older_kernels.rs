@@ -16,18 +16,18 @@ use std::{
 use keychain_auth::sandbox::{Folders, NEWEST_ABI, REQUIRED_ABI, cage};
 use landlock::{ABI, AccessFs, Ruleset, RulesetAttr as _};
 use rustix::process::{Pid, test_kill_process};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{processes, serving_in};
+use super::{processes, serves, serving_in};
 use crate::{
-    client::Client,
+    client::{Client, assert_refused},
     skip::skip,
     tools::Link,
-    world::{Guarded, World, spawn},
+    world::{Guarded, World, is_root, spawn},
 };
 
 /// A world whose daemons run on a kernel that lacks `what`.
-pub(super) fn lacking(what: &[&str], hardening: &str) -> World {
+pub(crate) fn lacking(what: &[&str], hardening: &str) -> World {
     let mut world = World::new();
     let launcher = world.install("clients/older_kernel.c", Link::Static, "bin/older_kernel");
     world.start_through = vec![launcher.to_str().unwrap().to_owned()];
@@ -219,4 +219,55 @@ fn newer_abis_also_close_the_network_and_keep_signals_in() {
 fn closed_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
+}
+
+/// How many descriptors the daemon holds, as root sees it.
+fn descriptors(world: &World) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", world.pid())).unwrap().count()
+}
+
+/// What a client sends as descriptors: with this kernel the kernel refuses it, with an older one the daemon takes none.
+#[test]
+fn descriptors_sent_to_the_daemon_are_refused_or_dropped_and_fill_nothing() {
+    if !is_root() {
+        return skip("only root may count the descriptors of a process that is closed to its own user");
+    }
+    for what in [&[][..], &["passrights"][..]] {
+        let (world, tool) = serving_in(lacking(what, "enforce"));
+        let mut client = Client::spawn(&world, &tool);
+        let read =
+            format!("{}\n", json!({"type": "REQUEST", "action": "read", "service": "s", "targets": ["k"]}));
+        let gift = format!("gift {}", read.len());
+        let refused = |client: &mut Client| match client.order(&gift, read.as_bytes()).as_str() {
+            "ok" => {
+                let reply = client.recv().json();
+                assert_refused(&reply, "denied", "untrusted_caller");
+                true
+            }
+            other => {
+                assert_eq!(other, format!("error {}", libc::EPERM), "the kernel's own refusal");
+                false
+            }
+        };
+        client.connect();
+        let dropped = refused(&mut client);
+        assert!(dropped || what.is_empty(), "an older kernel sends them");
+        let before = descriptors(&world);
+        for _ in 0..20 {
+            client.order("close", b"");
+            client.connect();
+            assert_eq!(refused(&mut client), dropped);
+        }
+        assert!(descriptors(&world) < before + 100, "{} after {before}", descriptors(&world));
+        serves(&world, &tool);
+    }
+}
+
+#[test]
+fn without_a_handle_on_the_caller_its_address_space_pins_it_and_status_says_what_is_missing() {
+    let (world, tool) = serving_in(lacking(&["peerpidfd"], "enforce"));
+    serves(&world, &tool);
+    let status: Value = serde_json::from_str(&world.cli(&["status", "--json"]).done()).unwrap();
+    assert!(status["missing"][0].as_str().unwrap().contains("SO_PEERPIDFD"), "{status}");
+    assert!(world.log().contains("this kernel lacks SO_PEERPIDFD"), "{}", world.log());
 }

@@ -5,6 +5,7 @@
  *   connect HOW PATH    HOW: cloexec | plain (forgets SOCK_CLOEXEC, as careless C programs do)
  *   send N, trickle N   N raw bytes follow; trickle writes them one by one
  *   recv MS             one line or its absence: "line N" + bytes, "eof", "timeout", "error ERRNO"
+ *   gift N              N raw bytes follow, sent with as many descriptors as one message takes
  *   shut                half-close
  *   close
  *   fork-send N         N raw bytes follow; a forked child writes them on this connection
@@ -173,6 +174,28 @@ static void hand(const char *path)
 		answer("ok");
 }
 
+static void gift(const char *bytes, size_t n)
+{
+	enum { MOST = 253 };
+	static union {
+		char bytes[CMSG_SPACE(MOST * sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec one = {(char *)bytes, n};
+	struct msghdr m = {.msg_iov = &one, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(MOST * sizeof(int));
+	for (int i = 0; i < MOST; i++)
+		((int *)CMSG_DATA(c))[i] = STDIN_FILENO;
+	if (sendmsg(now->fd, &m, MSG_NOSIGNAL) != (ssize_t)n)
+		answer_errno();
+	else
+		answer("ok");
+}
+
 static void run(char *program, char *request, char *out)
 {
 	pid_t child = fork();
@@ -262,6 +285,10 @@ static void obey(char *line)
 		free(bytes);
 	} else if (!strcmp(verb, "hand")) {
 		hand(a);
+	} else if (!strcmp(verb, "gift")) {
+		char *bytes = payload(n);
+		gift(bytes, n);
+		free(bytes);
 	} else if (!strcmp(verb, "run")) {
 		run(a, b, c);
 	} else if (!strcmp(verb, "load")) {

@@ -9,6 +9,8 @@
  *   mdwe            no PR_SET_MDWE
  *   memfd_secret    no secret memory
  *   memlock         no memory may be locked
+ *   peerpidfd       no SO_PEERPIDFD
+ *   passrights      no SO_PASSRIGHTS
  *
  * It is a filter of system calls as containers have it, and it gives no privilege: the program finds a real kernel
  * that refuses.
@@ -37,6 +39,9 @@
 #ifndef SYS_memfd_secret
 #define SYS_memfd_secret 447
 #endif
+/* asm-generic/socket.h */
+#define PEERPIDFD 77
+#define PASSRIGHTS 83
 #define SET_MDWE 65
 #define GET_MDWE 66
 /* in the flags of landlock_create_ruleset: tell the ABI */
@@ -163,6 +168,10 @@ static int lack(const char *what)
 		rule(SYS_prctl, offsetof(struct seccomp_data, args[0]), GET_MDWE, SECCOMP_RET_ERRNO | EINVAL);
 	} else if (!strcmp(what, "memfd_secret")) {
 		refuse(SYS_memfd_secret, ENOSYS);
+	} else if (!strcmp(what, "peerpidfd")) {
+		rule(SYS_getsockopt, offsetof(struct seccomp_data, args[2]), PEERPIDFD, SECCOMP_RET_ERRNO | ENOPROTOOPT);
+	} else if (!strcmp(what, "passrights")) {
+		rule(SYS_setsockopt, offsetof(struct seccomp_data, args[2]), PASSRIGHTS, SECCOMP_RET_ERRNO | ENOPROTOOPT);
 	} else if (!strcmp(what, "memlock")) {
 		return setrlimit(RLIMIT_MEMLOCK, &none) == 0 ? 0 : -1;
 	} else {
