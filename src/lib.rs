@@ -22,5 +22,6 @@ pub mod secret;
 pub mod store;
 pub mod sys;
 pub mod text;
+pub mod transfer;
 pub mod wire;
 pub mod witness;

@@ -232,7 +232,7 @@ fn lines_joined(text: &str) -> Buffer {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use secrecy::ExposeSecret;
 

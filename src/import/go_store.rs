@@ -95,7 +95,7 @@ fn split(key: &str, services: &[Service]) -> Result<(Service, Target), Refusal> 
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
     use crate::name::NameError;

@@ -84,7 +84,9 @@ pub enum Refusal {
     #[error("its value is not text in UTF-8")]
     NotText,
     /// Programs that read `.env` files differ about this value.
-    #[error("programs read it differently ({0}); write the value in single quotes")]
+    #[error(
+        "programs read it differently ({0}); put the value in quotes, single ones for all but a single quote"
+    )]
     Ambiguous(&'static str),
     /// Nobody can tell where the service ends and the target begins.
     #[error("it has {0} colons, so its service could end at any of them; name the service with --service")]
@@ -107,6 +109,15 @@ pub enum Refusal {
     /// The program that decrypts it failed, with its own words.
     #[error("it can't be decrypted: {0}")]
     Undecryptable(String),
+    /// Its file has a name that is no text.
+    #[error("the name of its file is not UTF-8")]
+    PathNotText,
+    /// A folder behind a link.
+    #[error("it is a symbolic link to a folder, which is not followed")]
+    Link,
+    /// A folder in too many others.
+    #[error("it lies in too many folders within each other")]
+    TooDeep,
     /// It has lines beyond the first one, which would stay behind.
     #[error("it has more than one line; choose --first-line or --whole")]
     FurtherLines,

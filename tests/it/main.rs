@@ -29,6 +29,7 @@ mod entries;
 mod honest;
 mod lifecycle;
 mod limits;
+mod moving;
 mod quickstart;
 mod skip;
 mod strangers;

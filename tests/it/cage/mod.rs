@@ -3,7 +3,7 @@
 
 mod attempts;
 mod debugger;
-mod dump;
+pub mod dump;
 mod inside;
 mod memory;
 pub(crate) mod older_kernels;
