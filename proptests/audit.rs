@@ -28,6 +28,7 @@ prop_compose! {
         outcome in select(outcomes()),
         reason in option::of(select(vec!["service_not_allowed", "audit_unavailable"])),
         detail in option::of(vec(any::<char>(), 0..40)),
+        count in option::of(2_u64..1000),
     ) -> Event {
         Event {
             timestamp: jiff::Timestamp::from_nanosecond(nanoseconds).unwrap(),
@@ -37,6 +38,7 @@ prop_compose! {
             service: service.map(|service| Service::parse(&service).unwrap()),
             targets: targets.iter().map(|target| Target::parse(target).unwrap()).collect(),
             detail: detail.map(|detail| detail.into_iter().collect::<String>().into()),
+            count,
         }
     }
 }
@@ -52,7 +54,9 @@ proptest! {
         ];
         order.extend(event.reason.map(|_| "reason"));
         order.extend(event.detail.as_ref().map(|_| "detail"));
-        order.extend(["uid", "seq"]);
+        order.push("uid");
+        order.extend(event.count.map(|_| "count"));
+        order.push("seq");
         prop_assert_eq!(members.keys().map(String::as_str).collect::<Vec<_>>(), order);
 
         let record = RecordLine::parse(line.as_bytes()).unwrap();

@@ -5,6 +5,7 @@
 mod admitted;
 mod audit;
 mod caller;
+mod chain;
 mod corridor;
 mod decision;
 mod imports;

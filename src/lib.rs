@@ -10,6 +10,7 @@ extern crate self as keychain_auth;
 
 pub mod audit;
 pub mod caller;
+pub mod chain;
 pub mod cli;
 pub mod daemon;
 pub mod digest;

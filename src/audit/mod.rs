@@ -4,15 +4,26 @@
 //! [`Event`] is made of names, numbers, a path, a digest and fixed words.
 #![forbid(unsafe_code)]
 
+mod archive;
+mod boundary;
+mod error;
 mod json;
 mod log;
 mod query;
 mod record;
 mod replay;
+mod reserve;
+mod resume;
 mod tail;
 #[cfg(test)]
 mod trials;
+mod verify;
 
-pub use log::{AuditError, Log, Receipt, Unsynced};
+pub use archive::{files, open, pack};
+pub use boundary::{Because, Boundary};
+pub use error::{AuditError, Receipt, Unsynced};
+pub use log::{Log, Rotation};
 pub use query::{BadLine, Filter, Line, Lines, RecordLine};
 pub use record::{Action, Event, MAX_LINE, Outcome};
+pub use resume::EPOCH_RECORDS;
+pub use verify::{Finding, Verdict, Verifier, Witnesses, Wrong, verify};

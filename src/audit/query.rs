@@ -33,8 +33,12 @@ pub struct RecordLine {
     pub detail: Option<String>,
     /// The caller's user.
     pub uid: Option<u32>,
+    /// How many refusals it stands for, where several are folded into one.
+    pub count: Option<u64>,
     /// The record's number.
     pub seq: Option<u64>,
+    /// Its keyed hash.
+    pub mac: Option<String>,
 }
 
 impl RecordLine {
@@ -63,14 +67,22 @@ pub struct BadLine;
 pub struct Filter {
     /// Not older than this.
     pub since: Option<Timestamp>,
-    /// This executable, by its path.
+    /// Not younger than this.
+    pub until: Option<Timestamp>,
+    /// This executable, by its path, or by its file name where there is no slash in it.
     pub binary: Option<String>,
     /// This service.
     pub service: Option<String>,
+    /// This name among those of the record.
+    pub target: Option<String>,
+    /// This action.
+    pub action: Option<String>,
     /// This result, in either case.
     pub result: Option<String>,
     /// This reason.
     pub reason: Option<String>,
+    /// This process.
+    pub pid: Option<u32>,
 }
 
 impl Filter {
@@ -78,11 +90,20 @@ impl Filter {
     pub fn admits(&self, record: &RecordLine) -> bool {
         let equal = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|wanted| wanted == is);
         self.since.is_none_or(|since| record.when().is_some_and(|when| when >= since))
-            && equal(&self.binary, &record.binary_path)
+            && self.until.is_none_or(|until| record.when().is_some_and(|when| when <= until))
+            && self.binary.as_deref().is_none_or(|wanted| is_of(wanted, &record.binary_path))
             && equal(&self.service, &record.service)
+            && self.target.as_ref().is_none_or(|wanted| record.targets.contains(wanted))
+            && equal(&self.action, &record.action)
+            && self.pid.is_none_or(|wanted| wanted == record.pid)
             && self.result.as_deref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(&record.result))
             && equal(&self.reason, record.reason.as_deref().unwrap_or_default())
     }
+}
+
+/// Whether a program is the one that is wanted. Where it is wanted by its whole path, only that counts.
+fn is_of(wanted: &str, path: &str) -> bool {
+    wanted == path || !wanted.contains('/') && path.rsplit('/').next() == Some(wanted)
 }
 
 /// One line of a log.
@@ -92,6 +113,8 @@ pub struct Line {
     pub number: u64,
     /// Its bytes without the newline; at most [`MAX_LINE`] of them.
     pub bytes: Vec<u8>,
+    /// Whether its newline is there; otherwise it is being written, or was cut.
+    pub whole: bool,
     /// What it says.
     pub record: Result<RecordLine, BadLine>,
 }
@@ -120,9 +143,8 @@ impl<R: BufRead> Lines<R> {
         if !whole && bytes.len() > MAX_LINE {
             self.reader.skip_until(b'\n')?;
         }
-        // a line without its newline is being written, or was cut
         let record = if whole { RecordLine::parse(&bytes) } else { Err(BadLine) };
-        Ok(Some(Line { number: self.number, bytes, record }))
+        Ok(Some(Line { number: self.number, bytes, whole, record }))
     }
 }
 

@@ -71,7 +71,8 @@ impl Outcome {
 /// One event, before it has its place in the log.
 ///
 /// Its line has the members `timestamp`, `action`, `pid`, `binary_path`, `binary_hash`, `service`, `targets`, `result`,
-/// then `reason` and `detail` where there is one, then `uid`, and, given by the log, `seq`. What is unknown is `0`, an
+/// then `reason` and `detail` where there is one, then `uid`, `count` where it is more than one, and, given by the log,
+/// `seq` and `mac`. What is unknown is `0`, an
 /// empty string or an empty list, so that the first eight are always there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
@@ -97,6 +98,8 @@ pub struct Event {
     pub detail: Option<Cow<'static, str>>,
     /// The caller's user.
     pub uid: u32,
+    /// How many such refusals the record stands for, where a stranger's are folded into one.
+    pub count: Option<u64>,
 }
 
 impl Event {
@@ -132,6 +135,9 @@ impl Event {
             text(&mut out, "detail", detail);
         }
         raw(&mut out, "uid", &self.uid.to_string());
+        if let Some(count) = self.count {
+            raw(&mut out, "count", &count.to_string());
+        }
         out
     }
 }
@@ -176,6 +182,7 @@ mod tests {
             reason: None,
             detail: None,
             uid: 1000,
+            count: None,
         };
         let expected = format!(
             concat!(
@@ -203,11 +210,12 @@ mod tests {
             reason: Some("untrusted_caller"),
             detail: Some("peer_gone".into()),
             uid: 0,
+            count: Some(7),
         };
         let expected = concat!(
             r#"{"timestamp":"2026-05-21T10:34:02.000000000Z","action":"connect","pid":0,"#,
             r#""binary_path":"/tmp/\u001b[2J\u202e\u000a\u0085x","binary_hash":"","service":"","targets":[],"#,
-            r#""result":"DENIED","reason":"untrusted_caller","detail":"peer_gone","uid":0"#
+            r#""result":"DENIED","reason":"untrusted_caller","detail":"peer_gone","uid":0,"count":7"#
         );
         assert_eq!(String::from_utf8(event.render()).unwrap(), expected);
     }

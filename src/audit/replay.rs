@@ -3,37 +3,44 @@
 use std::{
     collections::HashMap,
     fs::File,
-    io::{self, BufReader, Seek, SeekFrom},
+    io::{self, BufRead, BufReader, Seek, SeekFrom},
+    path::Path,
 };
 
 use jiff::{Span, Timestamp};
 
 use super::{
+    archive::open,
     query::{Lines, RecordLine},
     tail::start_of,
 };
-use crate::store::OutboxEntry;
+use crate::{chain::SEQ, store::OutboxEntry};
 
-/// What stands between a rendered line and its number. Never within a string, where the quotes are escaped.
-pub(super) const SEQ: &[u8] = br#","seq":"#;
 /// How far the order of the log may differ from the order of its timestamps: requests wait for their turn.
 const SLACK_SECONDS: i64 = 300;
 
 /// The entries that the log lacks, in their order. Of two entries with one text, each needs a line of its own.
 ///
+/// Where the file begins later than the oldest entry, it was rotated since, and the `earlier` one is looked at too.
 /// If the clock was set back by more than the slack, a line may be taken for missing and appear twice; none is lost.
 pub(super) fn missing<'a>(
     file: &File,
     size: u64,
+    earlier: Option<&Path>,
     entries: &'a [OutboxEntry],
 ) -> io::Result<Vec<&'a OutboxEntry>> {
     if entries.is_empty() {
         return Ok(Vec::new());
     }
     let mut logged: HashMap<&[u8], usize> = entries.iter().map(|entry| (entry.line.as_slice(), 0)).collect();
+    let start = start_of(file, size, earliest(entries))?;
     let mut reader = file;
-    reader.seek(SeekFrom::Start(start_of(file, size, earliest(entries))?))?;
-    for line in Lines::new(BufReader::new(reader)) {
+    reader.seek(SeekFrom::Start(start))?;
+    let before: Box<dyn BufRead> = match earlier.filter(|_| start == 0) {
+        Some(earlier) => open(earlier)?,
+        None => Box::new(io::empty()),
+    };
+    for line in Lines::new(before).chain(Lines::new(Box::new(BufReader::new(reader)))) {
         if let Some(count) = logged.get_mut(rendered(&line?.bytes)) {
             *count += 1;
         }

@@ -1,11 +1,10 @@
-//! The end of a log file: where the last whole line ends, what its number is, and how far back a moment lies.
+//! The end of a log file: where the last whole line ends, its lines from the end on, and how far back a moment lies.
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
 use super::{query::RecordLine, record::MAX_LINE};
+use crate::chain::{Linked, NO_NUMBER};
 
-/// A number that no log reaches: at a million records a second it takes 285 years. A line with such a one is not ours.
-const NO_NUMBER: u64 = 1 << 53;
 /// Bytes read at once.
 const CHUNK: usize = 64 * 1024;
 
@@ -22,18 +21,70 @@ impl Tail {
     /// Reads the end of a file of `size` bytes.
     pub(super) fn read(file: &File, size: u64) -> io::Result<Self> {
         let whole = newline_before(file, size)?.map_or(0, |at| at + 1);
-        let mut end = whole;
         let reach = whole.saturating_sub(MAX_LINE as u64);
         // lines that others wrote have no number; the last of ours counts
-        while end > reach {
-            let start = newline_before(file, end - 1)?.map_or(0, |at| at + 1);
-            let record = line(file, start, end)?.and_then(|line| RecordLine::parse(&line).ok());
-            if let Some(seq) = record.and_then(|record| record.seq).filter(|seq| *seq < NO_NUMBER) {
+        let mut lines = Backward::new(file, whole);
+        while let Some((start, line)) = lines.next()? {
+            if let Some(seq) = number(&line) {
                 return Ok(Self { whole, last_seq: seq });
             }
-            end = start;
+            if start <= reach {
+                break;
+            }
         }
         Ok(Self { whole, last_seq: 0 })
+    }
+}
+
+/// The number of a line, also of one that was written before there was a chain.
+pub(super) fn number(line: &[u8]) -> Option<u64> {
+    match Linked::of(line) {
+        Some(linked) => Some(linked.seq),
+        None => RecordLine::parse(line).ok()?.seq.filter(|seq| *seq < NO_NUMBER),
+    }
+}
+
+/// Lines from the end of a file to its beginning.
+pub(super) struct Backward<'f> {
+    file: &'f File,
+    /// Behind the newline of the line that comes next.
+    end: u64,
+    /// Bytes of the file from `from` on, read already.
+    held: Vec<u8>,
+    from: u64,
+}
+
+impl<'f> Backward<'f> {
+    /// From `end` on, which must be behind a newline.
+    pub(super) fn new(file: &'f File, end: u64) -> Self {
+        Self { file, end, held: Vec::new(), from: end }
+    }
+
+    /// Where the next line begins, and its bytes without the newline. None at the beginning of the file.
+    pub(super) fn next(&mut self) -> io::Result<Option<(u64, Vec<u8>)>> {
+        if self.end == 0 {
+            return Ok(None);
+        }
+        loop {
+            let length = usize::try_from(self.end - self.from).unwrap_or_default();
+            let held = self.held.get(..length).unwrap_or_default();
+            let inner = held.len().saturating_sub(1);
+            let newline = held.get(..inner).and_then(|held| held.iter().rposition(|byte| *byte == b'\n'));
+            if let Some(at) = newline.map(|at| at + 1).or((self.from == 0).then_some(0)) {
+                let line = held.get(at..inner).unwrap_or_default().to_vec();
+                self.end = self.from + at as u64;
+                return Ok(Some((self.end, line)));
+            }
+            if held.len() > MAX_LINE {
+                return Err(too_long());
+            }
+            // twice as much each time, so that a long line is not read in small steps
+            let more = (held.len() as u64).max(CHUNK as u64).min(self.from);
+            let mut bytes = vec![0; usize::try_from(more).unwrap_or_default()];
+            self.file.read_exact_at(&mut bytes, self.from - more)?;
+            bytes.extend_from_slice(held);
+            (self.held, self.from) = (bytes, self.from - more);
+        }
     }
 }
 
@@ -70,10 +121,7 @@ fn newline_before(file: &File, end: u64) -> io::Result<Option<u64>> {
     let mut stop = end;
     while stop > 0 {
         if end - stop > MAX_LINE as u64 {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "it holds a line that is longer than any record",
-            ));
+            return Err(too_long());
         }
         let start = stop.saturating_sub(CHUNK as u64);
         let bytes = line(file, start, stop)?.unwrap_or_default();
@@ -97,4 +145,35 @@ fn newline_after(file: &File, start: u64, size: u64) -> io::Result<u64> {
         from = stop;
     }
     Ok(size)
+}
+
+fn too_long() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "it holds a line that is longer than any record")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn lines_come_from_the_end_whole_whatever_their_length() {
+        let lines: Vec<Vec<u8>> =
+            [0, 1, 5, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, 0, 7].iter().map(|n| vec![b'x'; *n]).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        for line in &lines {
+            file.write_all(line).unwrap();
+            file.write_all(b"\n").unwrap();
+        }
+        let end = file.metadata().unwrap().len();
+        let mut backward = Backward::new(&file, end);
+        for line in lines.iter().rev() {
+            let (_, found) = backward.next().unwrap().unwrap();
+            assert_eq!(found.len(), line.len());
+        }
+        assert!(backward.next().unwrap().is_none());
+        assert!(Backward::new(&tempfile::tempfile().unwrap(), 0).next().unwrap().is_none());
+    }
 }

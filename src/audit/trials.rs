@@ -13,8 +13,9 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::{
+    chain::Head,
     name::{Service, Target},
-    store::{OutboxEntry, files::scratch},
+    store::{OutboxEntry, files::scratch, seat::tests::seat},
     wire,
 };
 
@@ -31,6 +32,7 @@ fn event(target: &str) -> Event {
         reason: None,
         detail: None,
         uid: 1000,
+        count: None,
     }
 }
 
@@ -38,26 +40,43 @@ fn entry(id: u64, target: &str) -> OutboxEntry {
     OutboxEntry { id, line: event(target).render() }
 }
 
-/// Every line as `seq target`, or `seq: detail` for what the log says about itself.
+/// Every line as its targets, `epoch N` for a boundary, or `: detail` for what the log says about itself.
 fn said(path: &Path) -> Vec<String> {
     let lines = Lines::new(BufReader::new(File::open(path).unwrap()));
     let word = |line: Line| {
         let record = line.record.unwrap_or_else(|_| panic!("{:?}", String::from_utf8_lossy(&line.bytes)));
-        match record.detail {
-            Some(detail) => format!("{}: {detail}", record.seq.unwrap()),
-            None => format!("{} {}", record.seq.unwrap(), record.targets.join(",")),
+        let boundary = Boundary::of(&record).map(|it| format!("epoch {}", it.epoch));
+        match boundary.or(record.detail) {
+            Some(detail) => format!(": {detail}"),
+            None => record.targets.join(","),
         }
     };
     lines.map(|line| word(line.unwrap())).collect()
 }
 
+/// The log, as a daemon with one vault key opens it.
+fn open(path: &Path) -> Result<Log, AuditError> {
+    open_knowing(path, &Head::default())
+}
+
+fn open_knowing(path: &Path, known: &Head) -> Result<Log, AuditError> {
+    Log::open(path, seat(path.parent().unwrap()), known, Rotation::default())
+}
+
 fn begun() -> (tempfile::TempDir, PathBuf, Log) {
     let dir = scratch();
     let path = dir.path().join("audit.log");
-    let mut log = Log::open(&path).unwrap();
-    assert_eq!(log.append(&event("a")).unwrap().seq(), 1);
-    assert_eq!(log.append(&event("b")).unwrap().seq(), 2);
+    let mut log = open(&path).unwrap();
+    assert_eq!(log.append(&event("a")).unwrap().seq(), 2);
+    assert_eq!(log.append(&event("b")).unwrap().seq(), 3);
     (dir, path, log)
+}
+
+/// What a check of all files finds that knows the head.
+fn wrong(path: &Path, head: &Head) -> Vec<Wrong> {
+    let witnesses = Witnesses { head: Some(*head), ..Witnesses::default() };
+    let verdict = verify(&files(path).unwrap(), witnesses, |_| {}).unwrap();
+    verdict.findings.iter().map(|finding| finding.wrong).collect()
 }
 
 /// Waits for the disk; the outbox line that may be forgotten then.
@@ -74,9 +93,10 @@ fn numbers_go_on_when_the_log_is_opened_again() {
     assert_eq!(synced(&mut log), None, "nothing was written since");
     drop(log);
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
-    let mut log = Log::open(&path).unwrap();
-    assert_eq!(log.append(&event("c")).unwrap().seq(), 3);
-    assert_eq!(said(&path), ["1 a", "2 b", "3 c"]);
+    let mut log = open(&path).unwrap();
+    assert_eq!(log.append(&event("c")).unwrap().seq(), 5);
+    assert_eq!(said(&path), [": epoch 0", "a", "b", ": epoch 1", "c"]);
+    assert_eq!(wrong(&path, &log.head()), []);
 }
 
 #[test]
@@ -84,16 +104,19 @@ fn a_torn_last_line_is_cut_off_whole_ones_stay_and_a_record_says_so() {
     for left in [1, 20, 200] {
         let (_dir, path, log) = begun();
         drop(log);
-        let line = fs::read(&path).unwrap().split_off(fs::read(&path).unwrap().len() / 2);
+        let text = fs::read(&path).unwrap();
+        let line = text.split_inclusive(|byte| *byte == b'\n').next_back().unwrap();
         OpenOptions::new()
             .append(true)
             .open(&path)
             .unwrap()
             .write_all(&line[..left.min(line.len() - 1)])
             .unwrap();
-        let mut log = Log::open(&path).unwrap();
-        assert_eq!(log.append(&event("c")).unwrap().seq(), 4);
-        assert_eq!(said(&path), ["1 a", "2 b", "3: half a line at the end was cut off", "4 c"]);
+        let mut log = open(&path).unwrap();
+        let _ = log.append(&event("c")).unwrap();
+        let expected = [": epoch 0", "a", "b", ": epoch 1", ": half a line at the end was cut off", "c"];
+        assert_eq!(said(&path), expected);
+        assert_eq!(wrong(&path, &log.head()), []);
     }
 }
 
@@ -101,40 +124,53 @@ fn a_torn_last_line_is_cut_off_whole_ones_stay_and_a_record_says_so() {
 fn a_file_without_records_is_left_alone() {
     let dir = scratch();
     let path = dir.path().join("audit.log");
-    drop(Log::open(&path).unwrap());
+    drop(open(&path).unwrap());
     fs::write(&path, "somebody's notes\n").unwrap();
-    assert_eq!(Log::open(&path).err(), Some(AuditError::Foreign));
+    assert_eq!(open(&path).err(), Some(AuditError::Foreign));
     assert_eq!(fs::read(&path).unwrap(), b"somebody's notes\n");
 }
 
 #[test]
 fn what_happens_to_the_file_from_outside_is_recorded_before_anything_else() {
-    let gone = "the file was removed or replaced; this one continues it";
+    let gone = ": the file was removed or replaced; this one continues it";
     let (_dir, path, mut log) = begun();
     fs::remove_file(&path).unwrap();
-    assert_eq!(log.append(&event("c")).unwrap().seq(), 4);
-    assert_eq!(said(&path), [format!("3: {gone}"), "4 c".to_owned()]);
+    assert_eq!(log.append(&event("c")).unwrap().seq(), 6);
+    assert_eq!(said(&path), [": epoch 1", gone, "c"]);
+    assert_eq!(wrong(&path, &log.head()), [], "what is there is whole, from record 4 on");
 
     let (dir, path, mut log) = begun();
     fs::rename(&path, dir.path().join("audit.log.1")).unwrap();
     let _ = log.append(&event("c")).unwrap();
-    assert_eq!(said(&path), [format!("3: {gone}"), "4 c".to_owned()]);
-    assert_eq!(said(&dir.path().join("audit.log.1")), ["1 a", "2 b"]);
+    assert_eq!(said(&path), [": epoch 1", ": the file was moved away; this one continues it", "c"]);
+    assert_eq!(said(&dir.path().join("audit.log.1")), [": epoch 0", "a", "b"]);
+    assert_eq!(wrong(&path, &log.head()), [], "both files are one log");
 
-    for (keep, rest) in [(0, 0), (1, 0), (1, 30)] {
+    for (keep, rest) in [(0, 0), (1, 0), (2, 0), (2, 30)] {
         let (_dir, path, mut log) = begun();
-        let first = fs::read(&path).unwrap().iter().position(|byte| *byte == b'\n').unwrap() + 1;
-        OpenOptions::new().write(true).open(&path).unwrap().set_len((keep * first + rest) as u64).unwrap();
+        let text = fs::read(&path).unwrap();
+        let ends: Vec<usize> =
+            text.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at + 1).collect();
+        let length = if keep == 0 { 0 } else { ends[keep - 1] } + rest;
+        OpenOptions::new().write(true).open(&path).unwrap().set_len(length as u64).unwrap();
         let _ = log.append(&event("c")).unwrap();
-        let expected = ["1 a", "3: the file was truncated", "4 c"];
-        assert_eq!(said(&path), expected[1 - keep..]);
+        let mut expected = vec![": epoch 0", "a"][..keep].to_vec();
+        expected.push(": epoch 1");
+        expected.extend((rest > 0).then_some(": half a line at the end was cut off"));
+        expected.extend([": the file was truncated", "c"]);
+        assert_eq!(said(&path), expected);
+        let missing = Wrong::Missing { from: keep as u64 + 1, to: 3 };
+        let lost: &[Wrong] = if keep == 0 { &[] } else { &[missing] };
+        assert_eq!(wrong(&path, &log.head()), lost, "the gap stays");
     }
 
     let (_dir, path, mut log) = begun();
     OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{}\nhalf").unwrap();
     let _ = log.append(&event("c")).unwrap();
-    assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 5);
-    assert!(fs::read_to_string(&path).unwrap().contains("written by others"));
+    let text = fs::read_to_string(&path).unwrap();
+    assert_eq!(text.lines().count(), 8, "{text}");
+    assert!(text.contains("written by others"));
+    assert_eq!(wrong(&path, &log.head()), [Wrong::Unchained]);
 }
 
 #[test]
@@ -144,11 +180,11 @@ fn an_exposed_or_linked_log_is_refused() {
     let (dir, path, log) = begun();
     drop(log);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-    assert!(matches!(Log::open(&path), Err(AuditError::File(_))));
+    assert!(matches!(open(&path), Err(AuditError::File(_))));
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     fs::rename(&path, dir.path().join("real")).unwrap();
     symlink("real", &path).unwrap();
-    assert!(matches!(Log::open(&path), Err(AuditError::File(_))));
+    assert!(matches!(open(&path), Err(AuditError::File(_))));
 }
 
 #[test]
@@ -164,10 +200,10 @@ fn the_outbox_is_replayed_without_losing_or_doubling_a_line() {
     }
     assert_eq!(synced(&mut log), Some(8));
     drop(log);
-    let mut log = Log::open(&path).unwrap();
+    let mut log = open(&path).unwrap();
     assert_eq!(log.replay(&outbox).unwrap(), 2);
     assert_eq!(synced(&mut log), Some(9));
-    assert_eq!(said(&path)[5..], ["6 lost", "7 twin"]);
+    assert_eq!(said(&path)[6..], [": epoch 1", "lost", "twin"]);
     assert_eq!(log.replay(&outbox).unwrap(), 0);
 }
 
@@ -181,14 +217,14 @@ fn replay_looks_back_as_far_as_the_oldest_entry_and_no_line_is_missed() {
     }
     let last = entry(2, "last");
     assert_eq!(log.replay(&[first, last]).unwrap(), 1);
-    assert_eq!(said(&path).last().unwrap(), "3004 last");
+    assert_eq!(said(&path).last().unwrap(), "last");
 
     // old lines before the slack are not read, and hide nothing
     let mut old = event("old");
     old.timestamp = "2020-01-01T00:00:00Z".parse().unwrap();
     let dir = scratch();
     let path = dir.path().join("audit.log");
-    let mut log = Log::open(&path).unwrap();
+    let mut log = open(&path).unwrap();
     for _ in 0..3000 {
         let _ = log.append(&old).unwrap();
     }
@@ -240,8 +276,9 @@ fn full_disk_child() {
     assert_eq!(fs::read(&path).unwrap(), before);
     limit(None);
     let _ = log.append(&event("after")).unwrap();
-    assert_eq!(said(&path), ["1 a", "2 b", "3 change 1", "4 change 2", "5 after"]);
+    assert_eq!(said(&path), [": epoch 0", "a", "b", "change 1", "change 2", "after"]);
     assert_eq!(synced(&mut log), Some(2));
+    assert_eq!(wrong(&path, &log.head()), []);
 }
 
 #[test]
@@ -250,12 +287,15 @@ fn a_forged_number_neither_ends_the_log_nor_counts() {
     let _ = log.append(&event("ours")).unwrap();
     let last = fs::read_to_string(&path).unwrap().lines().last().unwrap().to_owned();
     let (line, _) = last.rsplit_once("\"seq\":").unwrap();
-    let forged = format!("{line}\"seq\":{}}}\n", u64::MAX);
-    fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(forged.as_bytes()).unwrap();
-    let before = log.append(&event("next")).unwrap().seq();
-    assert!(before < 100, "{before}");
-    drop(log);
-    assert_eq!(Log::open(&path).unwrap().append(&event("again")).unwrap().seq(), before + 1);
+    for seq in [u64::MAX, 1 << 52] {
+        let forged = format!("{line}\"seq\":{seq},\"mac\":\"{}\"}}\n", "ab".repeat(32));
+        fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(forged.as_bytes()).unwrap();
+        let before = log.append(&event("next")).unwrap().seq();
+        assert!(before < 100, "{before}");
+        drop(log);
+        log = open(&path).unwrap();
+        assert!(log.append(&event("again")).unwrap().seq() < 100);
+    }
 }
 
 #[test]
@@ -263,5 +303,5 @@ fn a_log_that_somebody_made_huge_is_an_error_and_read_no_further_than_a_line() {
     let (_dir, path, mut log) = begun();
     fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(300 << 30).unwrap();
     assert!(log.append(&event("refused")).is_err());
-    assert!(Log::open(&path).is_err());
+    assert!(open(&path).is_err());
 }

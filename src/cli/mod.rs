@@ -7,7 +7,6 @@
 mod approve;
 mod args;
 mod audit;
-mod audit_record;
 mod check;
 mod completions;
 mod context;
@@ -95,7 +94,7 @@ enum Verb {
     Doctor(doctor::Args),
     /// Read the audit log
     #[command(subcommand)]
-    Audit(audit::Command),
+    Audit(Box<audit::Command>),
     /// Take secrets in and out, as the owner of the vault
     #[command(subcommand)]
     Vault(vault::Command),

@@ -24,12 +24,19 @@ pub(super) enum Style {
     Faint,
 }
 
+/// From how many bytes on something takes long enough for a bar.
+const LONG: u64 = 8 * 1024 * 1024;
+
 /// Both streams. A reader that went away (`| head`) is a normal end: what follows is not printed, and the exit code is 0.
 pub(super) struct Output {
     stdout: Box<dyn Write>,
     stderr: Box<dyn Write>,
     colour: bool,
     terminal: bool,
+    /// Whether stderr is a terminal that a bar can be drawn on.
+    bars: bool,
+    /// The tenths of percent that a bar on the terminal shows; none where there is none.
+    bar: Option<u64>,
     state: State,
 }
 
@@ -54,6 +61,8 @@ impl Output {
             stderr: Box::new(io::stderr()),
             colour: terminal && !unwanted,
             terminal,
+            bars: io::stderr().is_terminal() && !unwanted,
+            bar: None,
             state: State::Open,
         }
     }
@@ -61,7 +70,7 @@ impl Output {
     /// The same over other streams, without colour.
     #[cfg(test)]
     pub(super) fn over(stdout: Box<dyn Write>, stderr: Box<dyn Write>) -> Self {
-        Self { stdout, stderr, colour: false, terminal: false, state: State::Open }
+        Self { stdout, stderr, colour: false, terminal: false, bars: false, bar: None, state: State::Open }
     }
 
     /// One line of data. Acting characters in it are written out.
@@ -124,6 +133,26 @@ impl Output {
     /// Whether printing goes on: somebody reads, and nothing was lost.
     pub(super) fn is_open(&self) -> bool {
         self.state == State::Open
+    }
+
+    /// How far something long has come: a bar on a terminal, nothing elsewhere and for what is short.
+    pub(super) fn progress(&mut self, done: u64, total: u64) {
+        if !self.bars || total < LONG {
+            return;
+        }
+        let tenths = done.min(total) * 1000 / total;
+        if self.bar.replace(tenths) != Some(tenths) {
+            let full = usize::try_from(tenths / 25).unwrap_or_default();
+            let bar = format!("{}{}", "#".repeat(full), ".".repeat(40_usize.saturating_sub(full)));
+            let _ = write!(self.stderr, "\r[{bar}] {:>3} %", tenths / 10);
+        }
+    }
+
+    /// Takes the bar away.
+    pub(super) fn end_progress(&mut self) {
+        if self.bar.take().is_some() {
+            let _ = write!(self.stderr, "\r\u{1b}[K");
+        }
     }
 
     /// One line of prose for people.

@@ -6,12 +6,13 @@ use jiff::Timestamp;
 
 use super::{context::Context, failure::Failure};
 use crate::{
-    audit::{self, Action, Event, Log, Outcome},
+    audit::{self, Action, Event, Log, Outcome, Rotation},
+    chain::VerificationKey,
     daemon::{Lock, LockError},
     import::Batch,
     name::{Service, Target},
     paths::Paths,
-    store::{KeyMaterial, OwnedVault, Record, RenderRecord, StoreError, Taken},
+    store::{AuditMemory, KeyMaterial, OwnedVault, Record, RenderRecord, Seat, StoreError, Taken},
     sys::{locked, process},
 };
 
@@ -69,28 +70,48 @@ impl Owner {
         Ok(self.vault.write_all(batches.into_iter().map(recorded).collect())?)
     }
 
+    /// What the vault knows of the audit log.
+    pub(super) fn audit_memory(&self) -> Result<AuditMemory, Failure> {
+        Ok(self.vault.audit_memory()?)
+    }
+
     /// Brings the records to the audit log, unless a daemon is there to do it, and closes the vault.
     pub(super) fn close(self) -> Result<(), Failure> {
-        let lock = match Lock::take(&self.paths.data_dir.join("daemon.lock")) {
-            Ok(lock) => lock,
+        match Lock::take(&self.paths.data_dir.join("daemon.lock")) {
+            Ok(lock) => self.close_log(&lock, |_| Ok(())),
             // a locked daemon has the log; it takes the lines from the vault when it is unlocked
-            Err(LockError::Held(_)) => return Ok(self.vault.close()?),
-            Err(LockError::Io(path, error)) => {
-                return Err(Failure::new(
-                    format!("{} can't be used: {error}", path.display()),
-                    "mend its owner and mode (0600)",
-                ));
-            }
-        };
+            Err(LockError::Held(_)) => Ok(self.vault.close()?),
+            Err(error) => Err(unlockable(error)),
+        }
+    }
+
+    /// Begins a new chain of the audit log, and closes the vault. Its key is nowhere but here then.
+    pub(super) fn begin_chain(self) -> Result<VerificationKey, Failure> {
+        let lock = Lock::take(&self.paths.data_dir.join("daemon.lock")).map_err(unlockable)?;
+        let key = VerificationKey::generate().map_err(|error| StoreError::Io(error.to_string()))?;
+        self.close_log(&lock, |log| log.begin_chain(&key))?;
+        Ok(key)
+    }
+
+    fn close_log(
+        self,
+        _alone: &Lock,
+        act: impl FnOnce(&mut Log) -> Result<(), audit::AuditError>,
+    ) -> Result<(), Failure> {
         let outbox = self.vault.outbox()?;
-        let mut log = Log::open(&self.paths.audit_log())?;
+        let seat = self.vault.take_seat().unwrap_or_else(Seat::nowhere);
+        let known = self.vault.audit_memory()?.head;
+        let mut log = Log::open(&self.paths.audit_log(), seat, &known, Rotation::default())?;
         log.replay(&outbox)?;
+        act(&mut log)?;
         if let Some(unsynced) = log.unsynced()? {
             self.vault.settle(unsynced.sync()?);
         }
-        let closed = self.vault.close();
-        drop(lock);
-        Ok(closed?)
+        for ended in log.take_ended() {
+            self.vault.note_audit(log.head(), Some(ended));
+        }
+        self.vault.note_audit(log.head(), None);
+        Ok(self.vault.close()?)
     }
 
     fn record(&self, action: Action, service: &Service) -> RenderRecord {
@@ -106,6 +127,7 @@ impl Owner {
             reason: None,
             detail: Some(format!("by the owner of the vault, who gave its key: {}", self.command).into()),
             uid: self.uid,
+            count: None,
         };
         Box::new(move |touched| event.render_with(touched))
     }
@@ -122,6 +144,18 @@ pub(super) fn close_to_others() -> Result<(), Failure> {
     })?;
     locked::prepare();
     Ok(())
+}
+
+fn unlockable(error: LockError) -> Failure {
+    match error {
+        LockError::Held(_) => {
+            Failure::new("the daemon runs and has the audit log", "stop the daemon, then try again")
+        }
+        LockError::Io(path, error) => Failure::new(
+            format!("{} can't be used: {error}", path.display()),
+            "mend its owner and mode (0600)",
+        ),
+    }
 }
 
 impl From<StoreError> for Failure {
@@ -203,7 +237,7 @@ mod tests {
         assert_eq!(found[0].value.as_ref().unwrap().expose_secret(), "VALUEMARK");
         owner.close().unwrap();
         let log = fs::read_to_string(cx.paths.audit_log()).unwrap();
-        let lines: Vec<&str> = log.lines().collect();
+        let lines: Vec<&str> = log.lines().filter(|line| !line.contains("chain=")).collect();
         assert_eq!(lines.len(), 3, "{log}");
         assert!(lines[0].contains(r#""action":"import""#) && lines[0].contains(r#""targets":["a","b"]"#));
         assert!(lines[1].contains(r#""service":"t""#));
@@ -226,6 +260,6 @@ mod tests {
         drop(daemon);
         Owner::open(&cx, "vault verify").unwrap().close().unwrap();
         let log = fs::read_to_string(cx.paths.audit_log()).unwrap();
-        assert_eq!(log.lines().count(), 1, "{log}");
+        assert_eq!(log.lines().filter(|line| !line.contains("chain=")).count(), 1, "{log}");
     }
 }

@@ -6,7 +6,7 @@ use super::{
     context::Context,
     failure::Failure,
     output::{Output, Style},
-    status_query::{DaemonStatus, Found, PolicyState, Protection, ask},
+    status_query::{AuditStatus, DaemonStatus, Found, PolicyState, Protection, ask},
 };
 use crate::policy::Warning;
 
@@ -38,6 +38,8 @@ struct Report {
     policy: PolicyState,
     protections: Vec<Protection>,
     missing: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audit: Option<AuditStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<&'static str>,
 }
@@ -85,6 +87,7 @@ fn report(found: &Found, cx: &Context) -> Report {
         policy: status.policy.clone().unwrap_or_else(|| local_policy(cx)),
         protections: status.protections.clone(),
         missing: status.missing.clone(),
+        audit: status.audit.clone(),
         problem,
     }
 }
@@ -149,6 +152,16 @@ fn show(report: &Report, out: &mut Output) {
     }
     if let Some(more @ 1..) = warnings.len().checked_sub(MAX_WARNINGS) {
         row("warning", Style::Bad, &format!("and {more} more: keychain-auth status --json"));
+    }
+    if let Some(audit) = &report.audit {
+        row(
+            "audit",
+            Style::Plain,
+            &format!("record {}, epoch {} of chain {}", audit.seq, audit.epoch, audit.chain),
+        );
+        if let Some(changed) = &audit.changed {
+            row("audit changed", Style::Bad, changed);
+        }
     }
     let (held, lacking): (Vec<_>, Vec<_>) = report.protections.iter().partition(|held| held.enforced);
     if report.daemon_running && !report.protections.is_empty() {

@@ -33,6 +33,25 @@ pub(super) struct DaemonStatus {
     pub(super) missing: Vec<String>,
     pub(super) protections: Vec<Protection>,
     pub(super) connections: Option<u64>,
+    pub(super) audit: Option<AuditStatus>,
+}
+
+/// Where the daemon's audit log stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct AuditStatus {
+    pub(super) path: String,
+    pub(super) chain: String,
+    pub(super) epoch: u64,
+    pub(super) seq: u64,
+    pub(super) mac: String,
+    pub(super) digest: String,
+    /// Ends of epochs, for `audit verify`.
+    #[serde(skip_serializing)]
+    pub(super) checkpoints: Vec<(u64, String)>,
+    /// What was done to the log from outside, last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) changed: Option<String>,
 }
 
 /// One protection of the daemon, as the kernel told one of its workers.

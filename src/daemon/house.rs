@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use data_encoding::HEXLOWER;
 use serde::Serialize;
 use tokio::sync::Notify;
 
@@ -16,6 +17,7 @@ use super::{
 use crate::{
     audit::{AuditError, Event, Log, Receipt},
     caller::Observer,
+    chain::{Checkpoint, Head},
     paths::Paths,
     policy::{Policy, PolicySource},
     sandbox::Protection,
@@ -37,6 +39,10 @@ pub(super) struct House {
     pub(super) log: RefCell<Log>,
     /// Wakes the task that syncs the log.
     pub(super) unsynced: Notify,
+    /// The hashes of the log at the ends of epochs, as the vault keeps them.
+    pub(super) checkpoints: RefCell<Vec<Checkpoint>>,
+    /// Wakes the task that keeps the head of the log's chain in the vault.
+    pub(super) unkept: Notify,
     pub(super) admission: RefCell<Admission<Closer>>,
     pub(super) strangers: Strangers,
     /// Bytes of unfinished lines over all connections.
@@ -50,6 +56,9 @@ pub(super) struct House {
     /// What the kernel said of a worker thread once everything was in force.
     pub(super) protections: Vec<Protection>,
 }
+
+/// Most ends of epochs that `STATUS` tells, the newest: a check finds a change at least within such a span.
+const SHOWN: usize = 256;
 
 /// How often a policy that changes while it is taken up is looked at again before the client is told to come back.
 pub(super) const SETTLING: usize = 4;
@@ -77,6 +86,21 @@ pub(super) struct StatusFacts {
     missing: Vec<&'static str>,
     protections: Vec<Protection>,
     connections: usize,
+    audit: AuditState,
+}
+
+/// The chain of the audit log, for whoever compares the file with it.
+#[derive(Serialize)]
+struct AuditState {
+    path: String,
+    chain: String,
+    epoch: u64,
+    seq: u64,
+    mac: String,
+    digest: String,
+    checkpoints: Vec<(u64, String)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changed: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -121,7 +145,22 @@ impl House {
     pub(super) fn record(&self, event: Event) -> Result<Receipt, Refusal> {
         let receipt = self.log.borrow_mut().append(&event).map_err(|error| self.unrecorded(&error))?;
         self.unsynced.notify_one();
+        self.note_chain();
         Ok(receipt)
+    }
+
+    /// Tells the store how far the log has come.
+    pub(super) fn note_chain(&self) {
+        let mut log = self.log.borrow_mut();
+        for ended in log.take_ended() {
+            self.store.note_audit(log.head(), Some(ended));
+            let mut kept = self.checkpoints.borrow_mut();
+            kept.push(ended);
+            let beyond = kept.len().saturating_sub(SHOWN);
+            kept.drain(..beyond);
+        }
+        self.store.note_audit(log.head(), None);
+        self.unkept.notify_one();
     }
 
     /// Brings the record that a change has made durable with itself from the store's outbox to the log. If the log does
@@ -132,6 +171,7 @@ impl House {
             Ok(_receipt) => self.unsynced.notify_one(),
             Err(error) => tracing::error!("{error}; the record waits in the store's outbox"),
         }
+        self.note_chain();
         Ok(entry)
     }
 
@@ -184,6 +224,18 @@ impl House {
             missing: self.missing.clone(),
             protections: self.protections.clone(),
             connections: self.admission.borrow().len(),
+            audit: self.audit_state(),
         }
+    }
+
+    fn audit_state(&self) -> AuditState {
+        let log = self.log.borrow();
+        let Head { chain, epoch, seq, mac, digest } = log.head();
+        let kept = self.checkpoints.borrow();
+        let checkpoints = kept.iter().map(|one| (one.seq, HEXLOWER.encode(&one.digest))).collect();
+        let (mac, digest) = (HEXLOWER.encode(&mac), HEXLOWER.encode(&digest));
+        let path = self.paths.audit_log().display().to_string();
+        let changed = log.noticed().map(str::to_owned);
+        AuditState { path, chain: chain.to_string(), epoch, seq, mac, digest, checkpoints, changed }
     }
 }

@@ -85,6 +85,7 @@ impl Note {
             reason: None,
             detail: None,
             uid: shown.uid,
+            count: None,
         }
     }
 }

@@ -30,19 +30,19 @@ use super::{
     listener::{Listener, passed_sockets, private_folder},
     lock::{Lock, LockError},
     strangers::{Strangers, queue, start_pen},
-    sync::LogSync,
+    sync::{LogSync, keep_heads},
     threads::Threads,
     witness_link::WitnessLink,
     writer::Writer,
 };
 use crate::{
-    audit::{AuditError, Log},
+    audit::{AuditError, Log, Rotation},
     caller::{Namespace, Observer},
     paths::Paths,
     policy::{PendingFile, PolicySource},
     sandbox::Hardening,
     secret::Buffer,
-    store::{Store, StoreError, Vault},
+    store::{Seat, Store, StoreError, Vault},
     sys::{
         activation, locked,
         notify::Notice,
@@ -191,7 +191,7 @@ pub fn run(
     let _data_lock = lock(&paths.data_dir.join("daemon.lock"), &paths.data_dir)?;
 
     let store = Arc::new(Vault::open(&paths.data_dir)?);
-    let mut log = Log::open(&paths.audit_log())?;
+    let mut log = open_log(&store, &paths)?;
     let outbox = store.outbox()?;
     log.replay(&outbox)?;
     let listener = match passed {
@@ -221,6 +221,13 @@ pub fn run(
         vault.close()?;
     }
     ended
+}
+
+/// The log, with the key of its chain, compared with what the vault knows of it.
+fn open_log(store: &Vault, paths: &Paths) -> Result<Log, StartError> {
+    // a vault gives it once, and this is the only log
+    let seat = store.take_seat().unwrap_or_else(Seat::nowhere);
+    Ok(Log::open(&paths.audit_log(), seat, &store.audit_memory()?.head, Rotation::default())?)
 }
 
 /// What the runtime begins with.
@@ -257,9 +264,11 @@ async fn serve(
         watched: Cell::new(0),
         witness,
         writer,
-        store: begin.store,
         log: RefCell::new(begin.log),
         unsynced: Notify::new(),
+        checkpoints: RefCell::new(begin.store.audit_memory()?.checkpoints),
+        unkept: Notify::new(),
+        store: begin.store,
         admission: RefCell::new(Admission::new(begin.capacity)),
         strangers: Strangers::default(),
         unfinished: Cell::new(0),
@@ -272,6 +281,8 @@ async fn serve(
     });
     spawn_local(queue(pen, Rc::clone(&house)));
     spawn_local(log_sync.run(Rc::clone(&house)));
+    spawn_local(keep_heads(Rc::clone(&house)));
+    house.note_chain();
     say_protections(&house);
     // a broken policy is said now, not only to the first client
     let _ = house.policy().await;

@@ -18,6 +18,18 @@ use crate::{audit::Unsynced, store::Store};
 /// How long a record may be in the kernel only before its sync begins; the rest of the 200 ms is the disk's.
 const DELAY: Duration = Duration::from_millis(150);
 
+/// How long the vault may be behind the log: an end of the log that is cut off later than that after its record shows.
+const KEEP: Duration = Duration::from_secs(2);
+
+/// Keeps the head of the log's chain in the vault a moment after each record. An idle daemon never wakes.
+pub(super) async fn keep_heads(house: Rc<House>) {
+    loop {
+        house.unkept.notified().await;
+        sleep(KEEP).await;
+        house.writer.keep_audit();
+    }
+}
+
 /// The thread that waits for the disk.
 pub(super) struct LogSync(SyncSender<Unsynced>);
 

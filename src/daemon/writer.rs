@@ -26,6 +26,8 @@ type Waiting = oneshot::Sender<Outcome>;
 
 enum Job {
     Change(PendingChange, Waiting),
+    /// What was noted of the audit log; a change takes it along anyway.
+    KeepAudit,
     Probe(Applied, SyncSender<Vec<Protection>>),
 }
 
@@ -53,6 +55,11 @@ impl Writer {
         answer.recv().unwrap_or_default()
     }
 
+    /// Has what was noted of the audit log made durable. Where the queue is full, the changes in it do that.
+    pub(super) fn keep_audit(&self) {
+        let _ = self.0.try_send(Job::KeepAudit);
+    }
+
     /// Queues a change. The outcome arrives when it is durable, whether or not somebody still waits for it.
     pub(super) fn queue(&self, change: PendingChange) -> Result<oneshot::Receiver<Outcome>, QueueFull> {
         let (done, outcome) = oneshot::channel();
@@ -67,17 +74,22 @@ fn write(store: &dyn Store, queue: &Receiver<Job>) {
     while let Ok(first) = queue.recv() {
         let mut changes = Vec::new();
         let mut waiting = Vec::new();
+        let mut keeps = false;
         for job in std::iter::once(first).chain(queue.try_iter().take(GROUP - 1)) {
             match job {
                 Job::Change(change, done) => {
                     changes.push(change);
                     waiting.push(done);
                 }
+                Job::KeepAudit => keeps = true,
                 // asked once, by the start, which waits for it
                 Job::Probe(applied, told) => drop(told.send(probe(applied))),
             }
         }
         if changes.is_empty() {
+            if keeps && let Err(error) = store.keep_audit() {
+                tracing::warn!("the head of the audit log could not be kept: {error}");
+            }
             continue;
         }
         for (outcome, done) in store.commit(changes).into_iter().zip(waiting) {

@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::source::KeySource;
 use crate::{
+    chain::{Checkpoint, Head},
     name::{Attributes, Service, Target, TargetPrefix},
     policy::Authorized,
     secret::SecretValue,
@@ -207,6 +208,15 @@ pub enum StoreError {
     Io(String),
 }
 
+/// What a store remembers of the audit log, so that a log that was cut or changed shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditMemory {
+    /// How far the log had come at least. Default where nothing was ever noted.
+    pub head: Head,
+    /// Its hash at the ends of epochs, oldest first.
+    pub checkpoints: Vec<Checkpoint>,
+}
+
 /// A place where secrets rest. Implemented by the vault and by the model in memory; both pass one behaviour suite.
 pub trait Store: Send + Sync {
     /// Answers a query from one snapshot.
@@ -224,6 +234,15 @@ pub trait Store: Send + Sync {
 
     /// Says that every line up to and with `id` is in the log; the next commit forgets them.
     fn settle(&self, id: u64);
+
+    /// Notes how far the audit log has come. It becomes durable with the next commit; cheap, called for every record.
+    fn note_audit(&self, head: Head, ended: Option<Checkpoint>);
+
+    /// Makes durable what was noted, if anything is new.
+    fn keep_audit(&self) -> Result<(), StoreError>;
+
+    /// What was kept of the audit log.
+    fn audit_memory(&self) -> Result<AuditMemory, StoreError>;
 }
 
 impl fmt::Debug for Committed {

@@ -21,6 +21,7 @@ use super::{
     names::{NameIndex, Place, toggle},
     seal::{FORMAT, Fingerprint, NONCE, Nonce, RecordKey, Sealer, VaultId},
 };
+use crate::chain::{Checkpoint, Head};
 
 /// Name of the vault in the data folder.
 pub(super) const VAULT_FILE: &str = "vault.redb";
@@ -39,6 +40,11 @@ const ABOUT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("about");
 const IDENTITY: &str = "identity";
 /// In `ABOUT`: the sealed header.
 const HEADER: &str = "header";
+/// In `ABOUT`: the sealed checkpoints of the audit log. None in a vault that never had any.
+const CHECKPOINTS: &str = "audit checkpoints";
+/// Most checkpoints kept: those of the newest four million records. Beyond it every second one goes, which makes the
+/// place of a change less exact and hides none.
+const MAX_CHECKPOINTS: usize = 1024;
 
 /// The records at one moment.
 pub(super) type Records = ReadOnlyTable<&'static RecordKey, &'static [u8]>;
@@ -56,19 +62,23 @@ pub(super) struct Header {
     pub(super) first_line: u64,
     /// The next outbox line's number.
     pub(super) next_line: u64,
+    /// How far the audit log had come at least.
+    pub(super) audit: Head,
 }
 
 impl Header {
-    const BYTES: usize = 64;
+    const BYTES: usize = 64 + Head::BYTES;
 
-    const fn new() -> Self {
-        Self { generation: 1, count: 0, sum: [0; 32], first_line: 1, next_line: 1 }
+    fn new() -> Self {
+        let audit = Head::default();
+        Self { generation: 1, count: 0, sum: [0; 32], first_line: 1, next_line: 1, audit }
     }
 
     fn to_bytes(self) -> [u8; Self::BYTES] {
         let numbers = [self.generation, self.count, self.first_line, self.next_line];
         let mut bytes = [0; Self::BYTES];
         let all = numbers.iter().flat_map(|number| number.to_le_bytes()).chain(self.sum);
+        let all = all.chain(self.audit.to_bytes());
         for (to, from) in bytes.iter_mut().zip(all) {
             *to = from;
         }
@@ -79,10 +89,11 @@ impl Header {
         let (generation, rest) = bytes.split_first_chunk()?;
         let (count, rest) = rest.split_first_chunk()?;
         let (first_line, rest) = rest.split_first_chunk()?;
-        let (next_line, sum) = rest.split_first_chunk()?;
+        let (next_line, rest) = rest.split_first_chunk()?;
+        let (sum, audit) = rest.split_first_chunk()?;
         let [generation, count, first_line, next_line] =
             [generation, count, first_line, next_line].map(|number| u64::from_le_bytes(*number));
-        Some(Self { generation, count, sum: sum.try_into().ok()?, first_line, next_line })
+        Some(Self { generation, count, sum: *sum, first_line, next_line, audit: Head::from_bytes(audit)? })
     }
 }
 
@@ -211,6 +222,57 @@ pub(super) fn write_header(
     let mut about = transaction.open_table(ABOUT).map_err(failed)?;
     about.insert(HEADER, sealed.as_slice()).map_err(failed)?;
     Ok(())
+}
+
+/// The checkpoints of the audit log, oldest first.
+pub(super) fn checkpoints(
+    snapshot: &ReadTransaction,
+    sealer: &Sealer,
+) -> Result<Vec<Checkpoint>, StoreError> {
+    let table = snapshot.open_table(ABOUT).map_err(failed)?;
+    let row = ReadableTable::get(&table, CHECKPOINTS).map_err(failed)?;
+    row.map_or(Ok(Vec::new()), |row| read_checkpoints(sealer, row.value()))
+}
+
+/// Adds checkpoints to those that are there.
+pub(super) fn add_checkpoints(
+    transaction: &WriteTransaction,
+    sealer: &Sealer,
+    new: &[Checkpoint],
+) -> Result<(), StoreError> {
+    if new.is_empty() {
+        return Ok(());
+    }
+    let mut about = transaction.open_table(ABOUT).map_err(failed)?;
+    let mut all = match about.get(CHECKPOINTS).map_err(failed)? {
+        Some(row) => read_checkpoints(sealer, row.value())?,
+        None => Vec::new(),
+    };
+    all.extend_from_slice(new);
+    if all.len() > MAX_CHECKPOINTS {
+        let mut index = 0;
+        all.retain(|_| {
+            index += 1;
+            index % 2 == 0
+        });
+    }
+    let plain: Vec<u8> =
+        all.iter().flat_map(|one| one.seq.to_le_bytes().into_iter().chain(one.digest)).collect();
+    let sealed =
+        sealer.seal_checkpoints(&nonce()?, &plain).map_err(|_| StoreError::Io("sealing failed".into()))?;
+    about.insert(CHECKPOINTS, sealed.as_slice()).map_err(failed)?;
+    Ok(())
+}
+
+fn read_checkpoints(sealer: &Sealer, sealed: &[u8]) -> Result<Vec<Checkpoint>, StoreError> {
+    let damaged = StoreError::Damaged("the checkpoints of the audit log were changed");
+    let Ok(plain) = sealer.open_checkpoints(sealed) else { return Err(damaged) };
+    let (rows, []) = plain.as_slice().as_chunks::<40>() else { return Err(damaged) };
+    let read = |row: &[u8; 40]| {
+        let (seq, digest) = row.split_first_chunk()?;
+        Some(Checkpoint { seq: u64::from_le_bytes(*seq), digest: digest.try_into().ok()? })
+    };
+    Ok(rows.iter().filter_map(read).collect())
 }
 
 /// A new nonce.

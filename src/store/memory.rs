@@ -7,10 +7,11 @@ use std::{
 };
 
 use super::batch::{
-    Answer, Change, Committed, MAX_REMOVED, Names, OutboxEntry, PendingChange, Query, Record, Selection,
-    Store, StoreError, WriteItem,
+    Answer, AuditMemory, Change, Committed, MAX_REMOVED, Names, OutboxEntry, PendingChange, Query, Record,
+    Selection, Store, StoreError, WriteItem,
 };
 use crate::{
+    chain::{Checkpoint, Head},
     name::{Attributes, Service, Target},
     policy::Authorized,
     secret::{Buffer, SecretValue},
@@ -26,6 +27,7 @@ struct State {
     outbox: BTreeMap<u64, Vec<u8>>,
     next_line: u64,
     settled: u64,
+    audit: AuditMemory,
 }
 
 /// A store that is gone with its process. Wiped on drop.
@@ -39,6 +41,7 @@ impl Memory {
             outbox: BTreeMap::new(),
             next_line: 1,
             settled: 0,
+            audit: AuditMemory::default(),
         }))
     }
 
@@ -135,5 +138,19 @@ impl Store for Memory {
     fn settle(&self, id: u64) {
         let mut state = self.state();
         state.settled = state.settled.max(id);
+    }
+
+    fn note_audit(&self, head: Head, ended: Option<Checkpoint>) {
+        let audit = &mut self.state().audit;
+        audit.head = head;
+        audit.checkpoints.extend(ended);
+    }
+
+    fn keep_audit(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn audit_memory(&self) -> Result<AuditMemory, StoreError> {
+        Ok(self.state().audit.clone())
     }
 }

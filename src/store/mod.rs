@@ -15,6 +15,7 @@ mod memory;
 mod names;
 mod owned;
 mod seal;
+pub(crate) mod seat;
 mod slot;
 mod source;
 mod taken;
@@ -23,11 +24,12 @@ mod trials;
 mod vault;
 
 pub use batch::{
-    Change, Committed, MAX_ANSWER, MAX_REMOVED, Names, OutboxEntry, PendingChange, Query, Record,
-    RenderRecord, Selection, Store, StoreError, WriteItem,
+    AuditMemory, Change, Committed, MAX_ANSWER, MAX_REMOVED, Names, OutboxEntry, PendingChange, Query,
+    Record, RenderRecord, Selection, Store, StoreError, WriteItem,
 };
 pub use memory::Memory;
 pub use owned::OwnedVault;
+pub use seat::{Seat, Unreadable};
 pub use slot::Slot;
 pub use source::{ItemId, KeyMaterial, KeySource, MAX_SOURCE_SECRET, MIN_CREDENTIAL, UnknownSource};
 pub use taken::Taken;

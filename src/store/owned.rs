@@ -7,13 +7,17 @@
 
 use super::{
     batch::{
-        Change, Committed, Names, OutboxEntry, Query, Record, RenderRecord, Selection, Store, StoreError,
-        WriteItem,
+        AuditMemory, Change, Committed, Names, OutboxEntry, Query, Record, RenderRecord, Selection, Store,
+        StoreError, WriteItem,
     },
     group::Step,
+    seat::Seat,
     vault::Vault,
 };
-use crate::name::{Attributes, Service, Target};
+use crate::{
+    chain::{Checkpoint, Head},
+    name::{Attributes, Service, Target},
+};
 
 /// An open vault whose owner acts on it directly.
 pub struct OwnedVault(Vault);
@@ -89,6 +93,21 @@ impl OwnedVault {
     /// Says that every line up to and with `id` is in the log, on the disk.
     pub fn settle(&self, id: u64) {
         self.0.settle(id);
+    }
+
+    /// The place of the audit chain's key; none where it was taken already.
+    pub fn take_seat(&self) -> Option<Seat> {
+        self.0.take_seat()
+    }
+
+    /// What the vault knows of the audit log.
+    pub fn audit_memory(&self) -> Result<AuditMemory, StoreError> {
+        self.0.audit_memory()
+    }
+
+    /// Notes how far the audit log has come; durable when the vault is closed.
+    pub fn note_audit(&self, head: Head, ended: Option<Checkpoint>) {
+        self.0.note_audit(head, ended);
     }
 
     /// Forgets the settled lines and closes the file cleanly.

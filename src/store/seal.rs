@@ -29,7 +29,7 @@ use secrecy::ExposeSecret;
 pub(super) const FORMAT: u8 = 1;
 /// Bytes of a nonce.
 pub(super) const NONCE: usize = 24;
-const TAG: usize = 16;
+pub(super) const TAG: usize = 16;
 /// Longest plaintext of an outbox line: 10 MiB of names, each byte escaped to two at most, and the rest of a line.
 const MAX_LINE: usize = 24 * 1024 * 1024;
 /// Smallest step of padded sizes.
@@ -62,6 +62,7 @@ enum Use {
     Value = 2,
     Line = 3,
     Header = 4,
+    Checkpoints = 5,
 }
 
 /// The keys of one vault, one for each use.
@@ -73,6 +74,7 @@ pub(super) struct Sealer {
     value: SubKey,
     line: SubKey,
     header: SubKey,
+    checkpoints: SubKey,
 }
 
 impl Sealer {
@@ -85,6 +87,7 @@ impl Sealer {
             value: key.derive("seal value", &vault),
             line: key.derive("seal outbox line", &vault),
             header: key.derive("seal header", &vault),
+            checkpoints: key.derive("seal audit checkpoints", &vault),
         }
     }
 
@@ -187,18 +190,42 @@ impl Sealer {
 
     /// Seals the header: nonce ‖ sealed header.
     pub(super) fn seal_header(&self, nonce: &Nonce, header: &[u8]) -> Result<Vec<u8>, Unsealable> {
-        let mut sealed = vec![0; NONCE + header.len() + TAG];
-        let (head, body) = sealed.split_at_mut_checked(NONCE).ok_or(Unsealable)?;
-        head.copy_from_slice(nonce);
-        body.get_mut(..header.len()).ok_or(Unsealable)?.copy_from_slice(header);
-        seal(&self.header, nonce, &self.context(Use::Header, &[0; 32], &[0; TAG]), body)?;
-        Ok(sealed)
+        self.seal_plain(&self.header, Use::Header, nonce, header)
     }
 
     /// The header.
     pub(super) fn open_header(&self, sealed: &[u8]) -> Result<Buffer, Unsealable> {
+        self.open_plain(&self.header, Use::Header, sealed)
+    }
+
+    /// Seals the checkpoints of the audit log: nonce ‖ sealed checkpoints.
+    pub(super) fn seal_checkpoints(&self, nonce: &Nonce, plain: &[u8]) -> Result<Vec<u8>, Unsealable> {
+        self.seal_plain(&self.checkpoints, Use::Checkpoints, nonce, plain)
+    }
+
+    /// The checkpoints.
+    pub(super) fn open_checkpoints(&self, sealed: &[u8]) -> Result<Buffer, Unsealable> {
+        self.open_plain(&self.checkpoints, Use::Checkpoints, sealed)
+    }
+
+    fn seal_plain(
+        &self,
+        key: &SubKey,
+        use_: Use,
+        nonce: &Nonce,
+        plain: &[u8],
+    ) -> Result<Vec<u8>, Unsealable> {
+        let mut sealed = vec![0; NONCE + plain.len() + TAG];
+        let (head, body) = sealed.split_at_mut_checked(NONCE).ok_or(Unsealable)?;
+        head.copy_from_slice(nonce);
+        body.get_mut(..plain.len()).ok_or(Unsealable)?.copy_from_slice(plain);
+        seal(key, nonce, &self.context(use_, &[0; 32], &[0; TAG]), body)?;
+        Ok(sealed)
+    }
+
+    fn open_plain(&self, key: &SubKey, use_: Use, sealed: &[u8]) -> Result<Buffer, Unsealable> {
         let (nonce, body) = sealed.split_first_chunk::<NONCE>().ok_or(Unsealable)?;
-        open(&self.header, nonce, &self.context(Use::Header, &[0; 32], &[0; TAG]), body)
+        open(key, nonce, &self.context(use_, &[0; 32], &[0; TAG]), body)
     }
 
     /// Associated data, of one fixed length so that no two uses can ever read as each other.
@@ -249,7 +276,12 @@ pub(super) fn bucket(length: usize) -> usize {
 }
 
 /// Encrypts `buffer` but for its last 16 bytes, which take the tag.
-fn seal(key: &SubKey, nonce: &Nonce, context: &[u8], buffer: &mut [u8]) -> Result<[u8; TAG], Unsealable> {
+pub(super) fn seal(
+    key: &SubKey,
+    nonce: &Nonce,
+    context: &[u8],
+    buffer: &mut [u8],
+) -> Result<[u8; TAG], Unsealable> {
     let (text, place) = buffer.split_last_chunk_mut::<TAG>().ok_or(Unsealable)?;
     let cipher = XChaCha20Poly1305::new(key.expose_secret().into());
     match cipher.encrypt_inout_detached(nonce.into(), context, (&mut *text).into()) {
@@ -265,7 +297,7 @@ fn seal(key: &SubKey, nonce: &Nonce, context: &[u8], buffer: &mut [u8]) -> Resul
 }
 
 /// Decrypts a copy of `sealed` that is wiped by whoever drops it.
-fn open(key: &SubKey, nonce: &Nonce, context: &[u8], sealed: &[u8]) -> Result<Buffer, Unsealable> {
+pub(super) fn open(key: &SubKey, nonce: &Nonce, context: &[u8], sealed: &[u8]) -> Result<Buffer, Unsealable> {
     let (text, tag) = sealed.split_last_chunk::<TAG>().ok_or(Unsealable)?;
     let mut plain = Buffer::from(text);
     XChaCha20Poly1305::new(key.expose_secret().into())

@@ -15,7 +15,8 @@ use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 
 use super::{
     batch::{
-        Answer, Committed, Names, OutboxEntry, PendingChange, Query, Record, Selection, Store, StoreError,
+        Answer, AuditMemory, Committed, Names, OutboxEntry, PendingChange, Query, Record, Selection, Store,
+        StoreError,
     },
     disk::{self, Disk, Header, RECORDS, Records, VAULT_FILE, failed},
     files::Folder,
@@ -23,11 +24,13 @@ use super::{
     head::{HEAD_FILE, Head},
     names::{Found, NameIndex, Overlay, Place},
     seal::Sealer,
+    seat::Seat,
     slot::{KEY_FILE, Slot},
     source::KeyMaterial,
     taken::Taken,
 };
 use crate::{
+    chain::{self, Checkpoint},
     name::{Attributes, Service, Target},
     policy::Authorized,
 };
@@ -64,6 +67,10 @@ pub struct Vault {
     writer: Mutex<Writer>,
     /// Every outbox line up to this one is in the log.
     settled: AtomicU64,
+    /// How far the audit log has come, and the ends of epochs since the last commit.
+    noted: Mutex<AuditMemory>,
+    /// The place of the audit chain's key, until the log takes it.
+    seat: Mutex<Option<Seat>>,
     /// Dropped last: it holds the lock.
     folder: Folder,
 }
@@ -108,6 +115,8 @@ impl Vault {
             None => return Err(missing(HEAD_FILE, VAULT_FILE)),
         };
         not_behind(&disk.header, &head)?;
+        let seat = Seat::open(&folder, key.derive("audit state", &vault), vault)?;
+        let noted = AuditMemory { head: disk.header.audit, checkpoints: Vec::new() };
         let view = View { names: disk.names, records: Some(disk.records) };
         let writer = Writer { db: Some(disk.db), header: disk.header, head };
         Ok(Self {
@@ -115,6 +124,8 @@ impl Vault {
             view: RwLock::new(view),
             writer: Mutex::new(writer),
             settled: AtomicU64::new(0),
+            noted: Mutex::new(noted),
+            seat: Mutex::new(Some(seat)),
             folder,
         })
     }
@@ -122,6 +133,11 @@ impl Vault {
     /// How many commits the vault has seen. Grows with each; kept elsewhere too, it shows a vault that was put back.
     pub fn generation(&self) -> u64 {
         self.write_lock().header.generation
+    }
+
+    /// The place of the audit chain's key. Given once: the log that takes it is the only one.
+    pub fn take_seat(&self) -> Option<Seat> {
+        self.seat.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// How many secrets there are.
@@ -134,7 +150,9 @@ impl Vault {
     pub fn close(self) -> Result<(), StoreError> {
         let settled = self.settled.load(Ordering::Acquire);
         let mut writer = self.write_lock();
-        if settled >= writer.header.first_line && writer.header.first_line < writer.header.next_line {
+        let forgets =
+            settled >= writer.header.first_line && writer.header.first_line < writer.header.next_line;
+        if forgets || self.noted().head != writer.header.audit {
             self.transact(&mut writer, Vec::new())?;
         }
         self.write_view().records = None;
@@ -168,7 +186,8 @@ impl Vault {
                 return Err(error);
             }
         };
-        let staged = match self.stage(&transaction, writer.header, changes) {
+        let noted = self.noted().clone();
+        let staged = match self.stage(&transaction, writer.header, changes, &noted) {
             Ok(staged) => staged,
             Err(error) => {
                 drop(transaction);
@@ -186,6 +205,7 @@ impl Vault {
         } else {
             self.publish(writer, staged.overlay, staged.header)?;
         }
+        self.noted().checkpoints.drain(..noted.checkpoints.len());
         let committed = |(records, line)| Committed::changed(records, line);
         Ok(staged.applied.into_iter().map(|one| one.map(committed).ok_or(StoreError::TooLarge)).collect())
     }
@@ -195,6 +215,7 @@ impl Vault {
         transaction: &WriteTransaction,
         header: Header,
         changes: Vec<Step>,
+        noted: &AuditMemory,
     ) -> Result<Staged, StoreError> {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         let mut group = Group {
@@ -203,11 +224,12 @@ impl Vault {
             records: transaction.open_table(RECORDS).map_err(failed)?,
             outbox: transaction.open_table(disk::OUTBOX).map_err(failed)?,
             overlay: Overlay::default(),
-            header: Header { generation: header.generation + 1, ..header },
+            header: Header { generation: header.generation + 1, audit: noted.head, ..header },
         };
         group.forget(self.settled.load(Ordering::Acquire))?;
         let applied = changes.into_iter().map(|change| group.apply(change)).collect::<Result<Vec<_>, _>>()?;
         let Group { overlay, header, .. } = group;
+        disk::add_checkpoints(transaction, &self.sealer, &noted.checkpoints)?;
         disk::write_header(transaction, &self.sealer, &header)?;
         Ok(Staged { applied, overlay, header })
     }
@@ -315,6 +337,10 @@ impl Vault {
         Ok(Some(Record { target: label.target, value, attributes: label.attributes }))
     }
 
+    fn noted(&self) -> MutexGuard<'_, AuditMemory> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn write_lock(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -347,6 +373,27 @@ impl Store for Vault {
 
     fn settle(&self, id: u64) {
         self.settled.fetch_max(id, Ordering::AcqRel);
+    }
+
+    fn note_audit(&self, head: chain::Head, ended: Option<Checkpoint>) {
+        let mut noted = self.noted();
+        noted.head = head;
+        noted.checkpoints.extend(ended);
+    }
+
+    fn keep_audit(&self) -> Result<(), StoreError> {
+        let mut writer = self.write_lock();
+        if self.noted().head == writer.header.audit {
+            return Ok(());
+        }
+        self.transact(&mut writer, Vec::new()).map(drop)
+    }
+
+    fn audit_memory(&self) -> Result<AuditMemory, StoreError> {
+        let writer = self.write_lock();
+        let db = writer.db.as_ref().ok_or_else(closed)?;
+        let checkpoints = disk::checkpoints(&db.begin_read().map_err(failed)?, &self.sealer)?;
+        Ok(AuditMemory { head: writer.header.audit, checkpoints })
     }
 }
 

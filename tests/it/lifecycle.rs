@@ -304,7 +304,10 @@ fn snapshot(world: &World) -> BTreeMap<PathBuf, Vec<u8>> {
 /// The file of the vault and the file of its key: by what they are, the larger and the one of key size.
 fn vault_and_key(world: &World) -> (PathBuf, PathBuf) {
     let files = snapshot(world);
-    let vault = files.iter().max_by_key(|(_, bytes)| bytes.len()).unwrap().0.clone();
+    let audit =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("audit."));
+    let others = files.iter().filter(|(path, _)| !audit(path));
+    let vault = others.max_by_key(|(_, bytes)| bytes.len()).unwrap().0.clone();
     let key = files
         .keys()
         .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains("key")))

@@ -19,6 +19,7 @@ mod attacks;
 mod audit;
 mod cage;
 mod caged;
+mod chain;
 mod client;
 mod commands;
 mod config_faults;

@@ -40,6 +40,10 @@ fn filters_by_what_it_says(record: &RecordLine) {
         service: Some(record.service.clone()),
         result: Some(record.result.to_ascii_lowercase()),
         reason: Some(record.reason.clone().unwrap_or_default()),
+        until: record.when(),
+        target: record.targets.first().cloned(),
+        action: Some(record.action.clone()),
+        pid: Some(record.pid),
     };
     assert!(filter.admits(record), "a record does not match what it says");
     let later = record.when().and_then(|when| when.checked_add(jiff::SignedDuration::from_nanos(1)).ok());
@@ -67,6 +71,7 @@ fn is_written_and_read_back(record: &RecordLine) {
         reason: None,
         detail: record.detail.clone().map(Into::into),
         uid: record.uid.unwrap_or_default(),
+        count: record.count,
     };
     let mut line = event.render();
     line.extend_from_slice(b",\"seq\":7}");

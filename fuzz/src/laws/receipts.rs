@@ -4,8 +4,9 @@ use std::cell::RefCell;
 
 use jiff::Timestamp;
 use keychain_auth::{
-    audit::{Action, Event, Log, Outcome, Receipt},
-    store::OutboxEntry,
+    audit::{Action, Event, Log, Outcome, Receipt, Rotation},
+    chain::Head,
+    store::{OutboxEntry, Seat},
     wire,
 };
 use tempfile::TempDir;
@@ -38,6 +39,7 @@ pub(super) fn receipt(outcome: Outcome) -> Receipt {
         reason: None,
         detail: None,
         uid: 1,
+        count: None,
     };
     with_log(|log| log.append(&event).expect("the log takes a record"))
 }
@@ -54,7 +56,13 @@ fn with_log(append: impl FnOnce(&mut Log) -> Receipt) -> Receipt {
         }
         let ledger = ledger.get_or_insert_with(|| {
             let folder = tempfile::Builder::new().prefix("laws-").tempdir().expect("a folder");
-            let log = Log::open(&folder.path().join("audit/audit.log")).expect("a log");
+            let log = Log::open(
+                &folder.path().join("audit/audit.log"),
+                Seat::nowhere(),
+                &Head::default(),
+                Rotation::default(),
+            )
+            .expect("a log");
             Ledger { log, left: RECORDS, _folder: folder }
         });
         ledger.left -= 1;

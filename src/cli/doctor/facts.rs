@@ -96,6 +96,8 @@ pub(super) enum Role {
     Key,
     Head,
     AuditLog,
+    /// The key of the log's chain.
+    AuditState,
     Pending,
     SocketFolder,
     Socket,

@@ -20,6 +20,7 @@ pub(super) fn files(paths: &Paths) -> Vec<OwnFile> {
         look(Role::Key, data("vault.key")),
         look(Role::Head, data("vault.head")),
         look(Role::AuditLog, paths.audit_log()),
+        look(Role::AuditState, data("audit.state")),
         look(Role::Pending, paths.pending()),
     ];
     if let Some(folder) = paths.socket.parent().filter(|folder| folder.is_absolute()) {

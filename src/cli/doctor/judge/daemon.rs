@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::super::row::{Area, Row, State};
-use crate::cli::status_query::{DaemonStatus, Found, Protection};
+use crate::cli::status_query::{AuditStatus, DaemonStatus, Found, Protection};
 
 const OURS: &str = env!("CARGO_PKG_VERSION");
 /// How a protection comes back.
@@ -43,11 +43,28 @@ fn running(status: &DaemonStatus, config: &Path) -> Vec<Row> {
         );
     }
     rows.extend(status.protections.iter().map(protection));
+    if let Some(audit) = &status.audit {
+        rows.push(chain(audit));
+    }
     rows.extend(status.missing.iter().map(|lacking| {
         Row::ok(Area::Daemon, "kernel", "lacks", lacking.as_str())
             .but(State::Warn, "a newer kernel gives the stronger check")
     }));
     rows
+}
+
+fn chain(audit: &AuditStatus) -> Row {
+    let row = Row::ok(
+        Area::Daemon,
+        "audit log",
+        format!("record {}", audit.seq),
+        "each record is chained to the one before",
+    );
+    match &audit.changed {
+        Some(what) => Row { means: format!("something was done to the log: {what}"), ..row }
+            .but(State::Bad, "keychain-auth audit verify"),
+        None => row,
+    }
 }
 
 fn version(status: &DaemonStatus) -> Row {

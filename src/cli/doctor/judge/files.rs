@@ -34,13 +34,16 @@ fn wanted(role: Role) -> Wanted {
         Role::Key => ("vault.key", Kind::File, "it opens the vault"),
         Role::Head => ("vault.head", Kind::File, "it tells an old copy of the vault from the newest"),
         Role::AuditLog => ("audit.log", Kind::File, "who asked for what"),
+        Role::AuditState => {
+            ("audit.state", Kind::File, "the sealed key that chains the next records of the log")
+        }
         Role::Pending => ("pending.json", Kind::File, "the programs that wait for approval"),
         Role::SocketFolder => {
             ("socket folder", Kind::Folder, "who can write here can put another socket in the daemon's place")
         }
         Role::Socket => ("socket", Kind::Socket, "where programs ask"),
     };
-    let exact = matches!(role, Role::DataFolder | Role::Vault | Role::Key | Role::Head);
+    let exact = matches!(role, Role::DataFolder | Role::Vault | Role::Key | Role::Head | Role::AuditState);
     Wanted { name, kind, mode: if kind == Kind::Folder { 0o700 } else { 0o600 }, exact, means }
 }
 

@@ -59,7 +59,7 @@ fn running(change: impl FnOnce(&mut DaemonStatus)) -> Found {
     Found::Running(Box::new(status))
 }
 
-const ROLES: [(Role, Kind); 11] = [
+const ROLES: [(Role, Kind); 12] = [
     (Role::ConfigFolder, Kind::Folder),
     (Role::Config, Kind::File),
     (Role::LinkedFolder, Kind::Folder),
@@ -68,6 +68,7 @@ const ROLES: [(Role, Kind); 11] = [
     (Role::Key, Kind::File),
     (Role::Head, Kind::File),
     (Role::AuditLog, Kind::File),
+    (Role::AuditState, Kind::File),
     (Role::Pending, Kind::File),
     (Role::SocketFolder, Kind::Folder),
     (Role::Socket, Kind::Socket),

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, Read};
 
-use crate::audit::RecordLine;
+use crate::audit::{Boundary, RecordLine};
 
 /// One line for people, in three pieces. Columns grow with what they hold: an audit hides nothing.
 pub(super) fn columns(record: &RecordLine) -> [String; 3] {
@@ -11,7 +11,12 @@ pub(super) fn columns(record: &RecordLine) -> [String; 3] {
     if !record.targets.is_empty() {
         end.push(record.targets.join(","));
     }
-    end.extend([&record.reason, &record.detail].into_iter().flatten().map(|text| format!("[{text}]")));
+    end.extend(record.count.map(|count| format!("{count} times")));
+    end.extend(record.reason.as_ref().map(|text| format!("[{text}]")));
+    end.extend(match Boundary::of(record) {
+        Some(Boundary { epoch, .. }) => Some(format!("[epoch {epoch} of the chain begins]")),
+        None => record.detail.as_ref().map(|text| format!("[{text}]")),
+    });
     [
         format!("{:<30}  ", record.timestamp),
         format!("{:<7}", record.result),

@@ -1,0 +1,268 @@
+//! The files of a log: the one that is written, and earlier ones beside it, each named by its first record's number.
+//!
+//! `audit.log.0000000000004711` holds the records from 4711 on, `….zst` the same, packed. Names never change, so that a
+//! crash between two renames can't lose or double a file.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufRead, BufReader, Read, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use ruzstd::{
+    decoding::StreamingDecoder,
+    encoding::{CompressionLevel, FrameCompressor},
+};
+use sha2::{Digest, Sha256};
+
+use super::{query::Lines, tail::number};
+
+/// What a packed file's name ends with.
+const PACKED: &str = "zst";
+
+/// Earlier files of a log, oldest first.
+#[derive(Debug)]
+pub(super) struct Archive {
+    log: PathBuf,
+    files: Vec<u64>,
+}
+
+impl Archive {
+    /// Looks for the earlier files of a log.
+    pub(super) fn of(log: &Path) -> io::Result<Self> {
+        let mut files = Vec::new();
+        for name in names(log)? {
+            let number = name.strip_suffix(&format!(".{PACKED}")).unwrap_or(&name);
+            files.extend(number.parse::<u64>().ok().filter(|_| number.len() == 16));
+        }
+        files.sort_unstable();
+        files.dedup();
+        Ok(Self { log: log.to_owned(), files })
+    }
+
+    /// Where a file with this first record rests.
+    pub(super) fn place(&self, first: u64) -> PathBuf {
+        self.log.with_added_extension(format!("{first:016}"))
+    }
+
+    /// Takes up a file that was moved to its place, and removes the oldest ones beyond `most`.
+    pub(super) fn add(&mut self, first: u64, most: usize) -> io::Result<()> {
+        self.files.push(first);
+        while self.files.len() > most {
+            let oldest = self.files.remove(0);
+            let place = self.place(oldest);
+            for place in [place.with_added_extension(PACKED), place] {
+                match fs::remove_file(place) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest earlier file, as it is now.
+    pub(super) fn newest(&self) -> Option<PathBuf> {
+        let plain = self.place(*self.files.last()?);
+        Some(if plain.exists() { plain } else { plain.with_added_extension(PACKED) })
+    }
+
+    /// The files that are not packed yet.
+    pub(super) fn unpacked(&self) -> Vec<PathBuf> {
+        self.files.iter().map(|first| self.place(*first)).filter(|place| place.exists()).collect()
+    }
+}
+
+/// All files of a log, in the order of their records; the one that is written last. Also those that another program
+/// rotated, such as `audit.log.1`, as long as they are not packed in a form that is not ours.
+pub fn files(log: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for name in names(log)? {
+        let path = log.with_added_extension(&name);
+        let plain = name.strip_suffix(&format!(".{PACKED}")).map(|plain| log.with_added_extension(plain));
+        // a crash came between packing and removing
+        if name.ends_with(".new") || plain.is_some_and(|plain| plain.exists()) {
+            continue;
+        }
+        let first = open(&path).and_then(|reader| Lines::new(reader).next().transpose());
+        // what can't be read is reported by whoever reads it, in its place by name
+        found.push((first.ok().flatten().and_then(|line| number(&line.bytes)).unwrap_or(0), path));
+    }
+    found.sort();
+    let mut files: Vec<PathBuf> = found.into_iter().map(|(_, path)| path).collect();
+    if log.exists() {
+        files.push(log.to_owned());
+    }
+    Ok(files)
+}
+
+/// Opens a file of a log, packed or not.
+pub fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
+    let file = File::open(path)?;
+    if path.extension().is_some_and(|it| it == PACKED) {
+        let decoder = StreamingDecoder::new(BufReader::new(file)).map_err(io::Error::other)?;
+        return Ok(Box::new(BufReader::with_capacity(1 << 16, decoder)));
+    }
+    Ok(Box::new(BufReader::with_capacity(1 << 16, file)))
+}
+
+/// Packs an earlier file, and removes it when what was packed unpacks to the same bytes. Slow; for a thread of its own.
+pub fn pack(plain: &Path) -> io::Result<()> {
+    let draft = plain.with_added_extension(format!("{PACKED}.new"));
+    let packed = plain.with_added_extension(PACKED);
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    let mut source = Kept { inner: File::open(plain)?, hash: Sha256::new(), failed: None };
+    let mut target = Kept { inner: &file, hash: Sha256::new(), failed: None };
+    let mut compressor = FrameCompressor::new(CompressionLevel::Fastest);
+    compressor.set_source(&mut source);
+    compressor.set_drain(&mut target);
+    compressor.compress();
+    drop(compressor);
+    let written = source.failed.take().or(target.failed.take()).map_or(Ok(()), Err);
+    let checked = written.and_then(|()| file.sync_all()).and_then(|()| same(&draft, source.hash));
+    if let Err(error) = checked {
+        let _ = fs::remove_file(&draft);
+        return Err(error);
+    }
+    fs::rename(&draft, &packed)?;
+    // the name is on the disk before the other one goes
+    if let Some(folder) = plain.parent() {
+        File::open(folder)?.sync_all()?;
+    }
+    fs::remove_file(plain)
+}
+
+fn same(packed: &Path, plain: Sha256) -> io::Result<()> {
+    let mut decoder = StreamingDecoder::new(BufReader::new(File::open(packed)?)).map_err(io::Error::other)?;
+    let mut hash = Sha256::new();
+    let mut block = vec![0; 1 << 16];
+    loop {
+        match decoder.read(&mut block)? {
+            0 => break,
+            count => hash.update(block.get(..count).unwrap_or_default()),
+        }
+    }
+    if hash.finalize() == plain.finalize() {
+        Ok(())
+    } else {
+        Err(io::Error::other("what was packed does not unpack to the same"))
+    }
+}
+
+/// A stream that never fails for the compressor, which would end the daemon; the error is kept and looked at afterwards.
+struct Kept<S> {
+    inner: S,
+    hash: Sha256,
+    failed: Option<io::Error>,
+}
+
+impl<S: Read> Read for Kept<S> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.inner.read(bytes) {
+                Ok(count) => {
+                    self.hash.update(bytes.get(..count).unwrap_or_default());
+                    return Ok(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.failed = Some(error);
+                    return Ok(0);
+                }
+            }
+        }
+    }
+}
+
+impl<S: Write> Write for Kept<S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.failed.is_none() {
+            self.failed = self.inner.write_all(bytes).err();
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What stands behind `audit.log.` in the names of the log's folder.
+fn names(log: &Path) -> io::Result<Vec<String>> {
+    let (Some(folder), Some(name)) = (log.parent(), log.file_name().and_then(|name| name.to_str())) else {
+        return Ok(Vec::new());
+    };
+    let begin = format!("{name}.");
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let found = entry.file_name();
+        let rest = found.to_str().and_then(|found| found.strip_prefix(&begin));
+        // a fifo or device must not keep a reader waiting
+        let plain = entry.metadata().is_ok_and(|it| it.is_file() && it.nlink() > 0);
+        names.extend(rest.filter(|_| plain).map(str::to_owned));
+    }
+    names.sort();
+    Ok(names)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::store::files::scratch;
+
+    #[test]
+    fn a_packed_file_unpacks_to_the_same_and_the_plain_one_is_gone() {
+        let dir = scratch();
+        let log = dir.path().join("audit.log");
+        let archive = Archive { log: log.clone(), files: Vec::new() };
+        let plain = archive.place(7);
+        let line = r#"{"timestamp":"2026-05-21T10:34:02.573201290Z","action":"read","seq":"#;
+        let text: String = (0..20_000).map(|n| format!("{line}{n}}}\n")).collect();
+        fs::write(&plain, &text).unwrap();
+        pack(&plain).unwrap();
+        assert!(!plain.exists());
+        let packed = plain.with_added_extension("zst");
+        let (small, large) = (fs::metadata(&packed).unwrap().len(), text.len() as u64);
+        assert!(small * 4 < large, "{small} of {large} bytes");
+        assert_eq!(fs::metadata(&packed).unwrap().mode() & 0o7777, 0o600);
+        let mut unpacked = String::new();
+        open(&packed).unwrap().read_to_string(&mut unpacked).unwrap();
+        assert!(unpacked == text);
+        assert_eq!(Archive::of(&log).unwrap().files, [7]);
+        assert_eq!(files(&log).unwrap(), [packed]);
+    }
+
+    #[test]
+    fn files_are_read_in_the_order_of_their_records_whoever_moved_them() {
+        let dir = scratch();
+        let log = dir.path().join("audit.log");
+        let name = |end: &str| log.with_added_extension(end);
+        for (path, seq) in
+            [(name("1"), 30), (name("2"), 20), (name("0000000000000007"), 7), (log.clone(), 40)]
+        {
+            fs::write(path, format!("{{\"seq\":{seq}}}\n")).unwrap();
+        }
+        fs::write(name("0000000000000007.zst"), "half").unwrap();
+        fs::write(name("9.zst.new"), "half").unwrap();
+        assert_eq!(files(&log).unwrap(), [name("0000000000000007"), name("2"), name("1"), log]);
+    }
+
+    #[test]
+    fn the_oldest_files_go_first() {
+        let dir = scratch();
+        let mut archive = Archive { log: dir.path().join("audit.log"), files: Vec::new() };
+        for first in [1, 5, 9] {
+            fs::write(archive.place(first), "x").unwrap();
+            archive.add(first, 2).unwrap();
+        }
+        assert!(!archive.place(1).exists() && archive.place(5).exists() && archive.place(9).exists());
+        assert_eq!(archive.newest(), Some(archive.place(9)));
+    }
+}

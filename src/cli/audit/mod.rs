@@ -1,0 +1,147 @@
+//! `audit`: questions to the audit log and its check, in constant memory, over all of its files.
+
+mod seal_key;
+mod show;
+mod tail;
+mod verify;
+mod words;
+
+use std::{io, path::Path};
+
+use clap::Subcommand;
+use jiff::Timestamp;
+
+use self::words::columns;
+use super::{
+    context::Context,
+    failure::Failure,
+    output::{Output, Style},
+    text::word,
+    when,
+};
+use crate::audit::{Filter, Line, RecordLine};
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Show the latest records
+    Tail(tail::Args),
+    /// Show the records that meet every option
+    Show(show::Args),
+    /// Check that the log is whole and unchanged
+    Verify(verify::Args),
+    /// Begin a new chain and print its verification key, once; the daemon must not run
+    SealKey(seal_key::Args),
+}
+
+pub(super) fn run(command: &Command, cx: &Context, out: &mut Output) -> Result<(), Failure> {
+    let log = cx.paths.audit_log();
+    match command {
+        Command::Show(args) => show::run(args, &log, out),
+        Command::Tail(args) => tail::run(args, &log, out),
+        Command::Verify(args) => verify::run(args, cx, out),
+        Command::SealKey(args) => seal_key::run(args, cx, out),
+    }
+}
+
+/// Which records are wanted.
+#[derive(clap::Args, Clone, Default)]
+struct Wanted {
+    /// From then on: 2h, 30m, 7d or 2026-05-21T10:34:02Z
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<Timestamp>,
+    /// Up to then
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    until: Option<Timestamp>,
+    /// The program, by its path or its file name
+    #[arg(long, value_name = "PROGRAM")]
+    binary: Option<String>,
+    /// The service
+    #[arg(long)]
+    service: Option<String>,
+    /// A name that was asked for or touched
+    #[arg(long)]
+    target: Option<String>,
+    /// The action: read, write, delete, search, check, connect or policy
+    #[arg(long, value_parser = ["read", "write", "delete", "search", "check", "connect", "policy"])]
+    action: Option<String>,
+    /// The result
+    #[arg(long, ignore_case = true, value_parser = ["GRANTED", "DENIED", "ERROR"])]
+    result: Option<String>,
+    /// The reason of a refusal
+    #[arg(long)]
+    reason: Option<String>,
+    /// The caller's process
+    #[arg(long)]
+    pid: Option<u32>,
+}
+
+impl Wanted {
+    fn filter(&self) -> Filter {
+        Filter {
+            since: self.since,
+            until: self.until,
+            binary: self.binary.clone(),
+            service: self.service.clone(),
+            target: self.target.clone(),
+            action: self.action.clone(),
+            result: self.result.clone(),
+            reason: self.reason.clone(),
+            pid: self.pid,
+        }
+    }
+}
+
+fn moment(text: &str) -> Result<Timestamp, String> {
+    when::since(text, Timestamp::now())
+}
+
+fn unreadable(log: &Path, error: &io::Error) -> Failure {
+    Failure::new(
+        format!("the audit log {} can't be read: {}", log.display(), error.kind()),
+        format!("ls -ld {}", word(log)),
+    )
+}
+
+/// None, and a note, where there is no log: a new installation has done nothing that could be shown.
+fn nothing_yet(log: &Path, out: &mut Output) {
+    out.note(&format!("There is no audit log at {} yet; the first request begins it", log.display()));
+}
+
+/// Prints records, and counts lines that are none.
+struct Printer {
+    filter: Filter,
+    json: bool,
+    strange: u64,
+}
+
+impl Printer {
+    fn print(&mut self, line: &Line, out: &mut Output) {
+        let Ok(record) = &line.record else {
+            self.strange += 1;
+            return;
+        };
+        if !self.filter.admits(record) {
+            return;
+        }
+        if self.json {
+            out.raw_json_line(&line.bytes);
+            return;
+        }
+        let style = style(record);
+        let [time, result, rest] = columns(record);
+        out.cells(&[(Style::Faint, &time), (style, &result), (Style::Plain, rest.trim_end())]);
+    }
+
+    fn finish(&self, out: &mut Output) {
+        if self.strange > 0 {
+            out.note(&format!(
+                "warning: {} lines of the log are no records; see: keychain-auth audit verify",
+                self.strange
+            ));
+        }
+    }
+}
+
+fn style(record: &RecordLine) -> Style {
+    if record.result == "GRANTED" { Style::Good } else { Style::Bad }
+}

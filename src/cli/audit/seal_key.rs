@@ -1,0 +1,39 @@
+//! `audit seal-key`: a new chain whose verification key is shown once, to be kept off the machine.
+
+use serde::Serialize;
+
+use crate::cli::{
+    context::Context,
+    failure::Failure,
+    output::Output,
+    owner::{Owner, close_to_others},
+};
+
+#[derive(clap::Args)]
+pub(in crate::cli) struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Shown<'k> {
+    chain: String,
+    verification_key: &'k str,
+}
+
+pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
+    close_to_others()?;
+    let key = Owner::open(cx, "audit seal-key")?.begin_chain()?;
+    let (chain, revealed) = (key.chain().to_string(), key.reveal());
+    if args.json {
+        out.json(&Shown { chain, verification_key: &revealed });
+        return Ok(());
+    }
+    out.line(&revealed);
+    out.note(&format!(
+        "This is the verification key of chain {chain}. It is not kept here and not shown again: keep it off this machine. Who has it can check every record from now on, and could forge them."
+    ));
+    out.note("Check with: keychain-auth audit verify --key FILE");
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! `audit show`: the records that meet every option, from all files of the log.
+
+use std::path::{Path, PathBuf};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Printer, Wanted, nothing_yet, unreadable};
+use crate::{
+    audit::{Line, Lines, files, open},
+    cli::{failure::Failure, output::Output},
+};
+
+/// How far the order of the log may differ from the order of its timestamps.
+const SLACK: SignedDuration = SignedDuration::from_mins(5);
+
+#[derive(clap::Args)]
+pub(in crate::cli) struct Args {
+    #[command(flatten)]
+    wanted: Wanted,
+    /// Print the records as they stand in the log
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args, log: &Path, out: &mut Output) -> Result<(), Failure> {
+    let mut printer = Printer { filter: args.wanted.filter(), json: args.json, strange: 0 };
+    every_line(log, args.wanted.since, out, |line, out| {
+        printer.print(line, out);
+        out.is_open()
+    })?;
+    printer.finish(out);
+    Ok(())
+}
+
+/// Hands on every line of all files that may hold records from `since` on, until `each` wants no more.
+pub(super) fn every_line(
+    log: &Path,
+    since: Option<Timestamp>,
+    out: &mut Output,
+    mut each: impl FnMut(&Line, &mut Output) -> bool,
+) -> Result<(), Failure> {
+    let all = files(log).map_err(|error| unreadable(log, &error))?;
+    if all.is_empty() {
+        nothing_yet(log, out);
+    }
+    for path in recent(&all, since) {
+        let failed = |error| unreadable(path, &error);
+        for line in Lines::new(open(path).map_err(failed)?) {
+            let line = line.map_err(failed)?;
+            // what is being written is shown when it is whole
+            if !line.whole && path == log {
+                break;
+            }
+            if !each(&line, out) {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The files but for those before one that begins before `since`: what they hold is older still.
+fn recent(all: &[PathBuf], since: Option<Timestamp>) -> &[PathBuf] {
+    let Some(since) = since.and_then(|since| since.checked_sub(SLACK).ok()) else { return all };
+    let begins_before = |path: &PathBuf| {
+        let first = open(path).ok().and_then(|reader| Lines::new(reader).next()?.ok()?.record.ok()?.when());
+        first.is_some_and(|first| first < since)
+    };
+    let from = all.iter().rposition(begins_before).unwrap_or(0);
+    all.get(from..).unwrap_or_default()
+}

@@ -1,0 +1,247 @@
+//! `audit verify`: whether the log is whole and unchanged, and the first place where it is not.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use super::unreadable;
+use crate::{
+    audit::{Finding, Verdict, Witnesses, files, verify},
+    chain::{Checkpoint, Head, VerificationKey},
+    cli::{
+        context::Context,
+        failure::Failure,
+        output::{Output, Style},
+        owner::{Owner, close_to_others},
+        status_query::{AuditStatus, Found, ask},
+    },
+};
+
+/// Most findings shown to people: one screen.
+const SHOWN: usize = 20;
+/// Longest file with a key that is read.
+const MAX_KEY_FILE: u64 = 1024;
+
+#[derive(clap::Args)]
+pub(in crate::cli) struct Args {
+    /// The verification key that seal-key printed, in a file, or - for standard input
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Another log, such as a copy; nothing of this machine is compared with it
+    #[arg(long, value_name = "PATH")]
+    log: Option<PathBuf>,
+    /// Print JSON; the exit code says the same
+    #[arg(long)]
+    json: bool,
+}
+
+/// With what the log was compared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Compared {
+    /// The daemon that runs.
+    Daemon,
+    /// The vault, of a daemon that does not run.
+    Vault,
+    /// Nothing, and why.
+    Nothing(String),
+}
+
+#[derive(Serialize)]
+struct Report {
+    whole: bool,
+    records: u64,
+    first: Option<u64>,
+    last: Option<u64>,
+    files: Vec<PathBuf>,
+    compared_with: Compared,
+    checked_with_key: u64,
+    lines_before_the_chain: u64,
+    changes_that_the_daemon_noticed: u64,
+    wrong: u64,
+    findings: Vec<Place>,
+}
+
+#[derive(Serialize)]
+struct Place {
+    file: PathBuf,
+    line: u64,
+    what: String,
+}
+
+pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
+    let key = args.key.as_deref().map(read_key).transpose()?;
+    let log = args.log.clone().unwrap_or_else(|| cx.paths.audit_log());
+    // asked before the log is read: whatever it knows then must be there
+    let (compared, head, checkpoints) = match args.log {
+        Some(_) => (Compared::Nothing("it is another log".to_owned()), None, Vec::new()),
+        None => known(cx, &log),
+    };
+    let all = files(&log).map_err(|error| unreadable(&log, &error))?;
+    if all.is_empty() && head.is_none_or(|head| head.seq == 0) {
+        return Err(Failure::new(
+            format!("there is no audit log at {}", log.display()),
+            "start the daemon, or name another log with --log",
+        ));
+    }
+    let total: u64 = all.iter().filter_map(|path| fs::metadata(path).ok()).map(|file| file.len()).sum();
+    let mut done = 0;
+    let witnesses = Witnesses { key, head, checkpoints };
+    let verdict = verify(&all, witnesses, |bytes| {
+        done += bytes;
+        out.progress(done, total);
+    });
+    out.end_progress();
+    let verdict = verdict.map_err(|error| unreadable(&log, &error))?;
+    let report = report(&verdict, all, compared, args.key.is_some());
+    if args.json {
+        out.json(&report)
+    } else {
+        show(&report, args.key.is_some(), out)
+    }
+    match report.findings.first() {
+        None if args.key.is_some() && report.checked_with_key == 0 => Err(Failure::new(
+            format!("{} has no record of the chain that this key begins", log.display()),
+            "give the key of a chain that is there, or ask without --key",
+        )),
+        None => Ok(()),
+        Some(Place { file, line, what }) => Err(Failure::new(
+            format!("the audit log is not whole: {}:{line}: {what}", file.display()),
+            "keep a copy of all its files as they are; what each finding means is in docs/audit.md",
+        )),
+    }
+}
+
+fn report(verdict: &Verdict, files: Vec<PathBuf>, compared_with: Compared, keyed: bool) -> Report {
+    let place = |finding: &Finding| Place {
+        file: files.get(finding.file).cloned().unwrap_or_default(),
+        line: finding.line,
+        what: finding.wrong.to_string(),
+    };
+    Report {
+        whole: verdict.wrong == 0 && !(keyed && verdict.keyed == 0),
+        records: verdict.lines,
+        first: verdict.first,
+        last: verdict.last,
+        compared_with,
+        checked_with_key: verdict.keyed,
+        lines_before_the_chain: verdict.unchained,
+        changes_that_the_daemon_noticed: verdict.noticed,
+        wrong: verdict.wrong,
+        findings: verdict.findings.iter().map(place).collect(),
+        files,
+    }
+}
+
+fn show(report: &Report, keyed: bool, out: &mut Output) {
+    for Place { file, line, what } in report.findings.iter().take(SHOWN) {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        out.cells(&[(Style::Bad, &format!("{name}:{line}")), (Style::Plain, &format!(": {what}"))]);
+    }
+    if let Some(more @ 1..) = usize::try_from(report.wrong).ok().and_then(|all| all.checked_sub(SHOWN)) {
+        out.line(&format!("and {more} more: keychain-auth audit verify --json"));
+    }
+    let range = match (report.first, report.last) {
+        (Some(first), Some(last)) => format!(", {first} to {last}"),
+        _ => String::new(),
+    };
+    let count = report.files.len();
+    let plural = if count == 1 { "" } else { "s" };
+    out.line(&format!("{} records{range}, in {count} file{plural}", report.records));
+    match &report.compared_with {
+        Compared::Daemon => out.line("compared with what the daemon knows"),
+        Compared::Vault => out.line("compared with what the vault knows"),
+        Compared::Nothing(why) => out.line(&format!("not compared with the daemon or its vault: {why}")),
+    }
+    if keyed {
+        out.line(&format!("the hashes of {} records checked with the key", report.checked_with_key));
+    }
+    if report.lines_before_the_chain > 0 {
+        out.line(&format!(
+            "{} lines are older than the chain: nothing is known of them",
+            report.lines_before_the_chain
+        ));
+    }
+    if report.changes_that_the_daemon_noticed > 0 {
+        out.line(&format!(
+            "{} records tell of changes from outside: keychain-auth audit show --reason audit_log_changed",
+            report.changes_that_the_daemon_noticed
+        ));
+    }
+    if report.whole {
+        out.cells(&[(Style::Good, "whole and unchanged")]);
+    }
+}
+
+/// What the daemon that writes this log knows of it, or its vault.
+fn known(cx: &Context, log: &Path) -> (Compared, Option<Head>, Vec<Checkpoint>) {
+    let nothing = |why: String| (Compared::Nothing(why), None, Vec::new());
+    match ask(&cx.paths.socket, cx.uid) {
+        Found::Running(status) => match status.audit.filter(|audit| Path::new(&audit.path) == log) {
+            Some(audit) => match (audit.head(), audit.checkpoints()) {
+                (Some(head), Some(checkpoints)) => (Compared::Daemon, Some(head), checkpoints),
+                _ => nothing("the daemon's answer is not understood".to_owned()),
+            },
+            None => nothing("the daemon that runs writes another log".to_owned()),
+        },
+        Found::Unwell(why) => nothing(format!("something listens at the socket, but {why}")),
+        Found::Nobody if !cx.paths.data_dir.join("vault.redb").exists() => {
+            nothing("there is no vault".to_owned())
+        }
+        Found::Nobody => match close_to_others()
+            .and_then(|()| Owner::open(cx, "audit verify"))
+            .and_then(|owner| owner.audit_memory())
+        {
+            Ok(memory) => (Compared::Vault, Some(memory.head), memory.checkpoints),
+            Err(failure) => nothing(failure.sentence().to_owned()),
+        },
+    }
+}
+
+impl AuditStatus {
+    fn head(&self) -> Option<Head> {
+        let Self { epoch, seq, .. } = *self;
+        let chain = crate::chain::ChainId::parse(&self.chain)?;
+        Some(Head {
+            chain,
+            epoch,
+            seq,
+            mac: crate::chain::hex(&self.mac)?,
+            digest: crate::chain::hex(&self.digest)?,
+        })
+    }
+
+    fn checkpoints(&self) -> Option<Vec<Checkpoint>> {
+        let read = |(seq, digest): &(u64, String)| {
+            Some(Checkpoint { seq: *seq, digest: crate::chain::hex(digest)? })
+        };
+        self.checkpoints.iter().map(read).collect()
+    }
+}
+
+fn read_key(path: &Path) -> Result<VerificationKey, Failure> {
+    let failed = |error: io::Error| {
+        Failure::new(
+            format!("the verification key in {} can't be read: {}", path.display(), error.kind()),
+            "name the file that holds what keychain-auth audit seal-key printed",
+        )
+    };
+    let mut text = Zeroizing::new(Vec::with_capacity(usize::try_from(MAX_KEY_FILE).unwrap_or_default()));
+    let read = if path == Path::new("-") {
+        io::stdin().take(MAX_KEY_FILE).read_to_end(&mut text)
+    } else {
+        File::open(path).and_then(|file| file.take(MAX_KEY_FILE).read_to_end(&mut text))
+    };
+    read.map_err(failed)?;
+    VerificationKey::parse(&text).ok_or_else(|| {
+        Failure::new(
+            format!("{} holds no verification key", path.display()),
+            "it is 64 hexadecimal digits, as keychain-auth audit seal-key printed them",
+        )
+    })
+}

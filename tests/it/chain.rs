@@ -1,0 +1,169 @@
+//! The chain of the real log: what is done to the file is found, by the command and by the daemon.
+
+use std::{fs, path::PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::{
+    client::{Client, found, written},
+    world::{Entry, Outcome, World},
+};
+
+/// A world whose log has a sealed chain and some records; the key lies outside of the data folder.
+fn sealed() -> (World, PathBuf, PathBuf) {
+    let mut world = World::new();
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start();
+    world.stop();
+    let shown = world.cli(&["audit", "seal-key"]);
+    assert!(shown.err.contains("not shown again"), "{}", shown.err);
+    let key = world.tmp("chain.key");
+    world.write(&key, shown.done().as_bytes());
+    world.start();
+    serve(&world, &tool);
+    (world, tool, key)
+}
+
+fn serve(world: &World, tool: &std::path::Path) {
+    let mut client = Client::connected(world, tool);
+    assert_eq!(client.write("s", &[("k", "v")]), written());
+    for _ in 0..8 {
+        assert_eq!(client.read("s", &["k"]), found(&[("k", "v")]));
+    }
+}
+
+fn verified(world: &World, key: &std::path::Path) -> Outcome {
+    world.cli(&["audit", "verify", "--key", key.to_str().unwrap()])
+}
+
+/// The report, and whether the exit code says the same.
+fn report(world: &World, arguments: &[&str]) -> Value {
+    let words: Vec<&str> = ["audit", "verify", "--json"].iter().chain(arguments).copied().collect();
+    let outcome = world.cli(&words);
+    let report: Value = serde_json::from_str(&outcome.out).unwrap_or_else(|_| panic!("{outcome:?}"));
+    assert_eq!(report["whole"], json!(outcome.code == Some(0)), "{outcome:?}");
+    report
+}
+
+#[test]
+fn a_log_is_whole_beside_its_daemon_after_it_and_after_a_kill() {
+    let (mut world, tool, key) = sealed();
+    let key_path = key.to_str().unwrap().to_owned();
+    let beside = report(&world, &["--key", &key_path]);
+    assert_eq!((&beside["whole"], &beside["compared_with"]), (&json!(true), &json!("daemon")), "{beside}");
+    assert!(beside["checked_with_key"].as_u64().unwrap() > 9, "{beside}");
+    world.stop();
+    let after = report(&world, &[]);
+    assert_eq!((&after["whole"], &after["compared_with"]), (&json!(true), &json!("vault")), "{after}");
+    for _ in 0..3 {
+        world.start();
+        serve(&world, &tool);
+        world.kill();
+        let killed = report(&world, &["--key", &key_path]);
+        assert_eq!(killed["whole"], json!(true), "{killed}");
+    }
+    world.start();
+    let again = report(&world, &["--key", &key_path]);
+    assert_eq!((&again["whole"], &again["findings"]), (&json!(true), &json!([])), "{again}");
+    assert_eq!(world.audit().iter().filter(|r| r["reason"] == "audit_log_changed").count(), 0);
+}
+
+#[test]
+fn what_is_done_to_the_real_file_is_found_at_its_line() {
+    let (mut world, _, key) = sealed();
+    world.stop();
+    let log = world.data().join("audit.log");
+    let text = fs::read_to_string(&log).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let last = lines.len();
+    assert!(last > 9, "{text}");
+    let joined = |lines: &[&str]| lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+    let edited = |number: usize, edit: &dyn Fn(&str) -> String| {
+        let mut lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+        lines[number - 1] = edit(&lines[number - 1]);
+        joined(&lines.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let with = |change: &dyn Fn(&mut Vec<&str>)| {
+        let mut lines = lines.clone();
+        change(&mut lines);
+        joined(&lines)
+    };
+    let changes = [
+        (7, "another name", edited(7, &|line| line.replace("[\"k\"]", "[\"q\"]"))),
+        (7, "another result", edited(7, &|line| line.replace("GRANTED", "DENIED"))),
+        (
+            8,
+            "another hash",
+            edited(8, &|line| line.replacen("\"mac\":\"", "\"mac\":\"0", 1).replacen("0\"}", "\"}", 1)),
+        ),
+        (
+            6,
+            "a dropped line",
+            with(&|lines| {
+                lines.remove(5);
+            }),
+        ),
+        (9, "a doubled line", with(&|lines| lines.insert(8, lines[7]))),
+        (7, "two swapped lines", with(&|lines| lines.swap(6, 7))),
+        (last, "a cut tail", joined(&lines[..last - 1])),
+        (4, "an older copy", joined(&lines[..3])),
+        (8, "a foreign line", with(&|lines| lines.insert(7, "{\"timestamp\":\"2026-05-21T10:34:02Z\"}"))),
+        (8, "a line of no record", with(&|lines| lines.insert(7, "notes"))),
+    ];
+    for (line, what, text) in changes {
+        world.write(&log, text.as_bytes());
+        let said = verified(&world, &key);
+        assert_eq!(said.code, Some(1), "{what}: {said:?}");
+        assert!(said.err.contains(&format!("audit.log:{line}: ")), "{what}: line {line}: {said:?}");
+    }
+    world.write(&log, text.as_bytes());
+    assert!(verified(&world, &key).done().contains("whole and unchanged"));
+    world.write(&key, "0".repeat(64).as_bytes());
+    let foreign = verified(&world, &key);
+    assert!(foreign.err.contains("no record of the chain"), "{foreign:?}");
+}
+
+#[test]
+fn a_log_that_was_cut_while_no_daemon_ran_is_said_and_the_daemon_serves_on() {
+    let (mut world, tool, key) = sealed();
+    let before = world.audit_all().len();
+    world.stop();
+    let log = world.data().join("audit.log");
+    let text = fs::read_to_string(&log).unwrap();
+    let kept: String = text.lines().take(5).map(|line| format!("{line}\n")).collect();
+    world.write(&log, kept.as_bytes());
+    world.start();
+    serve(&world, &tool);
+    let said = world.audit_where("the gap is said", |record| record["reason"] == "audit_log_changed");
+    let missing = format!("records 6 to {} are missing", text.lines().count());
+    assert!(said["detail"].as_str().unwrap().contains(&missing), "{said}, not {missing}");
+    assert!(world.cli(&["status"]).done().contains(&missing));
+    assert!(world.cli(&["doctor"]).out.contains(&missing));
+    let report = report(&world, &["--key", key.to_str().unwrap()]);
+    let places: Vec<_> = report["findings"].as_array().unwrap().iter().map(|it| it["line"].clone()).collect();
+    assert_eq!(places, [6], "the gap alone, and for ever: {report}");
+    assert!(before > 9);
+}
+
+#[test]
+fn without_its_state_the_log_goes_on_with_another_chain_and_says_so() {
+    let (mut world, tool, key) = sealed();
+    world.stop();
+    fs::remove_file(world.data().join("audit.state")).unwrap();
+    world.start();
+    serve(&world, &tool);
+    world.audit_where("the loss is said", |record| {
+        record["detail"].as_str().is_some_and(|detail| detail.contains("audit.state"))
+    });
+    let report = report(&world, &["--key", key.to_str().unwrap()]);
+    assert_eq!(report["whole"], json!(true), "both chains are whole: {report}");
+}
+
+#[test]
+fn a_new_chain_needs_the_daemon_to_be_stopped() {
+    let (world, _, _) = sealed();
+    let refused = world.cli(&["audit", "seal-key"]);
+    assert_eq!((refused.code, refused.out.as_str()), (Some(1), ""));
+    assert!(refused.err.contains("try: "), "{}", refused.err);
+}
