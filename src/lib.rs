@@ -15,6 +15,7 @@ pub mod cli;
 pub mod daemon;
 pub mod digest;
 pub mod import;
+pub mod keys;
 pub mod name;
 pub mod paths;
 pub mod policy;

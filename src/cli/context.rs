@@ -2,6 +2,7 @@
 
 use std::{
     env, fs, io,
+    os::fd::{AsFd, OwnedFd},
     path::{self, Path, PathBuf},
 };
 
@@ -12,8 +13,10 @@ use super::{
     text::word,
 };
 use crate::{
+    keys::Asking,
     paths::Paths,
     policy::{PendingFile, PolicySource, Registry},
+    sys::activation::named_descriptor,
 };
 
 pub(super) struct Context {
@@ -22,13 +25,21 @@ pub(super) struct Context {
     pub(super) now: Timestamp,
     /// `--socket`, where it was given.
     pub(super) asked_socket: Option<PathBuf>,
+    /// Where a passphrase can be read, from `--passphrase-fd`.
+    pub(super) passphrase: Option<OwnedFd>,
 }
 
 impl Context {
-    pub(super) fn new(socket: Option<&Path>) -> Result<Self, Failure> {
+    pub(super) fn new(socket: Option<&Path>, passphrase_fd: Option<i32>) -> Result<Self, Failure> {
+        let passphrase = passphrase_fd.map(named_descriptor).transpose().map_err(|error| {
+            Failure::new(
+                format!("--passphrase-fd can't be read: {}", error.kind()),
+                "name a descriptor that is open, for example: --passphrase-fd 3 3< <(pass show vault)",
+            )
+        })?;
         let paths = Paths::new(|name| env::var_os(name), socket)?;
         let uid = rustix::process::geteuid().as_raw();
-        Ok(Self { paths, uid, now: Timestamp::now(), asked_socket: socket.map(Path::to_owned) })
+        Ok(Self { paths, uid, now: Timestamp::now(), asked_socket: socket.map(Path::to_owned), passphrase })
     }
 
     pub(super) fn registry(&self) -> Registry {
@@ -57,6 +68,11 @@ impl Context {
             Some(socket) => format!("keychain-auth start --socket {}", word(socket)),
             None => "keychain-auth start".to_owned(),
         }
+    }
+
+    /// How a source of the vault's key is asked.
+    pub(super) fn asking(&self) -> Asking<'_> {
+        Asking { var: &|name| env::var_os(name), passphrase: self.passphrase.as_ref().map(AsFd::as_fd) }
     }
 
     pub(super) fn pending_file(&self) -> PendingFile {

@@ -36,7 +36,11 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use self::{context::Context, failure::Failure, output::Output};
-use crate::text;
+use crate::{
+    keys::{ItemTask, serve_item},
+    store::ItemId,
+    text,
+};
 
 /// Stands between command-line tools and your secrets: only registered programs get what you granted them.
 #[derive(Parser)]
@@ -45,6 +49,9 @@ struct Cli {
     /// The daemon's socket [default: $KEYCHAIN_AUTH_SOCKET, else agent.sock in the runtime folder]
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
+    /// Read the vault's passphrase from this descriptor, up to a line feed or its end, instead of asking for it
+    #[arg(long, global = true, value_name = "N")]
+    passphrase_fd: Option<i32>,
     #[command(subcommand)]
     command: Command,
 }
@@ -55,6 +62,9 @@ enum Command {
     Verb(Verb),
     /// Print a completion script
     Completions(completions::Args),
+    /// The short-lived child that speaks to the keychain
+    #[command(hide = true)]
+    KeychainItem { task: ItemTask, item: String },
 }
 
 /// The commands that need to know where things are.
@@ -108,15 +118,20 @@ pub fn run() -> ExitCode {
         Err(usage) => return output.usage(&usage),
     };
     let done = match cli.command {
-        Command::Verb(verb) => {
-            Context::new(cli.socket.as_deref()).and_then(|cx| dispatch(verb, cx, &mut output))
-        }
+        Command::Verb(verb) => Context::new(cli.socket.as_deref(), cli.passphrase_fd)
+            .and_then(|cx| dispatch(verb, cx, &mut output)),
         Command::Completions(args) => completions::run(&args, &mut output),
+        Command::KeychainItem { task, item } => return keychain_item(task, &item),
     };
     match done {
         Ok(()) => output.finish(),
         Err(failure) => output.failure(&failure),
     }
+}
+
+fn keychain_item(task: ItemTask, item: &str) -> ExitCode {
+    let Some(item) = ItemId::parse(item) else { return ExitCode::from(2) };
+    ExitCode::from(serve_item(task, item, |name| std::env::var_os(name)))
 }
 
 fn dispatch(verb: Verb, cx: Context, out: &mut Output) -> Result<(), Failure> {

@@ -10,6 +10,7 @@ use crate::{
     chain::VerificationKey,
     daemon::{Lock, LockError},
     import::Batch,
+    keys::KeyError,
     name::{Service, Target},
     paths::Paths,
     store::{AuditMemory, KeyMaterial, OwnedVault, Record, RenderRecord, Seat, StoreError, Taken},
@@ -37,14 +38,10 @@ impl Owner {
     /// Opens the vault with its key. `command` is the words behind `keychain-auth`, such as `vault export`.
     pub(super) fn open(cx: &Context, command: impl Into<String>) -> Result<Self, Failure> {
         let taken = Taken::take(&cx.paths.data_dir)?;
-        let source = taken.source()?;
-        let material = match source {
-            crate::store::KeySource::File => KeyMaterial::File,
-            _ => {
-                return Err(
-                    StoreError::OtherSource { pinned: source, asked: crate::store::KeySource::File }.into()
-                );
-            }
+        taken.source()?;
+        let material = match taken.slot() {
+            Some(slot) => cx.asking().for_slot(slot)?,
+            None => KeyMaterial::File,
         };
         let vault = taken.open_owned(&material)?;
         Ok(Self { vault, paths: cx.paths.clone(), uid: cx.uid, command: command.into() })
@@ -179,6 +176,15 @@ impl From<StoreError> for Failure {
     }
 }
 
+impl From<KeyError> for Failure {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Store(error) => error.into(),
+            error => Self::new(error.to_string(), error.advice()),
+        }
+    }
+}
+
 impl From<audit::AuditError> for Failure {
     fn from(error: audit::AuditError) -> Self {
         Self::new(
@@ -207,7 +213,7 @@ mod tests {
         let home = dir.path().as_os_str().to_owned();
         let paths = Paths::new(|name| (name == "HOME").then(|| home.clone()), None).unwrap();
         let uid = rustix::process::geteuid().as_raw();
-        (dir, Context { paths, uid, now: Timestamp::now(), asked_socket: None })
+        (dir, Context { paths, uid, now: Timestamp::now(), asked_socket: None, passphrase: None })
     }
 
     fn item(name: &str, value: &str) -> WriteItem {

@@ -6,9 +6,9 @@ use super::{
     context::Context,
     failure::Failure,
     output::{Output, Style},
-    status_query::{AuditStatus, DaemonStatus, Found, PolicyState, Protection, ask},
+    status_query::{AuditStatus, DaemonStatus, Found, PolicyState, Protection, VaultState, ask},
 };
-use crate::policy::Warning;
+use crate::{policy::Warning, store::Slot};
 
 /// Most warnings shown to people: one screen.
 const MAX_WARNINGS: usize = 20;
@@ -35,6 +35,8 @@ struct Report {
     connections: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vault: Option<VaultState>,
     policy: PolicyState,
     protections: Vec<Protection>,
     missing: Vec<String>,
@@ -84,12 +86,19 @@ fn report(found: &Found, cx: &Context) -> Report {
         pid: status.pid,
         connections: status.connections,
         store: status.store.clone(),
+        vault: status.vault.clone().or_else(|| local_vault(cx)),
         policy: status.policy.clone().unwrap_or_else(|| local_policy(cx)),
         protections: status.protections.clone(),
         missing: status.missing.clone(),
         audit: status.audit.clone(),
         problem,
     }
+}
+
+/// The vault as its files show it.
+fn local_vault(cx: &Context) -> Option<VaultState> {
+    let source = Slot::peek(&cx.paths.data_dir).ok()??.source();
+    Some(VaultState { key_source: source.to_string(), key_means: source.means().to_owned() })
 }
 
 /// The policy as a daemon of this user would see it.
@@ -132,6 +141,9 @@ fn show(report: &Report, out: &mut Output) {
         Some(serde_json::Value::String(store)) => row("store", Style::Plain, store),
         Some(store) => row("store", Style::Plain, &store.to_string()),
         None => {}
+    }
+    if let Some(vault) = &report.vault {
+        row("key_source", Style::Plain, &format!("{}: {}", vault.key_source, vault.key_means));
     }
     match &report.policy.message {
         Some(message) => row("policy", Style::Bad, &format!("every request is denied: {message}")),

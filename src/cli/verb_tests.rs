@@ -87,6 +87,7 @@ impl Home {
             uid: rustix::process::geteuid().as_raw(),
             now: jiff::Timestamp::now(),
             asked_socket: None,
+            passphrase: None,
         }
     }
 

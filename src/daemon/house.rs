@@ -22,7 +22,7 @@ use crate::{
     policy::{Policy, PolicySource},
     sandbox::Protection,
     secret::Buffer,
-    store::{Committed, OutboxEntry, Store, StoreError},
+    store::{Committed, KeySource, OutboxEntry, Store, StoreError},
     wire::Reply,
 };
 
@@ -35,6 +35,7 @@ pub(super) struct House {
     pub(super) watched: Cell<u64>,
     pub(super) witness: WitnessLink,
     pub(super) store: Arc<dyn Store>,
+    pub(super) key_source: KeySource,
     pub(super) writer: Writer,
     pub(super) log: RefCell<Log>,
     /// Wakes the task that syncs the log.
@@ -82,6 +83,7 @@ pub(super) struct StatusFacts {
     data_path: String,
     requires_sudo: bool,
     store: &'static str,
+    vault: VaultState,
     policy: PolicyState,
     missing: Vec<&'static str>,
     protections: Vec<Protection>,
@@ -101,6 +103,13 @@ struct AuditState {
     checkpoints: Vec<(u64, String)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     changed: Option<String>,
+}
+
+/// The vault, without a word about what is in it.
+#[derive(Serialize)]
+struct VaultState {
+    key_source: &'static str,
+    key_means: &'static str,
 }
 
 #[derive(Serialize)]
@@ -220,6 +229,7 @@ impl House {
             data_path: self.paths.data_dir.display().to_string(),
             requires_sudo: false,
             store: "vault",
+            vault: VaultState { key_source: self.key_source.as_str(), key_means: self.key_source.means() },
             policy,
             missing: self.missing.clone(),
             protections: self.protections.clone(),

@@ -16,8 +16,9 @@ mod start;
 mod strangers;
 mod sync;
 mod threads;
+mod vault_key;
 mod witness_link;
 mod writer;
 
 pub(crate) use lock::{Lock, LockError};
-pub use start::{StartError, run};
+pub use start::{Opening, StartError, run};

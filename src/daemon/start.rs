@@ -6,7 +6,7 @@ use std::{
     fs::DirBuilder,
     io,
     os::{
-        fd::AsFd,
+        fd::{AsFd, OwnedFd},
         unix::{fs::DirBuilderExt, net::UnixStream},
     },
     path::{Path, PathBuf},
@@ -32,17 +32,19 @@ use super::{
     strangers::{Strangers, queue, start_pen},
     sync::{LogSync, keep_heads},
     threads::Threads,
+    vault_key,
     witness_link::WitnessLink,
     writer::Writer,
 };
 use crate::{
     audit::{AuditError, Log, Rotation},
     caller::{Namespace, Observer},
+    keys::{Asking, KeyError},
     paths::Paths,
     policy::{PendingFile, PolicySource},
     sandbox::Hardening,
     secret::Buffer,
-    store::{Seat, Store, StoreError, Vault},
+    store::{KeySource, Seat, Store, StoreError, Vault},
     sys::{
         activation, locked,
         notify::Notice,
@@ -96,6 +98,9 @@ pub enum StartError {
     /// The store can't be opened. It is left as it is.
     #[error("the store can't be opened: {0}")]
     Store(#[from] StoreError),
+    /// The source of the vault's key gives none.
+    #[error("the vault's key can't be had: {0}")]
+    Key(KeyError),
     /// The audit log can't be opened.
     #[error("the audit log can't be opened: {0}")]
     Audit(#[from] AuditError),
@@ -132,6 +137,13 @@ impl StartError {
             Self::Store(StoreError::Exposed(_)) => {
                 "nothing was changed; run keychain-auth doctor, which says what to mend (files 0600, folder 0700, yours)"
             }
+            Self::Key(error) => error.advice(),
+            Self::Store(StoreError::OtherSource { .. }) => {
+                "start it without --key, or change the source: keychain-auth vault change-key-source"
+            }
+            Self::Store(StoreError::WrongSecret(_)) => {
+                "nothing was changed; start it again with what the vault was made with"
+            }
             Self::Store(StoreError::InUse) => "another command works on the vault; wait until it has ended",
             Self::Store(_) => {
                 "nothing was changed; restore vault.key, vault.redb and vault.head together from a backup, or move all three away to begin anew"
@@ -150,12 +162,22 @@ impl StartError {
     }
 }
 
+/// How the daemon comes by the vault's key.
+#[derive(Debug, Default)]
+pub struct Opening {
+    /// The source that was asked for with `--key`: for a vault that is made, or to be sure of the one that is there.
+    pub source: Option<KeySource>,
+    /// Where the passphrase can be read.
+    pub passphrase: Option<OwnedFd>,
+}
+
 /// Runs the daemon in the foreground until SIGINT or SIGTERM.
 ///
 /// `var` reads the environment: it is asked before this process closes itself to others.
 pub fn run(
     paths: Paths,
     hardening: Hardening,
+    opening: Opening,
     var: impl Fn(&str) -> Option<OsString>,
 ) -> Result<(), StartError> {
     let system = |what| move |error| StartError::System { what, error };
@@ -176,7 +198,13 @@ pub fn run(
     umask(Mode::from_bits_truncate(0o077));
     let mut cage = Cage::begin(hardening).map_err(system("to close this process to others"))?;
     // before any lock, secret or thread: the child must inherit none
-    let witness = process::spawn(|channel| cage.witness(channel)).map_err(StartError::Witness)?;
+    let passphrase = Cell::new(opening.passphrase);
+    let witness = process::spawn(|channel| {
+        // the child has a copy of every descriptor, and no business with this one
+        drop(passphrase.take());
+        cage.witness(channel)
+    })
+    .map_err(StartError::Witness)?;
     cage.drop_privileges();
     // behind the witness, which shall not share it, and before the sandbox
     locked::prepare();
@@ -190,7 +218,10 @@ pub fn run(
     let _socket_lock = lock(&paths.socket.with_added_extension("lock"), &paths.socket)?;
     let _data_lock = lock(&paths.data_dir.join("daemon.lock"), &paths.data_dir)?;
 
-    let store = Arc::new(Vault::open(&paths.data_dir)?);
+    let passphrase = passphrase.into_inner();
+    let asking = Asking { var: &var, passphrase: passphrase.as_ref().map(AsFd::as_fd) };
+    let store = Arc::new(vault_key::open(&paths.data_dir, opening.source, &asking)?);
+    drop(passphrase);
     let mut log = open_log(&store, &paths)?;
     let outbox = store.outbox()?;
     log.replay(&outbox)?;
@@ -264,6 +295,7 @@ async fn serve(
         watched: Cell::new(0),
         witness,
         writer,
+        key_source: begin.store.source(),
         log: RefCell::new(begin.log),
         unsynced: Notify::new(),
         checkpoints: RefCell::new(begin.store.audit_memory()?.checkpoints),

@@ -59,11 +59,21 @@ impl Folder {
             .mode(0o700)
             .create(path)
             .map_err(|error| FileError::Io { name: label.to_owned(), reason: error.to_string() })?;
+        Self::existing(path)?
+            .ok_or_else(|| FileError::Io { name: label.to_owned(), reason: "it is gone".to_owned() })
+    }
+
+    /// Opens the folder. None if there is none.
+    pub(crate) fn existing(path: &Path) -> Result<Option<Self>, FileError> {
+        let label = "the data folder";
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
-        let folder = fs::open(path, flags, Mode::empty()).map_err(|error| io_error(label, error))?;
+        let folder = match fs::open(path, flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            opened => opened.map_err(|error| io_error(label, error))?,
+        };
         let stat = fs::fstat(&folder).map_err(|error| io_error(label, error))?;
         private(label, &stat, 0o700)?;
-        Ok(Self(folder))
+        Ok(Some(Self(folder)))
     }
 
     /// Takes the folder for this process, until the `Folder` is dropped.

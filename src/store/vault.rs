@@ -26,7 +26,7 @@ use super::{
     seal::Sealer,
     seat::Seat,
     slot::{KEY_FILE, Slot},
-    source::KeyMaterial,
+    source::{KeyMaterial, KeySource},
     taken::Taken,
 };
 use crate::{
@@ -62,6 +62,7 @@ struct Staged {
 
 /// The store of `keychain-auth`: `vault.redb`, `vault.key` and `vault.head` in the data folder, taken for this process.
 pub struct Vault {
+    source: KeySource,
     sealer: Sealer,
     view: RwLock<View>,
     writer: Mutex<Writer>,
@@ -120,6 +121,7 @@ impl Vault {
         let view = View { names: disk.names, records: Some(disk.records) };
         let writer = Writer { db: Some(disk.db), header: disk.header, head };
         Ok(Self {
+            source: slot.source(),
             sealer,
             view: RwLock::new(view),
             writer: Mutex::new(writer),
@@ -128,6 +130,11 @@ impl Vault {
             seat: Mutex::new(Some(seat)),
             folder,
         })
+    }
+
+    /// Where its key comes from.
+    pub fn source(&self) -> KeySource {
+        self.source
     }
 
     /// How many commits the vault has seen. Grows with each; kept elsewhere too, it shows a vault that was put back.

@@ -149,7 +149,7 @@ fn every_command_and_its_options_are_in_the_readme() {
         let row = row(&name).unwrap_or_else(|| panic!("the README's table has no row for {name}"));
         let options = help.split_whitespace().filter_map(|word| word.strip_prefix("--"));
         for option in options.map(|word| word.trim_end_matches([',', ']', '>', '.'])) {
-            let known = ["help", "socket"].contains(&option)
+            let known = ["help", "socket", "passphrase-fd"].contains(&option)
                 || option.contains("allow-")
                 || option == "lines"
                 // what every import has is said once, in the first of their rows

@@ -28,6 +28,9 @@ mod doctor;
 mod documentation;
 mod entries;
 mod honest;
+#[allow(dead_code)]
+mod keyring;
+mod keys;
 mod lifecycle;
 mod limits;
 mod moving;

@@ -79,6 +79,8 @@ impl Entry {
 
 pub struct World {
     root: PathBuf,
+    /// Who runs everything in it.
+    uid: u32,
     daemon: Option<Child>,
     starts: u32,
     /// Further arguments of `start`.
@@ -102,12 +104,23 @@ pub fn ordinary_uid() -> u32 {
 impl World {
     /// Folders and programs; no daemon yet.
     pub fn new() -> Self {
+        Self::of(ordinary_uid())
+    }
+
+    /// As [`new`](Self::new), for a user that has an account: a session bus serves no other.
+    pub fn with_account() -> Self {
+        // an account that every Debian has and nobody uses
+        Self::of(if is_root() { 5 } else { ordinary_uid() })
+    }
+
+    fn of(uid: u32) -> Self {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         // short: a socket's path has 108 bytes
         let root = PathBuf::from(format!("/tmp/ka{}-{number}", std::process::id()));
         let _ = fs::remove_dir_all(&root);
         let world = Self {
             root,
+            uid,
             daemon: None,
             starts: 0,
             start_args: Vec::new(),
@@ -142,9 +155,14 @@ impl World {
     /// Gives a file to the ordinary user.
     pub fn own(&self, path: &Path, mode: u32) {
         if is_root() {
-            unix::chown(path, Some(ordinary_uid()), Some(ordinary_uid())).unwrap();
+            unix::chown(path, Some(self.uid), Some(self.uid)).unwrap();
         }
         fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// Who runs everything in this world.
+    pub fn uid(&self) -> u32 {
+        self.uid
     }
 
     pub fn root(&self) -> &Path {
@@ -189,7 +207,7 @@ impl World {
 
     /// `program` as the ordinary user, with this world's folders and nothing else of our environment.
     pub fn command(&self, program: &Path) -> Command {
-        let mut command = self.command_as(program, ordinary_uid());
+        let mut command = self.command_as(program, self.uid);
         command.current_dir(self.home());
         command
     }
@@ -261,10 +279,16 @@ impl World {
     /// The one child of the daemon.
     #[track_caller]
     pub fn witness(&self) -> u32 {
+        let [witness] = self.children();
+        witness
+    }
+
+    /// The children of the daemon, in the order of their start: the witness, and the broker where there is one.
+    #[track_caller]
+    pub fn children<const COUNT: usize>(&self) -> [u32; COUNT] {
         let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid())).unwrap();
         let pids: Vec<u32> = children.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
-        assert_eq!(pids.len(), 1, "one child");
-        pids[0]
+        pids.try_into().expect("as many children as the daemon has")
     }
 
     /// Ends the daemon as a service manager does.

@@ -7,6 +7,7 @@ use crate::{
     cli::status_query::Found,
     digest::Digest,
     policy::{Distrust, Risk},
+    store::KeySource,
 };
 
 /// Everything that the table is made of.
@@ -20,6 +21,8 @@ pub(super) struct Facts {
     pub(super) config: PathBuf,
     pub(super) system: System,
     pub(super) files: Vec<OwnFile>,
+    /// Where the vault's key comes from, where that can be read.
+    pub(super) key_source: Option<KeySource>,
     pub(super) policy: PolicyFacts,
     pub(super) programs: Vec<Program>,
 }

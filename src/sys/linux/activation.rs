@@ -3,11 +3,24 @@
 
 use std::{
     io,
-    os::fd::{FromRawFd, OwnedFd},
+    os::fd::{BorrowedFd, FromRawFd, OwnedFd},
     sync::atomic::{AtomicBool, Ordering},
 };
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
+
+/// Takes a descriptor that the command line names, once, before this process has opened anything itself. No child gets it.
+pub fn named_descriptor(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: borrowed for this call only; a number under which nothing is open is an error of the kernel's
+    let named = unsafe { BorrowedFd::borrow_raw(number) };
+    let own = rustix::io::fcntl_dupfd_cloexec(named, FIRST)?;
+    // the standard streams stay
+    if number >= FIRST {
+        // SAFETY: whoever started this process passed the descriptor for us; nothing in it knows the number
+        drop(unsafe { OwnedFd::from_raw_fd(number) });
+    }
+    Ok(own)
+}
 
 /// The first passed descriptor, as sd_listen_fds(3) fixes it.
 const FIRST: i32 = 3;

@@ -14,6 +14,7 @@ use crate::{
         status_query::{Found, ask},
     },
     policy::{Policy, Warning},
+    store::Slot,
 };
 
 const WRITABLE_BY_OTHERS: u32 = 0o022;
@@ -43,6 +44,7 @@ pub(super) fn gather(cx: &Context) -> Facts {
         config: cx.paths.config(),
         system: system::system(pid),
         files: files::files(&cx.paths),
+        key_source: Slot::peek(&cx.paths.data_dir).ok().flatten().map(|slot| slot.source()),
         policy: PolicyFacts { state, writers: writers(&cx.paths.config(), cx.uid) },
         programs,
     }

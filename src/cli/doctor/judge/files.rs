@@ -4,11 +4,11 @@ use super::super::{
     facts::{Kind, OwnFile, Role, Seen},
     row::{Area, Row, State},
 };
-use crate::text::word;
+use crate::{store::KeySource, text::word};
 
-pub(super) fn rows(files: &[OwnFile], uid: u32) -> Vec<Row> {
+pub(super) fn rows(files: &[OwnFile], source: Option<KeySource>, uid: u32) -> Vec<Row> {
     let mut rows: Vec<Row> = files.iter().map(|file| row(file, uid)).collect();
-    rows.extend(key_source(files));
+    rows.extend(key_source(files, source));
     rows
 }
 
@@ -31,7 +31,7 @@ fn wanted(role: Role) -> Wanted {
         }
         Role::DataFolder => ("data folder", Kind::Folder, "it holds the vault, its key and the audit log"),
         Role::Vault => ("vault.redb", Kind::File, "the sealed secrets"),
-        Role::Key => ("vault.key", Kind::File, "it opens the vault"),
+        Role::Key => ("vault.key", Kind::File, "it holds the vault's key, or that key wrapped under another"),
         Role::Head => ("vault.head", Kind::File, "it tells an old copy of the vault from the newest"),
         Role::AuditLog => ("audit.log", Kind::File, "who asked for what"),
         Role::AuditState => {
@@ -106,24 +106,25 @@ fn exposure(role: Role, seen: &Seen, uid: u32) -> Option<Exposure> {
     (exact && seen.mode != mode).then_some(Exposure::Mode(State::Bad))
 }
 
-fn key_source(files: &[OwnFile]) -> Option<Row> {
+fn key_source(files: &[OwnFile], source: Option<KeySource>) -> Option<Row> {
     let there = |role| {
         let file = files.iter().find(|file| file.role == role)?;
         Some(file.seen.ok()?.is_some())
     };
     let row = |found: &str, means: &str| Row::ok(Area::Files, "key source", found, means);
     let backup = "restore it from a backup, or move what is left away to begin anew";
+    let (found, means) = match source {
+        Some(source) => (source.as_str(), source.means()),
+        None => ("vault.key", "what it says can't be read"),
+    };
     Some(match (there(Role::Key)?, there(Role::Vault)?) {
-        (false, false) => row("none yet", "the first start makes a vault and the file with its key"),
-        (true, true) => row(
-            "a file, vault.key",
-            "who copies vault and key can read every secret: keep them apart in backups, and encrypt the disk",
-        ),
+        (false, false) => row("none yet", "the first start makes a vault, and a key for it"),
+        (true, true) if source.is_none() => row(found, means)
+            .but(State::Bad, "restore it from a backup: without it the vault can't be opened"),
+        (true, true) => row(found, means),
         (false, true) => {
             row("missing", "the vault can't be opened without vault.key").but(State::Bad, backup)
         }
-        (true, false) => {
-            row("a file, vault.key", "the vault that it opens is missing").but(State::Bad, backup)
-        }
+        (true, false) => row(found, "the vault that it opens is missing").but(State::Bad, backup),
     })
 }

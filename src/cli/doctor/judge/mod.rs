@@ -12,7 +12,7 @@ use super::{facts::Facts, row::Row};
 pub(super) fn judge(facts: &Facts) -> Vec<Row> {
     let mut rows = daemon::rows(&facts.daemon, &facts.start, &facts.config);
     rows.extend(system::rows(&facts.system));
-    rows.extend(files::rows(&facts.files, facts.uid));
+    rows.extend(files::rows(&facts.files, facts.key_source, facts.uid));
     rows.extend(policy::rows(&facts.policy));
     rows.extend(programs::rows(&facts.programs));
     rows

@@ -17,6 +17,7 @@ use crate::{
     cli::status_query::{DaemonStatus, Found, Protection},
     digest::Digest,
     policy::{Distrust, Risk},
+    store::KeySource,
 };
 
 const UID: u32 = 1000;
@@ -37,6 +38,7 @@ fn healthy() -> Facts {
             swaps: Some(Vec::new()),
         },
         files: ROLES.into_iter().map(|(role, kind)| own(role, seen(kind))).collect(),
+        key_source: Some(KeySource::File),
         policy: PolicyFacts {
             state: Ok(Counted { entries: 1, warnings: Vec::new() }),
             writers: Writers::RootOnly,

@@ -1,0 +1,150 @@
+//! Where the key of a vault comes from: a credential of the service manager, an item in the desktop's keychain, a
+//! passphrase, a file. Gives [`KeyMaterial`]; what it opens is the store's affair.
+//!
+//! Knows the environment, the terminal and short-lived child processes; never the vault. Used before the daemon closes its
+//! cage, and by the commands.
+#![forbid(unsafe_code)]
+
+mod child;
+mod credential;
+mod item;
+mod keychain;
+mod passphrase;
+mod secret_service;
+
+pub use item::{ItemTask, serve_item};
+
+use std::{ffi::OsString, io, os::fd::BorrowedFd};
+
+use crate::store::{ItemId, KeyMaterial, KeySource, Slot, StoreError};
+
+/// Shortest passphrase of a new vault, in bytes: shorter ones are tried out within hours at any price of one try.
+pub const MIN_PASSPHRASE: usize = 8;
+
+/// Why a source gives no key. Nothing was made or changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// The service manager passed no credential.
+    #[error("there is no credential vault-key: {0}")]
+    Credential(String),
+    /// The keychain is there and locked.
+    #[error("the keychain is locked")]
+    KeychainLocked,
+    /// The keychain holds no item of this vault.
+    #[error("the keychain has no item of this vault")]
+    NoItem,
+    /// No keychain answers.
+    #[error("no keychain answers: {0}")]
+    Keychain(String),
+    /// There is no way to ask for a passphrase.
+    #[error("there is no terminal to ask for the passphrase")]
+    NobodyToAsk,
+    /// It was not given.
+    #[error("no passphrase was given: {0}")]
+    Passphrase(String),
+    /// It was typed twice, differently.
+    #[error("the two passphrases differ")]
+    Differs,
+    /// It is shorter than [`MIN_PASSPHRASE`].
+    #[error("the passphrase has fewer than {MIN_PASSPHRASE} bytes")]
+    TooShort,
+    /// The random numbers of the system.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl KeyError {
+    /// One line of advice.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::Credential(_) => {
+                "start it by the service manager with LoadCredentialEncrypted=vault-key:…, see docs/configuration.md"
+            }
+            Self::KeychainLocked => {
+                "unlock the keychain, for example by logging in to the desktop, then try again"
+            }
+            Self::NoItem => {
+                "use the keychain in which the vault was made; without its item the vault can't be opened"
+            }
+            Self::Keychain(_) => {
+                "start it within the desktop session, so that DBUS_SESSION_BUS_ADDRESS is set"
+            }
+            Self::NobodyToAsk => {
+                "give it with --passphrase-fd N, or by a program that KEYCHAIN_AUTH_ASKPASS names"
+            }
+            Self::Passphrase(_) | Self::Differs => "try again",
+            Self::TooShort => "choose a longer one: several random words",
+            Self::Store(_) => "look at the system's messages, then try again",
+        }
+    }
+}
+
+/// How a source is asked.
+pub struct Asking<'a> {
+    /// Reads the environment.
+    pub var: &'a dyn Fn(&str) -> Option<OsString>,
+    /// Where the passphrase can be read, from `--passphrase-fd`.
+    pub passphrase: Option<BorrowedFd<'a>>,
+}
+
+impl Asking<'_> {
+    /// What opens this slot.
+    pub fn for_slot(&self, slot: &Slot) -> Result<KeyMaterial, KeyError> {
+        Ok(match (slot.source(), slot.item()) {
+            (KeySource::Keychain, Some(item)) => {
+                KeyMaterial::Keychain(item, keychain::ask(ItemTask::Get, item)?)
+            }
+            (KeySource::Credential, _) => KeyMaterial::Credential(credential::read(self.var)?),
+            (KeySource::Passphrase, _) => KeyMaterial::Passphrase(passphrase::ask(
+                self.var,
+                self.passphrase,
+                passphrase::Purpose::Known,
+            )?),
+            _ => KeyMaterial::File,
+        })
+    }
+
+    /// What a new slot shall be made with. A passphrase is asked for twice; an item of the keychain is made.
+    pub fn for_new(&self, source: KeySource) -> Result<KeyMaterial, KeyError> {
+        Ok(match source {
+            KeySource::Credential => KeyMaterial::Credential(credential::read(self.var)?),
+            KeySource::Keychain => {
+                let item = ItemId::generate()?;
+                KeyMaterial::Keychain(item, keychain::ask(ItemTask::Make, item)?)
+            }
+            KeySource::Passphrase => {
+                let typed = passphrase::ask(self.var, self.passphrase, passphrase::Purpose::New)?;
+                if typed.len() < MIN_PASSPHRASE {
+                    return Err(KeyError::TooShort);
+                }
+                KeyMaterial::Passphrase(typed)
+            }
+            KeySource::File => KeyMaterial::File,
+        })
+    }
+
+    /// The first source that is there, for a vault that is made without `--key`: a credential, the keychain if it is
+    /// unlocked, else a file. Never a passphrase: a daemon that was set up without one must start without being asked, and
+    /// whoever wants one says so.
+    pub fn automatic(&self) -> Result<KeyMaterial, KeyError> {
+        if credential::is_there(self.var) {
+            return self.for_new(KeySource::Credential);
+        }
+        if secret_service::bus_address(self.var).is_some()
+            && let Ok(material) = self.for_new(KeySource::Keychain)
+        {
+            return Ok(material);
+        }
+        Ok(KeyMaterial::File)
+    }
+}
+
+/// Removes the item of a vault that has its key from elsewhere now. Best effort: the item opens nothing any more.
+pub fn forget_item(item: ItemId) -> Result<(), KeyError> {
+    keychain::ask(ItemTask::Forget, item).map(drop)
+}
+
+fn words(error: &io::Error) -> String {
+    error.kind().to_string()
+}
