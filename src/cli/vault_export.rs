@@ -1,8 +1,10 @@
 //! `vault export`: secrets into a file that is encrypted to recipients or with a passphrase.
 
 use std::{
+    env,
     fs::OpenOptions,
     io::{Read, Write},
+    os::fd::AsFd,
     path::PathBuf,
 };
 
@@ -12,12 +14,14 @@ use super::{
     failure::Failure,
     output::Output,
     owner::{self, MAX_READ, Owner},
+    vault_import::passphrase_descriptor,
 };
 use crate::{
     import::MAX_SECRETS,
+    keys::export_passphrase,
     name::{Service, Target},
     store::StoreError,
-    transfer::{ExportFile, Sealing},
+    transfer::{ExportFile, Sealing, TransferError},
 };
 
 /// What has to be typed before secrets are written in clear.
@@ -32,8 +36,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "SERVICE", value_parser = args::service)]
     service: Vec<Service>,
     /// Encrypt to this age recipient (age1…); may be repeated
-    #[arg(long, short, value_name = "RECIPIENT", required_unless_present = "plaintext")]
+    #[arg(long, short, value_name = "RECIPIENT")]
     recipient: Vec<String>,
+    /// Read the passphrase of the file from this descriptor, up to a line feed or its end, instead of asking for it
+    #[arg(long, value_name = "N", conflicts_with_all = ["recipient", "plaintext"])]
+    export_passphrase_fd: Option<i32>,
     /// Encrypt nothing, after a confirmation typed on the terminal
     #[arg(long, conflicts_with = "recipient")]
     plaintext: bool,
@@ -41,7 +48,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
     owner::close_to_others()?;
-    let sealing = if args.plaintext { Sealing::Plain } else { Sealing::to_recipients(&args.recipient)? };
+    let sealing = args.sealing()?;
     let words = match &sealing {
         Sealing::Recipients(all) if all.len() == 1 => "encrypted to 1 recipient".to_owned(),
         Sealing::Recipients(all) => format!("encrypted to {} recipients", all.len()),
@@ -79,6 +86,20 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
 }
 
 impl Args {
+    /// A passphrase, unless it was said otherwise.
+    fn sealing(&self) -> Result<Sealing, Failure> {
+        if self.plaintext {
+            return Ok(Sealing::Plain);
+        }
+        if !self.recipient.is_empty() {
+            return Ok(Sealing::to_recipients(&self.recipient)?);
+        }
+        let descriptor = self.export_passphrase_fd.map(passphrase_descriptor).transpose()?;
+        let descriptor = descriptor.as_ref().map(AsFd::as_fd);
+        let asked = export_passphrase(&|name| env::var_os(name), descriptor, true);
+        Ok(Sealing::Passphrase(asked.map_err(TransferError::from)?))
+    }
+
     fn chosen(&self, all: Vec<(Service, Vec<Target>)>) -> Result<Vec<(Service, Vec<Target>)>, Failure> {
         if self.service.is_empty() {
             return Ok(all);

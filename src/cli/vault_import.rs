@@ -3,7 +3,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     env,
-    path::{Path, PathBuf},
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
 };
 
 use serde::Serialize;
@@ -16,9 +17,11 @@ use super::{
     owner::{self, Owner},
 };
 use crate::{
-    import::{Found, PassLines, Plan, Refused, TooMuch},
+    import::{Found, Naming, PassLines, Plan, Refused, TooMuch},
+    keys::{bus_address, export_passphrase},
     name::{Service, Target, TargetPrefix},
-    transfer::{self, Opening, TransferError},
+    sys::activation::named_descriptor,
+    transfer::{self, Opening},
 };
 
 #[derive(clap::Subcommand)]
@@ -27,6 +30,8 @@ pub(super) enum Source {
     Env(EnvArgs),
     /// The store of pass, the standard Unix password manager
     Pass(PassArgs),
+    /// Items of the keychain (Secret Service) that have all of these attributes
+    SecretService(ServiceArgs),
     /// The file store of the earlier system: keychain.enc with its keychain.key
     GoStore(GoArgs),
     /// A file that `vault export` wrote
@@ -63,6 +68,20 @@ pub(super) struct PassArgs {
 }
 
 #[derive(clap::Args)]
+pub(super) struct ServiceArgs {
+    /// Attributes that an item must have, each as NAME=VALUE
+    #[arg(required = true, value_name = "NAME=VALUE", value_parser = pair)]
+    attributes: Vec<(String, String)>,
+    /// The attribute whose value names the secret [default: the label of the item]
+    #[arg(long, value_name = "ATTRIBUTE")]
+    name_from: Option<String>,
+    #[command(flatten)]
+    into: Into,
+    #[command(flatten)]
+    doing: Doing,
+}
+
+#[derive(clap::Args)]
 pub(super) struct GoArgs {
     /// The folder that holds both files
     folder: PathBuf,
@@ -80,6 +99,9 @@ pub(super) struct ExportArgs {
     /// A file with the age identity that opens it; may be repeated
     #[arg(long, short, value_name = "FILE")]
     identity: Vec<PathBuf>,
+    /// Read the passphrase of the file from this descriptor, up to a line feed or its end, instead of asking for it
+    #[arg(long, value_name = "N")]
+    export_passphrase_fd: Option<i32>,
     #[command(flatten)]
     doing: Doing,
 }
@@ -120,6 +142,7 @@ impl Source {
         match self {
             Self::Env(_) => "env",
             Self::Pass(_) => "pass",
+            Self::SecretService(_) => "secret-service",
             Self::GoStore(_) => "go-store",
             Self::Export(_) => "export",
         }
@@ -129,6 +152,7 @@ impl Source {
         match self {
             Self::Env(args) => &args.doing,
             Self::Pass(args) => &args.doing,
+            Self::SecretService(args) => &args.doing,
             Self::GoStore(args) => &args.doing,
             Self::Export(args) => &args.doing,
         }
@@ -149,9 +173,12 @@ impl Source {
                 let Into { service, prefix } = &args.into;
                 transfer::pass_store(&root, args.name.as_deref(), lines, service, prefix.as_ref(), sink)?;
             }
+            Self::SecretService(args) => args.read(sink)?,
             Self::GoStore(GoArgs { folder, service, .. }) => transfer::go_folder(folder, service, sink)?,
-            Self::Export(ExportArgs { file, identity, .. }) => {
-                let ask = || Err(no_passphrase(file));
+            Self::Export(ExportArgs { file, identity, export_passphrase_fd, .. }) => {
+                let descriptor = export_passphrase_fd.map(passphrase_descriptor).transpose()?;
+                let descriptor = descriptor.as_ref().map(AsFd::as_fd);
+                let ask = || export_passphrase(&|name| env::var_os(name), descriptor, false);
                 let opening = Opening::new(identity, &ask)?;
                 transfer::export_file(file, &opening, sink)?;
             }
@@ -240,12 +267,34 @@ impl PassArgs {
     }
 }
 
-fn no_passphrase(file: &Path) -> TransferError {
-    TransferError::Sealed {
-        file: file.to_owned(),
-        why: "it has a passphrase",
-        advice: "decrypt it with age first",
+impl ServiceArgs {
+    fn read(&self, sink: transfer::Sink<'_>) -> Result<(), Failure> {
+        let address = bus_address(&|name| env::var_os(name)).ok_or_else(|| {
+            Failure::new(
+                "there is no session bus, and so no keychain",
+                "start it within the desktop session, so that DBUS_SESSION_BUS_ADDRESS is set",
+            )
+        })?;
+        let attributes = self.attributes.iter().cloned().collect();
+        let naming = self.name_from.clone().map_or(Naming::Label, Naming::Attribute);
+        let Into { service, prefix } = &self.into;
+        Ok(transfer::secret_service(&address, &attributes, &naming, service, prefix.as_ref(), sink)?)
     }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    pair.map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(|| "not NAME=VALUE".to_owned())
+}
+
+/// Where the passphrase of an export can be read.
+pub(super) fn passphrase_descriptor(number: i32) -> Result<OwnedFd, Failure> {
+    named_descriptor(number).map_err(|error| {
+        Failure::new(
+            format!("--export-passphrase-fd can't be read: {}", error.kind()),
+            "name a descriptor that is open, for example: --export-passphrase-fd 3 3< <(pass show export)",
+        )
+    })
 }
 
 fn secrets(count: usize) -> String {

@@ -103,6 +103,9 @@ pub enum Refusal {
     /// The attribute that shall name it is not there.
     #[error("it has no attribute of the name that --name-from gives")]
     Nameless,
+    /// What this program keeps in the keychain itself.
+    #[error("it is this program's own: the key of a vault, or a part of one")]
+    Own,
     /// The keychain keeps it locked.
     #[error("it is locked; unlock the keychain first")]
     Locked,

@@ -28,6 +28,9 @@ pub struct ServiceItem {
 /// The schema of an item, which every program of libsecret adds, says nothing that a vault needs.
 const SCHEMA: &str = "xdg:schema";
 
+/// What marks the items that this program makes itself, to keep a vault's key or a vault in the keychain.
+const OWN: (&str, &str) = ("application", "keychain-auth");
+
 /// One item in the form of the vault. Its attributes are kept, but for that which names the schema.
 pub fn service_item(
     item: ServiceItem,
@@ -43,6 +46,8 @@ pub fn service_item(
             found.map(|(_, value)| value.clone()).ok_or(Refusal::Nameless)
         }
     };
+    let own = attributes.iter().any(|(name, value)| (name.as_str(), value.as_str()) == OWN);
+    let name = if own { Err(Refusal::Own) } else { name };
     let secret = name.and_then(|name| {
         let target = target(prefix, &name)?;
         let attributes = kept(&attributes)?;
@@ -96,6 +101,7 @@ mod tests {
     fn what_a_vault_can_not_hold_is_refused_by_its_rule() {
         let label = &Naming::Label;
         assert_eq!(read("k", &[], None, label), Err(Refusal::Locked));
+        assert_eq!(read("k", &[OWN, ("vault-key", "x")], Some(b"x"), label), Err(Refusal::Own));
         assert_eq!(read("k", &[], Some(b"\xff\x00"), label), Err(Refusal::NotText));
         assert_eq!(read("", &[], Some(b"x"), label), Err(Refusal::Name(NameError::Empty)));
         let long = "v".repeat(257);

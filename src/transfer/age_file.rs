@@ -16,7 +16,7 @@ use age::{
 };
 
 use super::{TransferError, source::read_whole};
-use crate::secret::Buffer;
+use crate::{keys::KeyError, secret::Buffer};
 
 /// How an age file begins.
 const MAGIC: &[u8] = b"age-encryption.org/";
@@ -110,14 +110,14 @@ impl<W: Write> Write for Sealed<W> {
 /// What opens an export.
 pub struct Opening<'a> {
     identities: Vec<x25519::Identity>,
-    ask: &'a dyn Fn() -> Result<Buffer, TransferError>,
+    ask: &'a dyn Fn() -> Result<Buffer, KeyError>,
 }
 
 impl<'a> Opening<'a> {
     /// With the identities in these files, as `age-keygen` writes them. `ask` gives the passphrase of a file that has one.
     pub fn new(
         files: &[impl AsRef<Path>],
-        ask: &'a dyn Fn() -> Result<Buffer, TransferError>,
+        ask: &'a dyn Fn() -> Result<Buffer, KeyError>,
     ) -> Result<Self, TransferError> {
         let mut identities = Vec::new();
         for file in files {

@@ -1,4 +1,4 @@
-//! The way of secrets between other programs and the owner of the vault: files, GnuPG, age. What the bytes mean is read
+//! The way of secrets between other programs and the owner of the vault: files, GnuPG, D-Bus, age. What the bytes mean is read
 //! by [`import`](crate::import); what is done with the secrets is decided by the command.
 //!
 //! Everything secret is read into locked memory, bounded, and leaves it only encrypted, unless the user typed otherwise.
@@ -8,11 +8,13 @@ mod age_file;
 mod child;
 mod export_file;
 mod pass_store;
+mod secret_service;
 mod source;
 
 pub use age_file::{Opening, Sealing};
 pub use export_file::ExportFile;
 pub use pass_store::pass_store;
+pub use secret_service::secret_service;
 pub use source::{env_file, export_file, go_folder};
 
 use std::{
@@ -20,7 +22,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::import::{Found, GoStoreError, SourceError, TooMuch};
+use crate::{
+    import::{Found, GoStoreError, SourceError, TooMuch},
+    keys::KeyError,
+};
 
 /// Takes in each entry of a source as it is read.
 pub type Sink<'s> = &'s mut dyn FnMut(Found) -> Result<(), TooMuch>;
@@ -85,6 +90,12 @@ pub enum TransferError {
     /// A name that the store of `pass` does not have.
     #[error("the store of pass has no entry and no folder {}", .0.display())]
     NoEntry(PathBuf),
+    /// The passphrase of an export.
+    #[error(transparent)]
+    Passphrase(#[from] KeyError),
+    /// The keychain.
+    #[error("the keychain can't be asked: {0}")]
+    Keychain(String),
     /// A program that is needed is not there.
     #[error("the program {0} can't be started: {1}")]
     Program(&'static str, io::Error),
@@ -110,6 +121,14 @@ impl TransferError {
             Self::Exists(_) => "choose another name, or move it away".to_owned(),
             Self::Sealed { advice, .. } => (*advice).to_owned(),
             Self::NoKey(_) => "make a pair with: age-keygen -o key.txt; it prints the recipient".to_owned(),
+            Self::Passphrase(KeyError::NobodyToAsk) => {
+                "give it with --export-passphrase-fd N, or by a program that KEYCHAIN_AUTH_ASKPASS names"
+                    .to_owned()
+            }
+            Self::Passphrase(error) => error.advice().to_owned(),
+            Self::Keychain(_) => {
+                "start it within the desktop session, so that DBUS_SESSION_BUS_ADDRESS is set".to_owned()
+            }
             Self::NoEntry(_) => "see what there is: pass ls".to_owned(),
             Self::Program("gpg", _) => "install GnuPG, with which pass encrypts its entries".to_owned(),
             Self::Program(..) => "install it, or put it on the PATH".to_owned(),

@@ -5,7 +5,7 @@ use std::{
     fs,
     io::Write,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
 };
 
 use aes_gcm::{Aes256Gcm, KeyInit, Nonce, aead::Aead};
@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 
 use crate::{
     cage::dump,
-    client::{Client, found},
+    client::Client,
+    keys::with_keyring,
     skip::{need, skip},
     world::{Entry, Guarded, Outcome, World, await_that, is_root, run, spawn},
 };
@@ -396,15 +397,128 @@ fn a_store_of_pass_is_imported_through_the_users_gnupg() {
     assert_eq!(served(&mut world, &tool, "web"), expected);
 }
 
-/// Runs a command on a terminal of its own; `typed` is typed when the terminal shows `asked`.
-fn on_a_terminal(world: &World, args: &[&str], asked: &str, typed: &str) -> Option<Outcome> {
+/// A command of the world with these files as its descriptors from 3 on.
+fn with_descriptors(world: &World, args: &[&str], files: &[&Path]) -> Outcome {
+    let mut shell = world.command(Path::new("/bin/sh"));
+    let passed: String =
+        files.iter().enumerate().map(|(n, file)| format!(" {}<'{}'", n + 3, text(file))).collect();
+    shell.arg("-c").arg(format!("exec \"$@\"{passed}")).arg("sh").arg(world.binary()).args(args);
+    run(&mut shell)
+}
+
+#[test]
+fn an_export_with_a_passphrase_opens_with_it_alone_and_age_opens_it_too() {
+    let (mut world, tool) = at_rest(&["s"]);
+    let expected = fill(&mut world, &tool, "s");
+    let (right, wrong) =
+        (file(&world, "right", "correct horse battery\n"), file(&world, "wrong", "wrong horse battery"));
+    let short = file(&world, "short", "1234567\n");
+    let out = world.tmp("out.age");
+    let export = ["vault", "export", "-o", text(&out), "--export-passphrase-fd", "3"];
+    refused(&with_descriptors(&world, &export, &[&short]), "fewer than 8 bytes");
+    assert!(!out.exists());
+    let said = with_descriptors(&world, &export, &[&right]).done();
+    assert!(said.contains("encrypted with a passphrase"), "{said}");
+    let import =
+        ["vault", "import", "export", text(&out), "--export-passphrase-fd", "3", "--overwrite", "--apply"];
+    refused(&with_descriptors(&world, &import, &[&wrong]), "the passphrase is another one");
+    with_descriptors(&world, &import, &[&right]).done();
+    assert_eq!(served(&mut world, &tool, "s"), expected);
+
+    // a file that asks for an hour of work is refused at once
+    let bytes = fs::read(&out).unwrap();
+    let cost = bytes.windows(4).position(|four| four == b" 18\n").expect("what a passphrase costs");
+    let dear = file(&world, "dear.age", [&bytes[..cost], b" 30\n", &bytes[cost + 4..]].concat());
+    let import = ["vault", "import", "export", text(&dear), "--export-passphrase-fd", "3"];
+    refused(&with_descriptors(&world, &import, &[&right]), "costs more than is tried");
+
+    let Some(age) = need("age") else { return };
+    let clear = world.tmp("clear");
+    let args = ["-d", "-o", text(&clear), text(&out)];
+    let Some(outcome) =
+        on_a_terminal(&world, &age, &args, &[("Enter passphrase", "correct horse battery\n")])
+    else {
+        return;
+    };
+    assert_eq!(outcome.code, Some(0), "{}", outcome.out);
+    assert_eq!(fs::read_to_string(&clear).unwrap().lines().count(), expected.len() + 1);
+}
+
+#[test]
+fn an_export_is_encrypted_with_what_is_typed_twice_on_a_terminal() {
+    let (mut world, tool) = at_rest(&["s"]);
+    fill(&mut world, &tool, "s");
+    let out = world.tmp("out.age");
+    let binary = world.binary();
+    let export = ["vault", "export", "-o", text(&out)];
+    let (first, again) = ("New passphrase of the export: ", "The same again: ");
+    let answers = [(first, "typed by a person\r"), (again, "typed by another\r")];
+    let Some(outcome) = on_a_terminal(&world, &binary, &export, &answers) else { return };
+    assert!(outcome.code == Some(1) && outcome.out.contains("the two passphrases differ"), "{}", outcome.out);
+    assert!(!outcome.out.contains("typed"), "it is shown: {}", outcome.out);
+    assert!(!out.exists() && records(&world, "export").is_empty());
+    let answers = [(first, "typed by a person\r"), (again, "typed by a person\r")];
+    let outcome = on_a_terminal(&world, &binary, &export, &answers).unwrap();
+    assert_eq!(outcome.code, Some(0), "{}", outcome.out);
+    let right = file(&world, "right", "typed by a person");
+    let import = ["vault", "import", "export", text(&out), "--export-passphrase-fd", "3", "--keep"];
+    with_descriptors(&world, &import, &[&right]).done();
+}
+
+#[test]
+fn items_of_a_keychain_are_imported_as_secret_tool_finds_them() {
+    let Some(secret_tool) = need("secret-tool") else { return };
+    let Some((mut world, keyring)) = with_keyring() else { return };
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["mail"])]);
+    world.start_args = vec!["--key".to_owned(), "file".to_owned()];
+    world.start();
+    world.stop();
+    let store = |label: &str, attributes: &[&str], value: &[u8]| {
+        let mut command = keyring.command(text(&secret_tool));
+        command.args(["store", "--label", label]).args(attributes).stdin(Stdio::piped());
+        let mut child = spawn(&mut command);
+        child.stdin.take().unwrap().write_all(value).unwrap();
+        assert!(child.wait().unwrap().success());
+    };
+    store("Work mail", &["app", "mail", "user", "me@work"], format!("{MARK} ü\nline").as_bytes());
+    store("Home mail", &["app", "mail", "user", "me@home"], format!("{MARK}2").as_bytes());
+    store("Other", &["app", "chat"], format!("{MARK}3").as_bytes());
+    let address = keyring.address();
+    let import = |more: &[&str]| {
+        let mut command = world.command(&world.binary());
+        command.env("DBUS_SESSION_BUS_ADDRESS", &address);
+        run(command.args(["vault", "import", "secret-service", "--service", "mail"]).args(more))
+    };
+    silent(&import(&["app=mail"]));
+    import(&["app=mail", "--apply"]).done();
+    import(&["app=mail", "user=me@home", "--name-from", "user", "--prefix", "by/", "--apply"]).done();
+    import(&["app=nothing", "--apply"]).done();
+    let outcome = import(&["app=chat", "--name-from", "user", "--apply"]);
+    refused(&outcome, "1 entry is refused");
+    store("Binary", &["app", "binary"], b"\xff\xfe");
+    let outcome = import(&["app=binary"]);
+    assert!(outcome.out.contains("Binary: its value is not text"), "{}", outcome.out);
+    keyring.lock();
+    let outcome = import(&["app=mail", "--overwrite"]);
+    refused(&outcome, "2 entries are refused");
+    assert!(outcome.out.contains("it is locked"), "{}", outcome.out);
+    let item = |value: &str, user: &str| (value.to_owned(), json!({"app": "mail", "user": user}));
+    let expected: BTreeMap<String, (String, Value)> = [
+        ("Home mail", item(&format!("{MARK}2"), "me@home")),
+        ("Work mail", item(&format!("{MARK} ü\nline"), "me@work")),
+        ("by/me@home", item(&format!("{MARK}2"), "me@home")),
+    ]
+    .map(|(name, item)| (name.to_owned(), item))
+    .into();
+    assert_eq!(served(&mut world, &tool, "mail"), expected);
+}
+
+/// Runs a program on a terminal of its own; each answer is typed when the terminal shows its question.
+fn on_a_terminal(world: &World, program: &Path, args: &[&str], answers: &[(&str, &str)]) -> Option<Outcome> {
     let python = need("python3")?;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/clients/terminal.py");
-    let mut command = Command::new(python);
-    command.arg(script).arg(asked).arg(typed).arg(world.binary()).args(args);
-    let mut as_user = world.command(Path::new("/usr/bin/python3"));
-    as_user.args(command.get_args());
-    Some(run(&mut as_user))
+    Some(run(world.command(&python).arg(script).arg(json!(answers).to_string()).arg(program).args(args)))
 }
 
 #[test]
@@ -414,13 +528,15 @@ fn an_export_in_plaintext_needs_a_word_typed_on_a_terminal() {
     let out = world.tmp("clear");
     let export = ["vault", "export", "--output", text(&out), "--plaintext"];
     // a session of its own has no terminal
-    let setsid = world.binary();
-    let alone = run(world.command(Path::new("/usr/bin/setsid")).arg("-w").arg(setsid).args(export));
+    let binary = world.binary();
+    let alone = run(world.command(Path::new("/usr/bin/setsid")).arg("-w").arg(&binary).args(export));
     refused(&alone, "has to be confirmed on a terminal: there is none");
-    let Some(outcome) = on_a_terminal(&world, &export, "Type plaintext", "yes\n") else { return };
+    let Some(outcome) = on_a_terminal(&world, &binary, &export, &[("Type plaintext", "yes\n")]) else {
+        return;
+    };
     assert!(outcome.code == Some(1) && outcome.out.contains("something else was typed"), "{}", outcome.out);
     assert!(!out.exists() && records(&world, "export").is_empty(), "nothing left, and nothing is recorded");
-    let outcome = on_a_terminal(&world, &export, "Type plaintext", "plaintext\n").unwrap();
+    let outcome = on_a_terminal(&world, &binary, &export, &[("Type plaintext", "plaintext\n")]).unwrap();
     assert_eq!(outcome.code, Some(0), "{}", outcome.out);
     assert!(fs::read_to_string(&out).unwrap().contains(MARK));
     assert!(!records(&world, "export").is_empty());
@@ -443,7 +559,6 @@ fn beside_a_running_daemon_nothing_is_taken_in_or_out() {
         assert!(outcome.err.contains("vault lock"), "{}", outcome.err);
     }
     assert!(!out.exists());
-    assert_eq!(found(&[]), json!({"type": "RESPONSE", "status": "success", "results": []}));
 }
 
 #[test]

@@ -1,11 +1,11 @@
-"""Runs a command on a terminal of its own, and types when it is asked: terminal.py ASKED TYPED COMMAND..."""
-import os, pty, select, sys, time
+"""Runs a command on a terminal of its own, and types each answer when it is asked: terminal.py '[[ASKED, TYPED]…]' COMMAND…"""
+import json, os, pty, select, sys, time
 
-asked, typed, command = sys.argv[1].encode(), sys.argv[2].encode(), sys.argv[3:]
+answers, command = json.loads(sys.argv[1]), sys.argv[2:]
 pid, terminal = pty.fork()
 if pid == 0:
     os.execv(command[0], command)
-shown, done, until = b"", False, time.monotonic() + 60
+shown, seen, until = b"", 0, time.monotonic() + 60
 while time.monotonic() < until:
     if not select.select([terminal], [], [], 1)[0]:
         continue
@@ -16,9 +16,12 @@ while time.monotonic() < until:
     if not piece:
         break
     shown += piece
-    if asked in shown and not done:
-        os.write(terminal, typed)
-        done = True
+    while answers and answers[0][0].encode() in shown[seen:]:
+        asked, typed = answers.pop(0)
+        seen = shown.index(asked.encode(), seen) + len(asked.encode())
+        os.write(terminal, typed.encode())
+else:
+    os.kill(pid, 9)
 sys.stdout.write(shown.decode(errors="replace"))
 sys.stdout.flush()
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+sys.exit(abs(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
