@@ -25,6 +25,9 @@ mod start;
 mod status;
 mod status_query;
 mod unregister;
+mod vault;
+mod vault_export;
+mod vault_import;
 mod when;
 mod words;
 
@@ -102,6 +105,9 @@ enum Verb {
     /// Read the audit log
     #[command(subcommand)]
     Audit(Box<audit::Command>),
+    /// Take secrets in and out, as the owner of the vault
+    #[command(subcommand)]
+    Vault(vault::Command),
 }
 
 /// Runs the command line of this process.
@@ -147,6 +153,7 @@ fn dispatch(verb: Verb, cx: Context, out: &mut Output) -> Result<(), Failure> {
         Verb::Authorize(args) => grant::authorize(&args, &cx, out),
         Verb::Doctor(args) => doctor::run(&args, &cx, out),
         Verb::Audit(command) => audit::run(&command, &cx, out),
+        Verb::Vault(command) => vault::run(&command, &cx, out),
     }
 }
 

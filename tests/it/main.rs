@@ -34,6 +34,7 @@ mod keyring;
 mod keys;
 mod lifecycle;
 mod limits;
+mod moving;
 mod quickstart;
 mod rotation;
 mod skip;

@@ -4,7 +4,7 @@
 mod attempts;
 mod broker;
 mod debugger;
-mod dump;
+pub mod dump;
 mod inside;
 mod memory;
 pub(crate) mod older_kernels;
