@@ -107,6 +107,9 @@ fn answer_query(
     let house = session.house;
     let authorized =
         decide_query(admitted, query).map_err(|denial| Refusal::denied(denial, admitted, false))?;
+    if house.untaken.is_full(admitted.caller().path()) {
+        return Err(Refusal::overloaded(false));
+    }
     let committed = house.store.read(authorized).map_err(|error| house.store_failed(&error))?;
     fits(&committed).map_err(|_| Refusal::too_large())?;
     let receipt = house.record(note.granted(session.identity.shown(), admitted, committed.records()))?;

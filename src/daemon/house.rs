@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::{
     admission::Admission, identity::Shown, listener::Closer, note::Note, refusal::Refusal,
-    strangers::Strangers, witness_link::WitnessLink, writer::Writer,
+    strangers::Strangers, untaken::Untaken, witness_link::WitnessLink, writer::Writer,
 };
 use crate::{
     audit::{AuditError, Event, Log, Receipt},
@@ -48,6 +48,8 @@ pub(super) struct House {
     pub(super) strangers: Strangers,
     /// Bytes of lines that are unfinished or not answered yet, over all connections.
     pub(super) unfinished: Cell<usize>,
+    /// Replies that wait for their clients.
+    pub(super) untaken: Untaken,
     /// Where chunks arrive before they are lines; wiped after each.
     pub(super) chunk: RefCell<Buffer>,
     /// Protections that this kernel lacks.
