@@ -70,7 +70,7 @@ async fn serve(
     loop {
         while let Some(line) = lines.next() {
             let Answer { reply, closes } = answer(line, &mut session).await;
-            say(socket, &reply, &session.identity).await?;
+            say(socket, &reply, &session).await?;
             if closes {
                 return drain(socket).await;
             }
@@ -99,7 +99,7 @@ async fn serve(
             Arrival::End | Arrival::Late => Refusal::unfinished(),
         };
         let Answer { reply, .. } = refuse_unasked(refusal, &session).await;
-        say(socket, &reply, &session.identity).await?;
+        say(socket, &reply, &session).await?;
         return drain(socket).await;
     }
 }
@@ -123,7 +123,8 @@ fn make_room(house: &House) {
 }
 
 /// Sends a reply. Whenever the peer made us wait, it must still be the process that was verified.
-async fn say(socket: &AsyncFd<OwnedFd>, reply: &Reply, identity: &Identity) -> io::Result<()> {
+async fn say(socket: &AsyncFd<OwnedFd>, reply: &Reply, session: &Session<'_>) -> io::Result<()> {
+    let Session { house, identity, .. } = session;
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     let told = timeout(REPLY_TAKEN, async {
         let mut rest = reply.as_bytes();
@@ -132,6 +133,7 @@ async fn say(socket: &AsyncFd<OwnedFd>, reply: &Reply, identity: &Identity) -> i
                 Ok(sent) => sent,
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => {
+                    let _waiting = house.untaken.wait(&identity.shown().path, rest.len());
                     let again = |socket: &OwnedFd| {
                         if identity.was_verified() && !identity.pinned() {
                             return Err(io::ErrorKind::ConnectionAborted.into());

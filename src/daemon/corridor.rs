@@ -88,6 +88,8 @@ async fn serve(
     // request → authorised → committed → recorded → reply
     let (_, batch) = request.into_parts();
     match batch {
+        // a client that never takes its replies gets no more of them to keep
+        Batch::Query(_) if house.untaken.is_full(admitted.caller().path()) => Err(Refusal::overloaded(false)),
         Batch::Query(query) => match &house.keychain {
             None => answer_query(admitted, query, note, session).await,
             Some(keychain) => {

@@ -19,6 +19,7 @@ use super::{
     refusal::Refusal,
     strangers::Strangers,
     sync::{Durability, Synced, is_synced},
+    untaken::Untaken,
     witness_link::WitnessLink,
     writer::Writer,
 };
@@ -62,6 +63,8 @@ pub(super) struct House {
     pub(super) strangers: Strangers,
     /// Bytes of lines that are unfinished or not answered yet, over all connections.
     pub(super) unfinished: Cell<usize>,
+    /// Replies that wait for their clients.
+    pub(super) untaken: Untaken,
     /// Where chunks arrive before they are lines; wiped after each.
     pub(super) chunk: RefCell<Buffer>,
     /// Protections that this kernel lacks.

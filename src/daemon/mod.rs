@@ -17,6 +17,7 @@ mod start;
 mod strangers;
 mod sync;
 mod threads;
+mod untaken;
 mod vault_key;
 mod witness_link;
 mod writer;

@@ -195,6 +195,7 @@ fn every_limit_in_the_readme_is_the_codes() {
         ("wire::limits::MAX_CONNECTIONS", count(limits::MAX_CONNECTIONS)),
         ("wire::limits::MAX_PER_REGISTERED", count(limits::MAX_PER_REGISTERED)),
         ("wire::limits::MAX_PER_STRANGER", count(limits::MAX_PER_STRANGER)),
+        ("wire::limits::MAX_UNTAKEN", size(limits::MAX_UNTAKEN)),
         ("wire::limits::MAX_UNFINISHED", size(limits::MAX_UNFINISHED)),
         ("name::MAX_SERVICE", size(name::MAX_SERVICE)),
         ("name::MAX_TARGET", size(name::MAX_TARGET)),
