@@ -14,9 +14,11 @@ mod deny;
 mod doctor;
 mod failure;
 mod grant;
+mod journal;
 mod library;
 mod list;
 mod list_pending;
+mod notify;
 mod output;
 mod owner;
 mod register;
@@ -102,6 +104,8 @@ enum Verb {
     Authorize(grant::AuthorizeArgs),
     /// Show every protection, how it stands, and what to do about it
     Doctor(doctor::Args),
+    /// Tell of new strangers, by a command or on the desktop, until it is ended
+    Notify(notify::Args),
     /// Read the audit log
     #[command(subcommand)]
     Audit(Box<audit::Command>),
@@ -152,6 +156,7 @@ fn dispatch(verb: Verb, cx: Context, out: &mut Output) -> Result<(), Failure> {
         Verb::Check(args) => check::run(&args, &cx, out),
         Verb::Authorize(args) => grant::authorize(&args, &cx, out),
         Verb::Doctor(args) => doctor::run(&args, &cx, out),
+        Verb::Notify(args) => notify::run(&args, &cx, out),
         Verb::Audit(command) => audit::run(&command, &cx, out),
         Verb::Vault(command) => vault::run(&command, &cx, out),
     }

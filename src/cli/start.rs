@@ -7,7 +7,7 @@ use std::{
 
 use tracing::level_filters::LevelFilter;
 
-use super::{context::Context, failure::Failure};
+use super::{context::Context, failure::Failure, journal::Journal};
 use crate::{
     audit::Rotation,
     daemon::{self, AuditSettings, Durability, Opening},
@@ -17,6 +17,9 @@ use crate::{
 
 /// Says how much the daemon tells on stderr: `error`, `warn`, `info` (default) or `debug`.
 const LOG_LEVEL: &str = "KEYCHAIN_AUTH_LOG";
+
+/// Names the socket of journald, where stderr leads to it.
+const JOURNAL: &str = "JOURNAL_STREAM";
 
 /// Run the daemon in the foreground.
 #[derive(clap::Args)]
@@ -48,12 +51,16 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, cx: Context) -> Result<(), Failure> {
     let level = env::var(LOG_LEVEL).ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
-    tracing_subscriber::fmt()
+    let told = tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none())
         .with_max_level(level)
-        .with_target(false)
-        .init();
+        .with_target(false);
+    if env::var(JOURNAL).is_ok_and(|stream| Journal::is_stderr(&stream)) {
+        told.event_format(Journal).init();
+    } else {
+        told.init();
+    }
     let rotation = Rotation {
         max_size: args.audit_max_size << 20,
         max_age: i64::from(args.audit_max_age) * 24 * 60 * 60,

@@ -197,7 +197,8 @@ async fn answer_change(
 /// A refusal has its record before it is said; without one only that is said.
 async fn refuse(refusal: Refusal, note: &Note, session: &Session<'_>) -> Answer {
     let closes = refusal.closes;
-    let reply = match session.house.record(note.refused(session.identity.shown(), &refusal)).await {
+    let event = note.refused(session.identity.shown(), &refusal);
+    let reply = match session.house.record_refusal(event, refusal.reason).await {
         Ok(receipt) => Reply::refusal(refusal.reason, &refusal.message, &receipt),
         Err(_) => Reply::unrecorded(),
     };

@@ -4,6 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     fmt, io,
     sync::Arc,
+    time::Instant,
 };
 
 use data_encoding::HEXLOWER;
@@ -15,7 +16,7 @@ use super::{
     identity::Shown,
     keychain::KeychainLink,
     listener::Closer,
-    note::Note,
+    note::{Note, policy_events},
     refusal::Refusal,
     strangers::Strangers,
     sync::{Durability, Synced, is_synced},
@@ -32,7 +33,7 @@ use crate::{
     sandbox::Protection,
     secret::Buffer,
     store::{Committed, KeySource, OutboxEntry, Store, StoreError},
-    wire::Reply,
+    wire::{Reason, Reply},
 };
 
 /// The rooms, and what the daemon knows of itself.
@@ -69,6 +70,10 @@ pub(super) struct House {
     pub(super) chunk: RefCell<Buffer>,
     /// Protections that this kernel lacks.
     pub(super) missing: Vec<&'static str>,
+    /// The policy that the log was told of last.
+    pub(super) recorded: RefCell<Recorded>,
+    /// Wakes the task that writes gathered refusals.
+    pub(super) gathering: Notify,
     /// The last fault of the policy or the log that was told.
     pub(super) fault: RefCell<String>,
     /// What the kernel said of a worker thread once everything was in force.
@@ -80,6 +85,15 @@ const SHOWN: usize = 256;
 
 /// How often a policy that changes while it is taken up is looked at again before the client is told to come back.
 pub(super) const SETTLING: usize = 4;
+
+/// What the log was told of the policy last.
+#[derive(Default)]
+pub(super) struct Recorded {
+    /// The last one that was in force.
+    policy: Option<Arc<Policy>>,
+    /// Why there is none since.
+    refused: Option<String>,
+}
 
 /// The policy that was in force at a moment. A verdict under another generation does not count.
 pub(super) struct InForce {
@@ -152,11 +166,15 @@ impl House {
     /// and the return.
     pub(super) async fn policy(&self) -> Result<InForce, Refusal> {
         for _ in 0..SETTLING {
-            let policy = self.policy.borrow_mut().current(self.observer.uid).map_err(|error| {
+            // the look is over before anything is recorded of it
+            let looked = self.policy.borrow_mut().current(self.observer.uid);
+            let policy = looked.map_err(|error| {
                 self.say_once(format!("{error}; every request is denied until it is mended"));
+                self.record_policy(Err(error.to_string()));
                 Refusal::policy(&error)
             })?;
             let generation = self.policy.borrow().generation();
+            self.record_policy(Ok(Arc::clone(&policy)));
             if self.watched.get() == generation {
                 return Ok(InForce { policy, generation });
             }
@@ -167,6 +185,30 @@ impl House {
             self.watched.set(generation);
         }
         Err(Refusal::overloaded(false))
+    }
+
+    /// Records what is different from the policy that was recorded last. If the log does not take it, it is tried again at
+    /// the next look, and no request is served before that.
+    fn record_policy(&self, now: Result<Arc<Policy>, String>) {
+        let mut recorded = self.recorded.borrow_mut();
+        match (&now, &*recorded) {
+            (Ok(policy), Recorded { policy: Some(before), refused: None }) if Arc::ptr_eq(policy, before) => {
+                return;
+            }
+            (Err(error), Recorded { refused: Some(before), .. }) if error == before => return,
+            _ => {}
+        }
+        let before = recorded.policy.as_deref();
+        let digest = self.policy.borrow().digest();
+        for event in policy_events(before, now.as_deref(), digest, self.observer.uid) {
+            if self.append(event).is_err() {
+                return;
+            }
+        }
+        match now {
+            Ok(policy) => *recorded = Recorded { policy: Some(policy), refused: None },
+            Err(error) => recorded.refused = Some(error),
+        }
     }
 
     /// Tells the operator of a fault that every request meets, once: clients must not be able to fill the log with it.
@@ -183,6 +225,10 @@ impl House {
     /// Where nothing is waited for there is no pause in here.
     pub(super) async fn record(&self, event: Event) -> Result<Receipt, Refusal> {
         let receipt = self.append(event)?;
+        self.durable(receipt).await
+    }
+
+    async fn durable(&self, receipt: Receipt) -> Result<Receipt, Refusal> {
         match self.durability {
             Durability::Written => Ok(receipt),
             Durability::Synced if is_synced(self.synced.clone(), receipt.seq()).await => Ok(receipt),
@@ -197,6 +243,42 @@ impl House {
         }
         self.unsynced.notify_one();
         self.note_chain();
+    }
+
+    /// The record of a refusal. Those of a stranger are gathered where there are too many.
+    pub(super) async fn record_refusal(&self, event: Event, reason: Reason) -> Result<Receipt, Refusal> {
+        let of_strangers = matches!(
+            reason,
+            Reason::UnregisteredBinary
+                | Reason::UntrustedCaller
+                | Reason::MalformedRequest
+                | Reason::Overloaded
+        );
+        if !of_strangers || self.policy.borrow().last().knows_path(&event.binary_path) {
+            return self.record(event).await;
+        }
+        let receipt = self.append_refusal(&event)?;
+        self.durable(receipt).await
+    }
+
+    fn append_refusal(&self, event: &Event) -> Result<Receipt, Refusal> {
+        let appended = self.log.borrow_mut().append_refusal(event, Instant::now());
+        let receipt = appended.map_err(|error| self.unrecorded(&error))?;
+        self.unsynced.notify_one();
+        self.gathering.notify_one();
+        self.note_chain();
+        Ok(receipt)
+    }
+
+    /// Writes the records of refusals that were gathered. True if some are left.
+    pub(super) fn write_gathered(&self, all: bool) -> bool {
+        let left = self.log.borrow_mut().write_gathered(Instant::now(), all);
+        self.unsynced.notify_one();
+        self.note_chain();
+        left.unwrap_or_else(|error| {
+            tracing::error!("{error}; refusals of strangers wait for their record");
+            true
+        })
     }
 
     fn append(&self, event: Event) -> Result<Receipt, Refusal> {
@@ -252,7 +334,7 @@ impl House {
     pub(super) fn refuse_unseen(&self, peer: (Option<u32>, u32)) -> Option<Reply> {
         let shown = Shown { pid: peer.0.unwrap_or_default(), uid: peer.1, ..Shown::default() };
         let refusal = Refusal::overloaded(true);
-        let reply = match self.append(Note::default().refused(&shown, &refusal)) {
+        let reply = match self.append_refusal(&Note::default().refused(&shown, &refusal)) {
             Ok(receipt) => Reply::refusal(refusal.reason, &refusal.message, &receipt),
             Err(_) => Reply::unrecorded(),
         };

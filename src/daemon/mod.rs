@@ -12,6 +12,7 @@ mod lines;
 mod listener;
 mod lock;
 mod note;
+mod policy_watch;
 mod refusal;
 mod start;
 mod strangers;

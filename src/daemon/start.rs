@@ -30,8 +30,9 @@ use super::{
     lines::CHUNK,
     listener::{Listener, passed_sockets, private_folder},
     lock::{Lock, LockError},
+    policy_watch::{self, watch_policy},
     strangers::{Strangers, queue, start_pen},
-    sync::{AuditSettings, Durability, LogSync, keep_heads},
+    sync::{AuditSettings, Durability, LogSync, keep_heads, write_gathered},
     threads::Threads,
     untaken::Untaken,
     vault_key,
@@ -255,6 +256,7 @@ pub fn run(
     };
     let connections =
         usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS) / PER_CONNECTION).unwrap_or(usize::MAX);
+    let policy_signs = policy_watch::signs(&paths);
     // everything is open: from here on the filesystem outside is gone
     if let Err(error) = cage.close(&paths) {
         listener.close();
@@ -272,6 +274,7 @@ pub fn run(
         cage,
         capacity,
         durability: opening.audit.durability,
+        policy_signs,
     };
     let mut threads = Threads::new(begin.broker.is_some());
     let runtime =
@@ -306,6 +309,7 @@ struct Beginning {
     cage: Cage,
     capacity: usize,
     durability: Durability,
+    policy_signs: Option<OwnedFd>,
 }
 
 async fn serve(
@@ -353,6 +357,8 @@ async fn serve(
         untaken: Untaken::default(),
         chunk: RefCell::new(Buffer::zeroed(CHUNK)),
         missing,
+        recorded: RefCell::default(),
+        gathering: Notify::new(),
         fault: RefCell::default(),
         protections,
         observer: begin.observer,
@@ -361,6 +367,10 @@ async fn serve(
     spawn_local(queue(pen, Rc::clone(&house)));
     spawn_local(log_sync.run(Rc::clone(&house)));
     spawn_local(keep_heads(Rc::clone(&house)));
+    spawn_local(write_gathered(Rc::clone(&house)));
+    if let Some(signs) = begin.policy_signs {
+        spawn_local(watch_policy(signs, Rc::clone(&house)));
+    }
     let turned = Rc::clone(&house);
     spawn_local(async move {
         while hangup.recv().await.is_some() {
@@ -373,13 +383,15 @@ async fn serve(
     let _ = house.policy().await;
     tracing::info!("listening on {}", house.paths.socket.display());
     notice.ready();
-    tokio::select! {
+    let ended = tokio::select! {
         error = house.witness.run() => Err(StartError::Witness(error)),
         error = house.broker_ended() => Err(StartError::Broker(error)),
         ended = listener.run(&house) => ended.map_err(system("to accept connections")),
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),
-    }
+    };
+    house.write_gathered(true);
+    ended
 }
 
 /// Says what holds, in one line, and what does not, one line each.

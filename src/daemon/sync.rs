@@ -16,7 +16,7 @@ use tokio::{sync::watch, time::sleep};
 
 use super::{house::House, threads::Threads};
 use crate::{
-    audit::{Rotation, Unsynced, pack},
+    audit::{FOLD_PERIOD, Rotation, Unsynced, pack},
     store::Store,
 };
 
@@ -98,6 +98,19 @@ pub(super) async fn keep_heads(house: Rc<House>) {
         house.unkept.notified().await;
         sleep(KEEP).await;
         house.writer.keep_audit();
+    }
+}
+
+/// Writes the refusals that were gathered, until none is left.
+pub(super) async fn write_gathered(house: Rc<House>) {
+    loop {
+        house.gathering.notified().await;
+        loop {
+            sleep(FOLD_PERIOD).await;
+            if !house.write_gathered(false) {
+                break;
+            }
+        }
     }
 }
 

@@ -36,6 +36,7 @@ mod lifecycle;
 mod limits;
 mod moving;
 mod quickstart;
+mod records;
 mod rotation;
 mod skip;
 mod strangers;

@@ -2,6 +2,7 @@
 //! one before.
 
 mod begin;
+mod flood;
 mod turn;
 
 pub use turn::Rotation;
@@ -19,6 +20,7 @@ use super::{
     archive::Archive,
     boundary::{Because, Boundary},
     error::{AuditError, Receipt, Unsynced, failed},
+    fold::Fold,
     record::{Action, Event, Outcome},
     replay,
     reserve::Reserve,
@@ -71,6 +73,9 @@ pub struct Log {
     notices: VecDeque<Cow<'static, str>>,
     /// The last of those, for `status`.
     noticed: Option<String>,
+    /// Refusals of strangers that share records, and such records that could not be written yet.
+    fold: Fold,
+    gathered: VecDeque<Event>,
     /// Lines of committed changes that go out before any other.
     waiting: VecDeque<OutboxEntry>,
     incomplete: bool,
