@@ -74,6 +74,10 @@ async fn serve(
             if closes {
                 return drain(socket).await;
             }
+            if !lines.is_empty() {
+                // one line in turn: a client that sends thousands at once must not keep this thread from the others
+                tokio::task::yield_now().await;
+            }
         }
         let arrival = match timeout_at(lines.deadline().into(), lines.read(socket)).await {
             Ok(arrival) => arrival?,
