@@ -170,7 +170,8 @@ pub(super) fn load(db: Database, sealer: &Sealer) -> Result<Disk, StoreError> {
             .open_label(&at, sealed.value())
             .map_err(|_| StoreError::Damaged("a record was changed"))?;
         toggle(&mut sum, &sealer.fingerprint(&at, &nonce));
-        all.push((label.service, label.target, Place { at, nonce }));
+        let bare = label.attributes.is_empty();
+        all.push((label.service, label.target, Place { at, nonce, bare }));
     }
     if all.len() as u64 != header.count || sum != header.sum {
         return Err(StoreError::Damaged("a record is missing, added or replaced by an older one"));
