@@ -35,7 +35,7 @@ use crate::{
 /// Serves a connection to its end, and gives its place back however it ends.
 pub(super) async fn run(socket: OwnedFd, peer: (Option<u32>, u32), id: u64, house: Rc<House>) {
     let _place = Place { id, house: &house };
-    let socket = match watch(socket) {
+    let socket = match watch(socket, Interest::READABLE) {
         Ok(socket) => socket,
         Err(error) => return tracing::error!("a connection can't be watched: {error}"),
     };
@@ -140,7 +140,9 @@ async fn say(socket: &AsyncFd<OwnedFd>, reply: &Reply, session: &Session<'_>) ->
                         }
                         Ok(send(socket, rest, flags)?)
                     };
-                    socket.async_io(Interest::WRITABLE, again).await?
+                    // watched only now: a client that takes its replies at once wakes nobody by it
+                    let room = watch(socket.get_ref().try_clone()?, Interest::WRITABLE)?;
+                    room.async_io(Interest::WRITABLE, again).await?
                 }
                 Err(error) => return Err(error.into()),
             };

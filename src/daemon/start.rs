@@ -62,8 +62,9 @@ use crate::{
 const OTHER_DESCRIPTORS: u64 = 64;
 /// With fewer there would be no room for a handful of clients.
 const FEWEST_DESCRIPTORS: u64 = OTHER_DESCRIPTORS + 8 * PER_CONNECTION;
-/// Descriptors of a connection: its socket, a pidfd, a memory map, and a stranger's executable.
-const PER_CONNECTION: u64 = 4;
+/// Descriptors of a connection: its socket, a pidfd, the caller's memory map and its size (or a stranger's executable), and
+/// the socket again while a reply waits for its reader.
+const PER_CONNECTION: u64 = 5;
 
 /// Why the daemon did not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]

@@ -196,7 +196,8 @@ pub(super) fn load(db: Database, sealer: &Sealer, store: StoreKind) -> Result<Di
         if store == StoreKind::Keychain && has_value(sealed.value()) {
             waiting.insert(at);
         }
-        all.push((label.service, label.target, Place { at, nonce }));
+        let bare = label.attributes.is_empty();
+        all.push((label.service, label.target, Place { at, nonce, bare }));
     }
     if all.len() as u64 != header.count || sum != header.sum {
         return Err(StoreError::Damaged("a record is missing, added or replaced by an older one"));

@@ -84,7 +84,8 @@ impl Group<'_, '_> {
         let mut touched = Vec::with_capacity(items.len());
         for WriteItem { target, value } in items {
             let label = Label { service: service.clone(), target, attributes: attributes.clone() };
-            let place = Place { at: self.sealer.record_key(service, &label.target), nonce: nonce()? };
+            let at = self.sealer.record_key(service, &label.target);
+            let place = Place { at, nonce: nonce()?, bare: attributes.is_empty() };
             let sealed = self.sealer.seal_record(&place.at, &place.nonce, &label, &value);
             let sealed = sealed.map_err(|_| unsealable())?;
             self.records.insert(&place.at, sealed.as_slice()).map_err(failed)?;
