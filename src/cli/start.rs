@@ -9,7 +9,8 @@ use tracing::level_filters::LevelFilter;
 
 use super::{context::Context, failure::Failure};
 use crate::{
-    daemon::{self, Opening},
+    audit::Rotation,
+    daemon::{self, AuditSettings, Durability, Opening},
     sandbox::Hardening,
     store::{KeySource, StoreKind},
 };
@@ -31,6 +32,18 @@ pub(super) struct Args {
     /// first start on
     #[arg(long, value_name = "KIND", default_value = "vault")]
     store: StoreKind,
+    /// How far a record must have come before its reply leaves: written (in the kernel) or synced (on the disk)
+    #[arg(long, value_name = "HOW", default_value = "written")]
+    audit_durability: Durability,
+    /// Size at which the audit log begins another file, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=4096))]
+    audit_max_size: u64,
+    /// Age at which it does, in days
+    #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=3650))]
+    audit_max_age: u16,
+    /// How many earlier files are kept
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    audit_max_files: u16,
 }
 
 pub(super) fn run(args: &Args, cx: Context) -> Result<(), Failure> {
@@ -41,7 +54,13 @@ pub(super) fn run(args: &Args, cx: Context) -> Result<(), Failure> {
         .with_max_level(level)
         .with_target(false)
         .init();
-    let opening = Opening { source: args.key, store: args.store, passphrase: cx.passphrase };
+    let rotation = Rotation {
+        max_size: args.audit_max_size << 20,
+        max_age: i64::from(args.audit_max_age) * 24 * 60 * 60,
+        max_files: args.audit_max_files.into(),
+    };
+    let audit = AuditSettings { durability: args.audit_durability, rotation };
+    let opening = Opening { source: args.key, store: args.store, passphrase: cx.passphrase, audit };
     daemon::run(cx.paths, args.hardening, opening, |name| env::var_os(name))
         .map_err(|error| Failure::new(error.to_string(), error.advice()))
 }

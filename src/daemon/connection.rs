@@ -98,7 +98,7 @@ async fn serve(
             Arrival::Late if lines.is_empty() => Refusal::silent(),
             Arrival::End | Arrival::Late => Refusal::unfinished(),
         };
-        let Answer { reply, .. } = refuse_unasked(refusal, &session);
+        let Answer { reply, .. } = refuse_unasked(refusal, &session).await;
         say(socket, &reply, &session.identity).await?;
         return drain(socket).await;
     }

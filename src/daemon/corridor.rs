@@ -11,6 +11,7 @@ use super::{
     keychain::Reader,
     note::Note,
     refusal::Refusal,
+    sync::Durability,
 };
 use crate::{
     caller::{Check, Untrusted},
@@ -47,13 +48,13 @@ pub(super) async fn answer(line: Result<Frame, FrameError>, session: &mut Sessio
     let mut note = Note::default();
     match serve(line, session, &mut note).await {
         Ok(reply) => Answer { reply, closes: false },
-        Err(refusal) => refuse(refusal, &note, session),
+        Err(refusal) => refuse(refusal, &note, session).await,
     }
 }
 
 /// Answers what is no line at all: silence, or a line without an end.
-pub(super) fn refuse_unasked(refusal: Refusal, session: &Session<'_>) -> Answer {
-    refuse(refusal, &Note::default(), session)
+pub(super) async fn refuse_unasked(refusal: Refusal, session: &Session<'_>) -> Answer {
+    refuse(refusal, &Note::default(), session).await
 }
 
 async fn serve(
@@ -88,7 +89,7 @@ async fn serve(
     let (_, batch) = request.into_parts();
     match batch {
         Batch::Query(query) => match &house.keychain {
-            None => answer_query(admitted, query, note, session),
+            None => answer_query(admitted, query, note, session).await,
             Some(keychain) => {
                 let found = find_slowly(admitted, &query, &keychain.reader, house).await?;
                 release_late(&found, query, frame.writer(), note, session).await
@@ -98,14 +99,15 @@ async fn serve(
         Batch::Check(selection) => {
             decide_check(admitted.entry().permissions(), &selection)
                 .map_err(|denial| Refusal::denied(denial, admitted, false))?;
-            let receipt = house.record(note.granted(session.identity.shown(), admitted, &[]))?;
+            let receipt = house.record(note.granted(session.identity.shown(), admitted, &[])).await?;
             Ok(Reply::allowed(receipt))
         }
     }
 }
 
-/// One snapshot, one record, one release, with no pause between them in which the caller could become another.
-fn answer_query(
+/// One snapshot, one record, one release, with no pause between them in which the caller could become another; where the
+/// record has to be on the disk first, the caller is looked at again.
+async fn answer_query(
     admitted: &Admitted<'_>,
     query: Query,
     note: &Note,
@@ -115,7 +117,7 @@ fn answer_query(
     let authorized =
         decide_query(admitted, query).map_err(|denial| Refusal::denied(denial, admitted, false))?;
     let found = house.store.read(authorized).map_err(|error| house.store_failed(&error))?;
-    release(&found, admitted, note, session)
+    release(&found, admitted, note, session).await
 }
 
 /// The answer of a store that may let us wait. Whoever gets it must look at the caller again.
@@ -149,19 +151,24 @@ async fn release_late(
     // what was found was authorised; what is released must be so still
     let still = decide_query(admitted, query);
     drop(still.map_err(|denial| Refusal::denied(denial, admitted, false))?);
-    release(found, admitted, note, session)
+    release(found, admitted, note, session).await
 }
 
-/// The record, and then the reply.
-fn release(
+/// The record, and then the reply. Where the record has to be on the disk first, the caller must still be itself after it.
+async fn release(
     found: &Committed,
     admitted: &Admitted<'_>,
     note: &Note,
     session: &Session<'_>,
 ) -> Result<Reply, Refusal> {
+    let house = session.house;
     fits(found).map_err(|_| Refusal::too_large())?;
-    let shown = session.identity.shown();
-    let receipt = session.house.record(note.granted(shown, admitted, found.records()))?;
+    let event = note.granted(session.identity.shown(), admitted, found.records());
+    let receipt = house.record(event).await?;
+    if house.durability == Durability::Synced && !session.identity.pinned() {
+        let gone = Untrusted::new(Check::ExecutableChanged);
+        return Err(Refusal::untrusted(&gone, session.identity.shown()));
+    }
     Ok(Reply::released(found, receipt))
 }
 
@@ -187,9 +194,9 @@ async fn answer_change(
 }
 
 /// A refusal has its record before it is said; without one only that is said.
-fn refuse(refusal: Refusal, note: &Note, session: &Session<'_>) -> Answer {
+async fn refuse(refusal: Refusal, note: &Note, session: &Session<'_>) -> Answer {
     let closes = refusal.closes;
-    let reply = match session.house.record(note.refused(session.identity.shown(), &refusal)) {
+    let reply = match session.house.record(note.refused(session.identity.shown(), &refusal)).await {
         Ok(receipt) => Reply::refusal(refusal.reason, &refusal.message, &receipt),
         Err(_) => Reply::unrecorded(),
     };

@@ -8,14 +8,22 @@ use std::{
 
 use data_encoding::HEXLOWER;
 use serde::Serialize;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::{
-    admission::Admission, identity::Shown, keychain::KeychainLink, listener::Closer, note::Note,
-    refusal::Refusal, strangers::Strangers, witness_link::WitnessLink, writer::Writer,
+    admission::Admission,
+    identity::Shown,
+    keychain::KeychainLink,
+    listener::Closer,
+    note::Note,
+    refusal::Refusal,
+    strangers::Strangers,
+    sync::{Durability, Synced, is_synced},
+    witness_link::WitnessLink,
+    writer::Writer,
 };
 use crate::{
-    audit::{AuditError, Event, Log, Receipt},
+    audit::{Event, Log, Receipt},
     caller::Observer,
     chain::{Checkpoint, Head},
     paths::Paths,
@@ -42,6 +50,10 @@ pub(super) struct House {
     pub(super) log: RefCell<Log>,
     /// Wakes the task that syncs the log.
     pub(super) unsynced: Notify,
+    /// When a reply may leave.
+    pub(super) durability: Durability,
+    /// Which records the disk has.
+    pub(super) synced: watch::Receiver<Synced>,
     /// The hashes of the log at the ends of epochs, as the vault keeps them.
     pub(super) checkpoints: RefCell<Vec<Checkpoint>>,
     /// Wakes the task that keeps the head of the log's chain in the vault.
@@ -107,6 +119,7 @@ struct AuditState {
     checkpoints: Vec<(u64, String)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     changed: Option<String>,
+    durability: &'static str,
 }
 
 /// The keychain where the secrets rest, as it was found when it was last asked.
@@ -162,8 +175,28 @@ impl House {
         }
     }
 
-    /// Writes a record. Without its receipt nothing is said.
-    pub(super) fn record(&self, event: Event) -> Result<Receipt, Refusal> {
+    /// Writes a record, and waits for the disk where that is asked for. Without its receipt nothing is said.
+    ///
+    /// Where nothing is waited for there is no pause in here.
+    pub(super) async fn record(&self, event: Event) -> Result<Receipt, Refusal> {
+        let receipt = self.append(event)?;
+        match self.durability {
+            Durability::Written => Ok(receipt),
+            Durability::Synced if is_synced(self.synced.clone(), receipt.seq()).await => Ok(receipt),
+            Durability::Synced => Err(self.unrecorded(&"the disk did not take the audit log's last records")),
+        }
+    }
+
+    /// Looks whether the log was moved: somebody rotates it and says so.
+    pub(super) fn reopen_log(&self) {
+        if let Err(error) = self.log.borrow_mut().reopen() {
+            tracing::error!("{error}");
+        }
+        self.unsynced.notify_one();
+        self.note_chain();
+    }
+
+    fn append(&self, event: Event) -> Result<Receipt, Refusal> {
         let receipt = self.log.borrow_mut().append(&event).map_err(|error| self.unrecorded(&error))?;
         self.unsynced.notify_one();
         self.note_chain();
@@ -211,17 +244,19 @@ impl House {
         Refusal::store(error)
     }
 
-    /// Refuses a connection that gets no place; nobody has looked who it is.
-    pub(super) fn refuse_unseen(&self, peer: (Option<u32>, u32)) -> Reply {
+    /// Refuses a connection that gets no place; nobody has looked who it is. The answer is for where no disk has to be
+    /// waited for: whoever floods must not make the daemon keep what it refuses.
+    pub(super) fn refuse_unseen(&self, peer: (Option<u32>, u32)) -> Option<Reply> {
         let shown = Shown { pid: peer.0.unwrap_or_default(), uid: peer.1, ..Shown::default() };
         let refusal = Refusal::overloaded(true);
-        match self.record(Note::default().refused(&shown, &refusal)) {
+        let reply = match self.append(Note::default().refused(&shown, &refusal)) {
             Ok(receipt) => Reply::refusal(refusal.reason, &refusal.message, &receipt),
             Err(_) => Reply::unrecorded(),
-        }
+        };
+        (self.durability == Durability::Written).then_some(reply)
     }
 
-    pub(super) fn unrecorded(&self, error: &AuditError) -> Refusal {
+    pub(super) fn unrecorded(&self, error: &dyn fmt::Display) -> Refusal {
         self.say_once(format!("{error}; nothing is released until the audit log can be written"));
         Refusal::unrecorded()
     }
@@ -274,6 +309,17 @@ impl House {
         let (mac, digest) = (HEXLOWER.encode(&mac), HEXLOWER.encode(&digest));
         let path = self.paths.audit_log().display().to_string();
         let changed = log.noticed().map(str::to_owned);
-        AuditState { path, chain: chain.to_string(), epoch, seq, mac, digest, checkpoints, changed }
+        let durability = self.durability.as_str();
+        AuditState {
+            path,
+            chain: chain.to_string(),
+            epoch,
+            seq,
+            mac,
+            digest,
+            checkpoints,
+            changed,
+            durability,
+        }
     }
 }

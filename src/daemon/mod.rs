@@ -23,3 +23,4 @@ mod writer;
 
 pub(crate) use lock::{Lock, LockError};
 pub use start::{Opening, StartError, run};
+pub use sync::{AuditSettings, Durability};

@@ -31,7 +31,7 @@ use super::{
     listener::{Listener, passed_sockets, private_folder},
     lock::{Lock, LockError},
     strangers::{Strangers, queue, start_pen},
-    sync::{LogSync, keep_heads},
+    sync::{AuditSettings, Durability, LogSync, keep_heads},
     threads::Threads,
     vault_key,
     witness_link::WitnessLink,
@@ -189,6 +189,8 @@ pub struct Opening {
     pub source: Option<KeySource>,
     /// Where the passphrase can be read.
     pub passphrase: Option<OwnedFd>,
+    /// How the audit log is kept.
+    pub audit: AuditSettings,
 }
 
 /// Runs the daemon in the foreground until SIGINT or SIGTERM.
@@ -242,7 +244,7 @@ pub fn run(
     let keychain = broker.as_ref().map(|broker| broker.keychain.clone());
     let store = Arc::new(vault_key::open(&paths.data_dir, keychain, opening.source, &asking)?);
     drop(opening.passphrase);
-    let mut log = open_log(&store, &paths)?;
+    let mut log = open_log(&store, &paths, opening.audit.rotation)?;
     let outbox = store.outbox()?;
     log.replay(&outbox)?;
     let listener = match passed {
@@ -258,7 +260,17 @@ pub fn run(
     }
     let capacity = connections.min(MAX_CONNECTIONS);
     let vault = Arc::clone(&store);
-    let begin = Beginning { paths, observer, store, log, witness, broker, cage, capacity };
+    let begin = Beginning {
+        paths,
+        observer,
+        store,
+        log,
+        witness,
+        broker,
+        cage,
+        capacity,
+        durability: opening.audit.durability,
+    };
     let mut threads = Threads::new(begin.broker.is_some());
     let runtime =
         Builder::new_current_thread().enable_io().enable_time().build().map_err(system("an event loop"))?;
@@ -275,10 +287,10 @@ pub fn run(
 }
 
 /// The log, with the key of its chain, compared with what the vault knows of it.
-fn open_log(store: &Vault, paths: &Paths) -> Result<Log, StartError> {
+fn open_log(store: &Vault, paths: &Paths, rotation: Rotation) -> Result<Log, StartError> {
     // a vault gives it once, and this is the only log
     let seat = store.take_seat().unwrap_or_else(Seat::nowhere);
-    Ok(Log::open(&paths.audit_log(), seat, &store.audit_memory()?.head, Rotation::default())?)
+    Ok(Log::open(&paths.audit_log(), seat, &store.audit_memory()?.head, rotation)?)
 }
 
 /// What the runtime begins with.
@@ -291,6 +303,7 @@ struct Beginning {
     broker: Option<Broker>,
     cage: Cage,
     capacity: usize,
+    durability: Durability,
 }
 
 async fn serve(
@@ -302,6 +315,7 @@ async fn serve(
     let system = |what| move |error| StartError::System { what, error };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("to watch signals"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(system("to watch signals"))?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(system("to watch signals"))?;
     let notice = Notice::prepare(notify_socket.as_deref());
     let [channel] = begin.witness.channels;
     let witness = WitnessLink::new(channel).map_err(StartError::Witness)?;
@@ -325,6 +339,8 @@ async fn serve(
         writer,
         key_source: begin.store.source(),
         log: RefCell::new(begin.log),
+        durability: begin.durability,
+        synced: log_sync.synced(),
         unsynced: Notify::new(),
         checkpoints: RefCell::new(begin.store.audit_memory()?.checkpoints),
         unkept: Notify::new(),
@@ -342,6 +358,12 @@ async fn serve(
     spawn_local(queue(pen, Rc::clone(&house)));
     spawn_local(log_sync.run(Rc::clone(&house)));
     spawn_local(keep_heads(Rc::clone(&house)));
+    let turned = Rc::clone(&house);
+    spawn_local(async move {
+        while hangup.recv().await.is_some() {
+            turned.reopen_log();
+        }
+    });
     house.note_chain();
     say_protections(&house);
     // a broken policy is said now, not only to the first client

@@ -6,8 +6,8 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-/// How many wait: writer, log-sync, strangers, and the one that started them.
-const THREADS: usize = 4;
+/// How many wait: writer, log-sync, log-pack, strangers, and the one that started them.
+const THREADS: usize = 5;
 /// Those that wait for the keychain in addition: one reads, one carries.
 const KEYCHAIN_THREADS: usize = 2;
 

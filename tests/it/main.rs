@@ -35,6 +35,7 @@ mod keys;
 mod lifecycle;
 mod limits;
 mod quickstart;
+mod rotation;
 mod skip;
 mod strangers;
 mod strict;

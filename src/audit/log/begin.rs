@@ -60,6 +60,8 @@ impl Log {
             first: (0, 0),
             rotation,
             rotate_at: rotation.max_size,
+            unpacked: archive.unpacked(),
+            moving: false,
             archive,
             epoch,
             head,

@@ -61,6 +61,10 @@ pub struct Log {
     boundary: Option<Boundary>,
     /// Ends of epochs that the store was not told of yet.
     ended: Vec<Checkpoint>,
+    /// Earlier files that nobody was told of yet.
+    unpacked: Vec<PathBuf>,
+    /// Whether somebody said that the file was moved.
+    moving: bool,
     /// Half a line could not be cut off; nothing is written before that succeeds.
     torn: bool,
     /// What was done to the log from outside; goes out behind the boundary.
@@ -130,8 +134,13 @@ impl Log {
     }
 
     /// Looks at the file now, since somebody says that it was moved (`SIGHUP`).
+    ///
+    /// A file that was moved away, and not changed, is no reason for a notice then.
     pub fn reopen(&mut self) -> Result<(), AuditError> {
-        self.prepare(false)
+        self.moving = true;
+        let looked = self.prepare(false);
+        self.moving = false;
+        looked
     }
 
     /// What has to be waited for until every record so far is on the disk, so that another thread can do it.
@@ -157,9 +166,9 @@ impl Log {
         std::mem::take(&mut self.ended)
     }
 
-    /// Earlier files that can be packed.
-    pub fn unpacked(&self) -> Vec<PathBuf> {
-        self.archive.unpacked()
+    /// Earlier files that can be packed, each told once.
+    pub fn take_unpacked(&mut self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.unpacked)
     }
 
     /// What was done to the log from outside, last, since it was opened.
@@ -203,6 +212,10 @@ impl Log {
                 let (file, stat) = obtain(&self.folder, &self.name)?;
                 self.unsynced.push(std::mem::replace(&mut self.file, file));
                 self.continue_in(&stat)?;
+                if moved && self.moving && self.length == 0 {
+                    self.advance(Because::Rotation);
+                    return Ok(());
+                }
                 self.changed(if moved {
                     "the file was moved away; this one continues it"
                 } else {
