@@ -27,6 +27,8 @@ pub enum Action {
     Connect,
     /// A change of the policy, or of the log itself.
     Policy,
+    /// The vault as a whole: locked, unlocked, given another key.
+    Vault,
 }
 
 impl Action {
@@ -36,6 +38,7 @@ impl Action {
             Self::Request(action) => action.as_str(),
             Self::Connect => "connect",
             Self::Policy => "policy",
+            Self::Vault => "vault",
         }
     }
 }

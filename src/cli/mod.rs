@@ -10,6 +10,7 @@ mod audit;
 mod check;
 mod completions;
 mod context;
+mod daemon_link;
 mod deny;
 mod doctor;
 mod failure;
@@ -25,6 +26,7 @@ mod start;
 mod status;
 mod status_query;
 mod unregister;
+mod vault;
 mod when;
 mod words;
 
@@ -99,6 +101,9 @@ enum Verb {
     Authorize(grant::AuthorizeArgs),
     /// Show every protection, how it stands, and what to do about it
     Doctor(doctor::Args),
+    /// The vault as a whole: its key, and its state
+    #[command(subcommand)]
+    Vault(vault::Command),
     /// Read the audit log
     #[command(subcommand)]
     Audit(Box<audit::Command>),
@@ -146,6 +151,7 @@ fn dispatch(verb: Verb, cx: Context, out: &mut Output) -> Result<(), Failure> {
         Verb::Check(args) => check::run(&args, &cx, out),
         Verb::Authorize(args) => grant::authorize(&args, &cx, out),
         Verb::Doctor(args) => doctor::run(&args, &cx, out),
+        Verb::Vault(command) => vault::run(&command, &cx, out),
         Verb::Audit(command) => audit::run(&command, &cx, out),
     }
 }

@@ -30,7 +30,7 @@ use super::{
 /// file does not become the store.
 pub const MAX_WAITING: usize = 16 * 1024;
 /// Most records that are carried before the file is told: their values are in both places until then.
-const LOAD: usize = 64;
+const LOAD: usize = 16;
 
 /// The keychain of a vault, and what is on its way there.
 pub(super) struct Carrier {
