@@ -62,7 +62,7 @@ fn own(lane: &BorrowedFd<'_>) -> io::Result<OwnedFd> {
 }
 
 async fn serve_lane(lane: OwnedFd, keychain: Rc<SecretService>) -> io::Result<()> {
-    let lane = watch(lane)?;
+    let lane = watch(lane, Interest::READABLE | Interest::WRITABLE)?;
     let mut packet = vec![0; MAX_PACKET + 1];
     loop {
         let length = lane.async_io(Interest::READABLE, |lane| Ok(receive(lane, &mut packet)?)).await?;

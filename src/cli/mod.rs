@@ -10,6 +10,7 @@ mod audit;
 mod check;
 mod completions;
 mod context;
+mod daemon_link;
 mod deny;
 mod doctor;
 mod failure;
@@ -106,12 +107,12 @@ enum Verb {
     Doctor(doctor::Args),
     /// Tell of new strangers, by a command or on the desktop, until it is ended
     Notify(notify::Args),
+    /// The vault as a whole: its key, and its state
+    #[command(subcommand)]
+    Vault(vault::Command),
     /// Read the audit log
     #[command(subcommand)]
     Audit(Box<audit::Command>),
-    /// Take secrets in and out, as the owner of the vault
-    #[command(subcommand)]
-    Vault(vault::Command),
 }
 
 /// Runs the command line of this process.
@@ -157,8 +158,8 @@ fn dispatch(verb: Verb, cx: Context, out: &mut Output) -> Result<(), Failure> {
         Verb::Authorize(args) => grant::authorize(&args, &cx, out),
         Verb::Doctor(args) => doctor::run(&args, &cx, out),
         Verb::Notify(args) => notify::run(&args, &cx, out),
-        Verb::Audit(command) => audit::run(&command, &cx, out),
         Verb::Vault(command) => vault::run(&command, &cx, out),
+        Verb::Audit(command) => audit::run(&command, &cx, out),
     }
 }
 

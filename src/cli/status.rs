@@ -103,7 +103,11 @@ fn report(found: &Found, cx: &Context) -> Report {
 /// The vault as its files show it.
 fn local_vault(cx: &Context) -> Option<VaultState> {
     let source = Slot::peek(&cx.paths.data_dir).ok()??.source();
-    Some(VaultState { key_source: source.to_string(), key_means: source.means().to_owned() })
+    Some(VaultState {
+        state: "closed".to_owned(),
+        key_source: source.to_string(),
+        key_means: source.means().to_owned(),
+    })
 }
 
 /// The policy as a daemon of this user would see it.
@@ -152,6 +156,8 @@ fn show(report: &Report, out: &mut Output) {
         row("keychain", style, &format!("{state}, {waiting} changed records wait for it"));
     }
     if let Some(vault) = &report.vault {
+        let style = if vault.state == "locked" { Style::Warn } else { Style::Plain };
+        row("vault", style, &vault.state);
         row("key_source", Style::Plain, &format!("{}: {}", vault.key_source, vault.key_means));
     }
     match &report.policy.message {

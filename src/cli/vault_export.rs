@@ -13,7 +13,7 @@ use super::{
     context::Context,
     failure::Failure,
     output::Output,
-    owner::{self, MAX_READ, Owner},
+    owner::{MAX_READ, Owner},
     vault_import::passphrase_descriptor,
 };
 use crate::{
@@ -47,7 +47,6 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
-    owner::close_to_others()?;
     let sealing = args.sealing()?;
     let words = match &sealing {
         Sealing::Recipients(all) if all.len() == 1 => "encrypted to 1 recipient".to_owned(),

@@ -14,7 +14,7 @@ use super::{
     context::Context,
     failure::Failure,
     output::{Output, Style},
-    owner::{self, Owner},
+    owner::Owner,
 };
 use crate::{
     import::{Found, Naming, PassLines, Plan, Refused, TooMuch},
@@ -188,7 +188,6 @@ impl Source {
 }
 
 pub(super) fn run(source: &Source, cx: &Context, out: &mut Output) -> Result<(), Failure> {
-    owner::close_to_others()?;
     let owner = Owner::open(cx, format!("vault import {}", source.word()))?;
     let there: BTreeMap<Service, BTreeSet<Target>> = owner
         .names()

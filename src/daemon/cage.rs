@@ -40,6 +40,9 @@ impl Cage {
 
     /// The life of the witness: it drops its privileges and serves behind its own list.
     pub(super) fn witness(&self, channel: BorrowedFd<'_>) -> ExitCode {
+        if process::close_all_but(&[channel]).is_err() {
+            return ExitCode::FAILURE;
+        }
         let protected = process::running_files_are_protected();
         if self.hardening == Hardening::Off {
             return witness::serve(channel, protected, || Ok::<(), FilterError>(()));
@@ -57,6 +60,9 @@ impl Cage {
 
     /// The life of the broker: no privileges, no file, and its own list. It holds no secret that is not sealed.
     pub(super) fn broker(&self, channels: &[BorrowedFd<'_>], bus: BusAddress) -> ExitCode {
+        if process::close_all_but(channels).is_err() {
+            return ExitCode::FAILURE;
+        }
         if self.hardening == Hardening::Off {
             return broker::serve(channels, bus, || Ok::<(), FilterError>(()));
         }

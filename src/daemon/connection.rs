@@ -21,6 +21,7 @@ use super::{
     house::House,
     identity::Identity,
     lines::{Arrival, Lines},
+    locking::UnlockNonce,
     refusal::Refusal,
 };
 use crate::{
@@ -64,8 +65,14 @@ async fn serve(
     house: &House,
 ) -> io::Result<()> {
     let identity = Identity::new(peer, fstat(socket)?.st_ino);
-    let mut session =
-        Session { house, connection: socket.as_fd(), id, identity, challenge: Challenge::default() };
+    let mut session = Session {
+        house,
+        connection: socket.as_fd(),
+        id,
+        identity,
+        challenge: Challenge::default(),
+        unlock_nonce: UnlockNonce::default(),
+    };
     let mut lines = Lines::new(house);
     loop {
         while let Some(line) = lines.next() {

@@ -9,6 +9,7 @@ use super::{
     house::House,
     identity::{Identity, Stranger, Unverified},
     keychain::Reader,
+    locking::UnlockNonce,
     note::Note,
     refusal::Refusal,
     sync::Durability,
@@ -27,6 +28,7 @@ pub(super) struct Session<'a> {
     pub(super) id: u64,
     pub(super) identity: Identity,
     pub(super) challenge: Challenge,
+    pub(super) unlock_nonce: UnlockNonce,
 }
 
 /// The challenge of a connection.
@@ -67,9 +69,18 @@ async fn serve(
     let frame = line.map_err(|error| Refusal::frame(error, session.identity.shown()))?;
     let message = Message::parse(frame.text());
     note.asked(&message);
-    if let (Ok(Message::Status), true) = (&message, session.identity.is_of(house.observer.uid)) {
-        return Ok(Reply::status(&house.status()));
-    }
+    // the daemon itself: asked how it is, locked or unlocked by any process of its user
+    let message = match message {
+        Ok(message) if session.identity.is_of(house.observer.uid) => match message {
+            Message::Status => return Ok(Reply::status(&house.status())),
+            Message::Lock => return house.lock(session.identity.shown()).await,
+            Message::Unlock(carried) => {
+                return house.unlock(&mut session.unlock_nonce, carried, session.identity.shown()).await;
+            }
+            other => Ok(other),
+        },
+        other => other,
+    };
     // who: the process that wrote this line, verified, and its entry in the policy of this moment
     let verified = session.identity.verify(frame.writer(), session.connection, house).await;
     let policy = &verified.map_err(|unverified| session.refuse_unverified(unverified))?;
@@ -81,6 +92,7 @@ async fn serve(
         Message::Request(request) => request,
         Message::Hello => return session.challenge.give().map_err(|error| house.internal(&error)),
         Message::Status => return Ok(Reply::status(&house.status())),
+        Message::Lock | Message::Unlock(_) => return Err(Refusal::unlisted()),
     };
     let proven = session.challenge.check(&request, admitted);
     proven.map_err(|untrusted| Refusal::untrusted(&untrusted, session.identity.shown()))?;
@@ -156,17 +168,18 @@ async fn release_late(
     release(found, admitted, note, session).await
 }
 
-/// The record, and then the reply. Where the record is waited for until the disk has it, the caller is looked at once more.
+/// The record, and then the reply. Where the record has to be on the disk first, the caller must still be itself after it.
 async fn release(
     found: &Committed,
     admitted: &Admitted<'_>,
     note: &Note,
     session: &Session<'_>,
 ) -> Result<Reply, Refusal> {
+    let house = session.house;
     fits(found).map_err(|_| Refusal::too_large())?;
     let event = note.granted(session.identity.shown(), admitted, found.records());
-    let receipt = session.house.record(event).await?;
-    if session.house.durability == Durability::Synced && !session.identity.pinned() {
+    let receipt = house.record(event).await?;
+    if house.durability == Durability::Synced && !session.identity.pinned() {
         let gone = Untrusted::new(Check::ExecutableChanged);
         return Err(Refusal::untrusted(&gone, session.identity.shown()));
     }

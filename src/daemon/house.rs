@@ -32,7 +32,7 @@ use crate::{
     policy::{Policy, PolicySource},
     sandbox::Protection,
     secret::Buffer,
-    store::{Committed, KeySource, OutboxEntry, Store, StoreError},
+    store::{Committed, Lockable, OutboxEntry, Store, StoreError},
     wire::{Reason, Reply},
 };
 
@@ -45,7 +45,8 @@ pub(super) struct House {
     pub(super) watched: Cell<u64>,
     pub(super) witness: WitnessLink,
     pub(super) store: Arc<dyn Store>,
-    pub(super) key_source: KeySource,
+    /// The same store, to be locked and unlocked.
+    pub(super) vault: Arc<Lockable>,
     pub(super) writer: Writer,
     /// None where the secrets rest in the vault's own file.
     pub(super) keychain: Option<KeychainLink>,
@@ -150,6 +151,7 @@ struct KeychainState {
 /// The vault, without a word about what is in it.
 #[derive(Serialize)]
 struct VaultState {
+    state: &'static str,
     key_source: &'static str,
     key_means: &'static str,
 }
@@ -377,7 +379,11 @@ impl House {
                 state: keychain.health.word(),
                 waiting: self.store.waiting(),
             }),
-            vault: VaultState { key_source: self.key_source.as_str(), key_means: self.key_source.means() },
+            vault: VaultState {
+                state: if self.vault.is_locked() { "locked" } else { "unlocked" },
+                key_source: self.vault.source().as_str(),
+                key_means: self.vault.source().means(),
+            },
             policy,
             missing: self.missing.clone(),
             protections: self.protections.clone(),

@@ -20,7 +20,7 @@ use super::threads::Threads;
 use crate::{
     broker::{Health, Lane},
     policy::Authorized,
-    store::{Committed, Items, Keychain, Query, Store, StoreError, Vault},
+    store::{Committed, Items, Keychain, Query, Store, StoreError},
     sys::{process::Child, readiness::watch},
 };
 
@@ -57,19 +57,16 @@ pub(super) struct KeychainLink {
     pub(super) reader: Reader,
     pub(super) health: Arc<Health>,
     pub(super) life: BrokerLife,
+    pub(super) bell: Bell,
 }
 
 impl KeychainLink {
-    /// Starts the threads. The bell is for whoever commits. Called inside the runtime.
-    pub(super) fn start(
-        broker: Broker,
-        store: &Arc<Vault>,
-        threads: &mut Threads,
-    ) -> io::Result<(Self, Bell)> {
+    /// Starts the threads. Called inside the runtime.
+    pub(super) fn start(broker: Broker, store: &Arc<dyn Store>, threads: &mut Threads) -> io::Result<Self> {
         let reader = Reader::start(store.clone(), threads)?;
         let bell = Bell::hang(store.clone(), threads)?;
         let health = broker.health;
-        Ok((Self { reader, health, life: BrokerLife::new(broker.life)? }, bell))
+        Ok(Self { reader, health, life: BrokerLife::new(broker.life)?, bell })
     }
 }
 
@@ -80,7 +77,7 @@ impl BrokerLife {
     /// Takes over the channel. Called inside the runtime.
     fn new(channel: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&channel, true)?;
-        Ok(Self(watch(channel)?))
+        Ok(Self(watch(channel, Interest::READABLE)?))
     }
 
     /// Returns when the broker is gone.

@@ -11,6 +11,7 @@ mod keychain;
 mod lines;
 mod listener;
 mod lock;
+mod locking;
 mod note;
 mod policy_watch;
 mod refusal;

@@ -48,7 +48,7 @@ use crate::{
     policy::{PendingFile, PolicySource},
     sandbox::Hardening,
     secret::Buffer,
-    store::{KeySource, Seat, Store, StoreError, StoreKind, Vault},
+    store::{KeySource, Lockable, Seat, Store, StoreError, StoreKind},
     sys::{
         activation, locked,
         notify::Notice,
@@ -162,6 +162,9 @@ impl StartError {
             Self::Store(StoreError::OtherStore { pinned: StoreKind::Vault, .. }) => {
                 "start it without --store keychain; nothing was changed"
             }
+            Self::Store(StoreError::Damaged(_)) => {
+                "nothing was changed; see what is damaged: keychain-auth vault verify; then restore vault.redb and vault.head together from a backup"
+            }
             Self::Store(_) => {
                 "nothing was changed; restore vault.key, vault.redb and vault.head together from a backup, or move all three away to begin anew"
             }
@@ -243,11 +246,11 @@ pub fn run(
     let _socket_lock = lock(&paths.socket.with_added_extension("lock"), &paths.socket)?;
     let _data_lock = lock(&paths.data_dir.join("daemon.lock"), &paths.data_dir)?;
 
-    let passphrase = opening.passphrase;
-    let asking = Asking { var: &var, passphrase: passphrase.as_ref().map(AsFd::as_fd) };
+    let asking = Asking { var: &var, passphrase: opening.passphrase.as_ref().map(AsFd::as_fd) };
     let keychain = broker.as_ref().map(|broker| broker.keychain.clone());
-    let store = Arc::new(vault_key::open(&paths.data_dir, keychain, opening.source, &asking)?);
-    drop(passphrase);
+    let vault = vault_key::open(&paths.data_dir, keychain, opening.source, &asking)?;
+    let store = Arc::new(Lockable::new(vault)?);
+    drop(opening.passphrase);
     let mut log = open_log(&store, &paths, opening.audit.rotation)?;
     let outbox = store.outbox()?;
     log.replay(&outbox)?;
@@ -293,7 +296,7 @@ pub fn run(
 }
 
 /// The log, with the key of its chain, compared with what the vault knows of it.
-fn open_log(store: &Vault, paths: &Paths, rotation: Rotation) -> Result<Log, StartError> {
+fn open_log(store: &Lockable, paths: &Paths, rotation: Rotation) -> Result<Log, StartError> {
     // a vault gives it once, and this is the only log
     let seat = store.take_seat().unwrap_or_else(Seat::nowhere);
     Ok(Log::open(&paths.audit_log(), seat, &store.audit_memory()?.head, rotation)?)
@@ -303,7 +306,7 @@ fn open_log(store: &Vault, paths: &Paths, rotation: Rotation) -> Result<Log, Sta
 struct Beginning {
     paths: Paths,
     observer: Observer,
-    store: Arc<Vault>,
+    store: Arc<Lockable>,
     log: Log,
     witness: Child,
     broker: Option<Broker>,
@@ -330,21 +333,22 @@ async fn serve(
     let pending = PendingFile::new(begin.paths.pending(), begin.observer.uid);
     let pen = start_pen(pending, threads).map_err(system("a thread"))?;
     let log_sync = LogSync::start(begin.store.clone(), threads).map_err(system("a thread"))?;
+    let store: Arc<dyn Store> = begin.store.clone();
     let keychain = match begin.broker {
-        Some(broker) => Some(KeychainLink::start(broker, &begin.store, threads).map_err(system("a thread"))?),
+        Some(broker) => Some(KeychainLink::start(broker, &store, threads).map_err(system("a thread"))?),
         None => None,
     };
-    let bell = keychain.as_ref().map(|(_, bell)| bell.clone());
+    let bell = keychain.as_ref().map(|keychain| keychain.bell.clone());
     let writer = Writer::start(begin.store.clone(), bell, threads).map_err(system("a thread"))?;
     threads.wait_started();
     let protections = begin.cage.lock(&writer)?;
     let house = Rc::new(House {
-        keychain: keychain.map(|(link, _)| link),
+        keychain,
         policy: RefCell::new(PolicySource::new(begin.paths.config())),
         watched: Cell::new(0),
         witness,
         writer,
-        key_source: begin.store.source(),
+        vault: Arc::clone(&begin.store),
         log: RefCell::new(begin.log),
         durability: begin.durability,
         synced: log_sync.synced(),

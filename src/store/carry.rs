@@ -9,7 +9,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use redb::ReadableTable;
@@ -27,18 +30,20 @@ use super::{
 /// file does not become the store.
 pub const MAX_WAITING: usize = 16 * 1024;
 /// Most records that are carried before the file is told: their values are in both places until then.
-const LOAD: usize = 64;
+const LOAD: usize = 16;
 
 /// The keychain of a vault, and what is on its way there.
 pub(super) struct Carrier {
     pub(super) keychain: Keychain,
     pub(super) vault: VaultId,
     waiting: Mutex<BTreeSet<RecordKey>>,
+    /// Whether the keychain was compared with the file since the vault was opened.
+    compared: AtomicBool,
 }
 
 impl Carrier {
     pub(super) fn new(keychain: Keychain, vault: VaultId, waiting: BTreeSet<RecordKey>) -> Self {
-        Self { keychain, vault, waiting: Mutex::new(waiting) }
+        Self { keychain, vault, waiting: Mutex::new(waiting), compared: AtomicBool::new(false) }
     }
 
     /// Whether a change can be taken that the keychain will have soon.
@@ -67,12 +72,43 @@ impl Carrier {
     }
 }
 
+/// How the items of a vault in the keychain differ from what they should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Difference {
+    /// Records whose value is in neither place.
+    pub(super) missing: usize,
+    /// Items that claim to be of this vault, and no record of it.
+    pub(super) foreign: usize,
+}
+
+impl Difference {
+    fn say(self) {
+        let Self { missing, foreign } = self;
+        if missing > 0 {
+            tracing::error!(
+                "{missing} secrets have lost their items in the keychain; write them anew, or put the items back"
+            );
+        }
+        if foreign > 0 {
+            tracing::warn!(
+                "{foreign} items in the keychain claim to be of this vault and are not; they have no effect"
+            );
+        }
+    }
+}
+
 /// What the keychain has got: this version of the record, or its removal.
 type Carried = (RecordKey, Option<Nonce>);
 
 impl Vault {
     /// Carries some of what waits to the keychain, and says whether there is more. An error leaves the rest waiting.
+    ///
+    /// The first time it also says what the keychain has lost, or has and should not.
     pub(super) fn carry_some(&self, carrier: &Carrier) -> Result<bool, StoreError> {
+        if !carrier.compared.load(Ordering::Relaxed) {
+            self.compare(carrier)?.say();
+            carrier.compared.store(true, Ordering::Relaxed);
+        }
         let load: Vec<RecordKey> = carrier.waiting().iter().take(LOAD).copied().collect();
         if load.is_empty() {
             return Ok(false);
@@ -83,6 +119,23 @@ impl Vault {
             self.arrived(carrier, &carried)?;
         }
         outcome.map(|()| !carrier.waiting().is_empty())
+    }
+
+    /// How the items that are there differ from those that should be. What an item holds is seen when it is read.
+    pub(super) fn compare(&self, carrier: &Carrier) -> Result<Difference, StoreError> {
+        let mut items: BTreeSet<RecordKey> =
+            carrier.keychain.carrying.list(&carrier.vault)?.into_iter().collect();
+        let mut missing = 0;
+        for row in self.records()?.iter().map_err(failed)? {
+            let (at, sealed) = row.map_err(failed)?;
+            let there = items.remove(at.value());
+            missing += usize::from(!there && !has_value(sealed.value()));
+        }
+        // what was removed and has its item still
+        for at in carrier.waiting().iter() {
+            items.remove(at);
+        }
+        Ok(Difference { missing, foreign: items.len() })
     }
 
     /// Brings the newest committed version of each record, until the keychain fails.

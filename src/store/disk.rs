@@ -6,11 +6,12 @@
 //! takes a damaged commit for a torn one and falls back to the one before it.
 
 use secrecy::ExposeSecret;
-use std::{collections::BTreeSet, fs::File, sync::Arc};
+use std::{collections::BTreeSet, fs::File, os::unix::fs::FileExt, sync::Arc};
 
 use redb::{
-    Builder, Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
-    TableError, WriteTransaction, backends::FileBackend,
+    Builder, Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend,
+    TableDefinition, TableError, WriteTransaction,
+    backends::{FileBackend, InMemoryBackend},
 };
 use rustix::fs::OFlags;
 
@@ -46,7 +47,7 @@ const STORE: &str = "store";
 /// In `ABOUT`: the sealed header.
 const HEADER: &str = "header";
 /// In `ABOUT`: the sealed checkpoints of the audit log. None in a vault that never had any.
-const CHECKPOINTS: &str = "audit checkpoints";
+pub(super) const CHECKPOINTS: &str = "audit checkpoints";
 /// Most checkpoints kept: those of the newest four million records. Beyond it every second one goes, which makes the
 /// place of a change less exact and hides none.
 const MAX_CHECKPOINTS: usize = 1024;
@@ -124,19 +125,36 @@ pub(super) fn create(folder: &Folder, key: &VaultKey, store: StoreKind) -> Resul
     let transaction = begin(&db)?;
     transaction.open_table(RECORDS).map_err(failed)?;
     transaction.open_table(OUTBOX).map_err(failed)?;
-    let identity = [[FORMAT].as_slice(), &vault, &key_check(key, &vault)].concat();
-    let mut about = transaction.open_table(ABOUT).map_err(failed)?;
-    about.insert(IDENTITY, identity.as_slice()).map_err(failed)?;
+    write_identity(&transaction, key, &vault)?;
     if store == StoreKind::Keychain {
         transaction.open_table(GONE).map_err(failed)?;
+        let mut about = transaction.open_table(ABOUT).map_err(failed)?;
         about.insert(STORE, store.as_str().as_bytes()).map_err(failed)?;
     }
-    drop(about);
     write_header(&transaction, &sealer, &Header::new())?;
     transaction.commit().map_err(failed)?;
     db.close().map_err(failed)?;
     again.sync_all().map_err(|error| StoreError::Io(error.to_string()))?;
     Ok(folder.publish(DRAFT, VAULT_FILE)?)
+}
+
+/// Says which vault it is, and lets its key be recognised.
+pub(super) fn write_identity(
+    transaction: &WriteTransaction,
+    key: &VaultKey,
+    vault: &VaultId,
+) -> Result<(), StoreError> {
+    let identity = [[FORMAT].as_slice(), vault, &key_check(key, vault)].concat();
+    let mut about = transaction.open_table(ABOUT).map_err(failed)?;
+    about.insert(IDENTITY, identity.as_slice()).map_err(failed)?;
+    Ok(())
+}
+
+/// Removes what the vault says about itself under this name.
+pub(super) fn forget(transaction: &WriteTransaction, row: &str) -> Result<(), StoreError> {
+    let mut about = transaction.open_table(ABOUT).map_err(failed)?;
+    about.remove(row).map_err(failed)?;
+    Ok(())
 }
 
 /// Opens the file and compares all its checksums. None if there is no vault.
@@ -150,6 +168,33 @@ pub(super) fn open(folder: &Folder) -> Result<Option<Database>, StoreError> {
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
     Ok(Some(builder.create_with_backend(backend).map_err(failed)?))
+}
+
+/// Opens a copy of the file in memory, so that nothing is written to the file itself. `checks` says whether all its
+/// checksums are compared.
+pub(super) fn open_copy(folder: &Folder, checks: bool) -> Result<Database, StoreError> {
+    let missing = || StoreError::Missing(format!("{VAULT_FILE} is missing; put it back from a backup"));
+    let file = folder.find(VAULT_FILE, OFlags::empty())?.ok_or_else(missing)?;
+    let unread = |error: std::io::Error| StoreError::Io(error.to_string());
+    let size = length(&file)?;
+    if size == 0 {
+        return Err(StoreError::Damaged("vault.redb is empty"));
+    }
+    let copy = InMemoryBackend::new();
+    copy.set_len(size).map_err(unread)?;
+    let mut chunk = vec![0; 1024 * 1024];
+    let mut at = 0;
+    while at < size {
+        let read = file.read_at(&mut chunk, at).map_err(unread)?;
+        if read == 0 {
+            break;
+        }
+        copy.write(at, chunk.get(..read).unwrap_or_default()).map_err(unread)?;
+        at += read as u64;
+    }
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE).set_check_integrity_on_open(checks);
+    builder.create_with_backend(copy).map_err(failed)
 }
 
 /// Which vault this is, if the key is its key.
@@ -349,7 +394,7 @@ impl From<FileError> for StoreError {
     }
 }
 
-fn read_header(snapshot: &ReadTransaction, sealer: &Sealer) -> Result<Header, StoreError> {
+pub(super) fn read_header(snapshot: &ReadTransaction, sealer: &Sealer) -> Result<Header, StoreError> {
     let sealed = about(snapshot, HEADER)?;
     let plain = sealer.open_header(&sealed).map_err(|_| StoreError::Damaged("its header was changed"))?;
     Header::from_bytes(plain.as_slice()).ok_or(StoreError::Damaged("its header was changed"))

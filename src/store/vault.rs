@@ -23,9 +23,11 @@ use super::{
     files::Folder,
     group::{Applied, Group, Step, current},
     head::{HEAD_FILE, Head},
+    key::{SubKey, VaultKey},
     keychain::{Keychain, StoreKind},
+    lockable::transport,
     names::{Found, NameIndex, Overlay, Place},
-    seal::{RecordKey, Sealer},
+    seal::{RecordKey, Sealer, VaultId},
     seat::Seat,
     slot::{KEY_FILE, Slot},
     source::{KeyMaterial, KeySource},
@@ -67,6 +69,8 @@ struct Staged {
 /// The store of `keychain-auth`: `vault.redb`, `vault.key` and `vault.head` in the data folder, taken for this process.
 pub struct Vault {
     source: KeySource,
+    /// Under which its key travels when it was locked.
+    transport: SubKey,
     pub(super) sealer: Sealer,
     view: RwLock<View>,
     writer: Mutex<Writer>,
@@ -106,29 +110,55 @@ impl Vault {
         material: &KeyMaterial,
         keychain: Option<Keychain>,
     ) -> Result<Self, StoreError> {
-        let asked = if keychain.is_some() { StoreKind::Keychain } else { StoreKind::Vault };
         let (keys, wrapping) = slot.open(material)?;
         if folder.stat(VAULT_FILE)?.is_none() {
             if folder.stat(HEAD_FILE)?.is_some() {
                 return Err(missing(VAULT_FILE, HEAD_FILE));
             }
-            disk::create(&folder, &keys.current, asked)?;
+            disk::create(&folder, &keys.current, kind(keychain.as_ref()))?;
         }
         if !keys.fit(&folder)? {
             return Err(StoreError::WrongKey);
         }
         let db = disk::open(&folder)?.ok_or_else(|| missing(VAULT_FILE, KEY_FILE))?;
-        let pinned = disk::store_kind(&db)?;
-        if pinned != asked {
-            return Err(StoreError::OtherStore { pinned, asked });
-        }
+        pinned_to(&db, keychain.as_ref())?;
         let (vault, key) = keys.settle(&db, &folder, slot, wrapping.as_ref())?;
-        let sealer = Sealer::new(&key, vault);
-        let disk = disk::load(db, &sealer, pinned)?;
-        let head = match Head::find(&folder, &key, vault)? {
+        Self::load(folder, slot.source(), db, vault, &key, keychain)
+    }
+
+    /// Opens the vault again in a folder whose slot was opened elsewhere. Nothing is made, settled or repaired.
+    pub(super) fn reopen_in(
+        folder: Folder,
+        source: KeySource,
+        key: &VaultKey,
+        keychain: Option<Keychain>,
+    ) -> Result<Self, StoreError> {
+        if folder.stat(HEAD_FILE)?.is_none() {
+            return Err(missing(HEAD_FILE, VAULT_FILE));
+        }
+        if !Head::fits(&folder, key)? {
+            return Err(StoreError::WrongKey);
+        }
+        let db = disk::open(&folder)?.ok_or_else(|| missing(VAULT_FILE, HEAD_FILE))?;
+        let vault = disk::identify(&db, key)?;
+        pinned_to(&db, keychain.as_ref())?;
+        Self::load(folder, source, db, vault, key, keychain)
+    }
+
+    fn load(
+        folder: Folder,
+        source: KeySource,
+        db: Database,
+        vault: VaultId,
+        key: &VaultKey,
+        keychain: Option<Keychain>,
+    ) -> Result<Self, StoreError> {
+        let sealer = Sealer::new(key, vault);
+        let disk = disk::load(db, &sealer, kind(keychain.as_ref()))?;
+        let head = match Head::find(&folder, key, vault)? {
             Some(head) => head,
             // a crash came between a new vault and its head
-            None if disk.header.generation == 1 => Head::create(&folder, &key, vault, 1)?,
+            None if disk.header.generation == 1 => Head::create(&folder, key, vault, 1)?,
             None => return Err(missing(HEAD_FILE, VAULT_FILE)),
         };
         not_behind(&disk.header, &head)?;
@@ -137,7 +167,8 @@ impl Vault {
         let view = View { names: disk.names, records: Some(disk.records) };
         let writer = Writer { db: Some(disk.db), header: disk.header, head };
         Ok(Self {
-            source: slot.source(),
+            source,
+            transport: transport(key),
             sealer,
             view: RwLock::new(view),
             writer: Mutex::new(writer),
@@ -154,6 +185,26 @@ impl Vault {
         self.source
     }
 
+    /// Another hand on the folder that the vault is in.
+    pub(super) fn folder(&self) -> Result<Folder, StoreError> {
+        Ok(self.folder.try_clone()?)
+    }
+
+    /// The key under which the vault key travels to a locked daemon.
+    pub(super) fn transport(&self) -> &SubKey {
+        &self.transport
+    }
+
+    /// What was noted of the audit log and is not durable yet.
+    pub(super) fn noted_audit(&self) -> AuditMemory {
+        self.noted().clone()
+    }
+
+    /// Takes over what was noted while the vault was locked.
+    pub(super) fn note_memory(&self, memory: AuditMemory) {
+        *self.noted() = memory;
+    }
+
     /// How many commits the vault has seen. Grows with each; kept elsewhere too, it shows a vault that was put back.
     pub fn generation(&self) -> u64 {
         self.write_lock().header.generation
@@ -162,6 +213,11 @@ impl Vault {
     /// The place of the audit chain's key. Given once: the log that takes it is the only one.
     pub fn take_seat(&self) -> Option<Seat> {
         self.seat.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The keychain where the values rest.
+    pub(super) fn keychain(&self) -> Option<Keychain> {
+        self.carrier.as_ref().map(|carrier| carrier.keychain.clone())
     }
 
     /// How many secrets there are.
@@ -439,7 +495,7 @@ impl Store for Vault {
     }
 
     fn kind(&self) -> StoreKind {
-        if self.carrier.is_some() { StoreKind::Keychain } else { StoreKind::Vault }
+        kind(self.keychain().as_ref())
     }
 
     fn carry(&self) -> Result<bool, StoreError> {
@@ -470,6 +526,17 @@ impl Store for Vault {
         let checkpoints = disk::checkpoints(&db.begin_read().map_err(failed)?, &self.sealer)?;
         Ok(AuditMemory { head: writer.header.audit, checkpoints })
     }
+}
+
+/// Where values rest, with such a keychain or without one.
+pub(super) fn kind(keychain: Option<&Keychain>) -> StoreKind {
+    if keychain.is_some() { StoreKind::Keychain } else { StoreKind::Vault }
+}
+
+/// Refuses a vault that was made for another kind of store.
+fn pinned_to(db: &Database, keychain: Option<&Keychain>) -> Result<(), StoreError> {
+    let (pinned, asked) = (disk::store_kind(db)?, kind(keychain));
+    if pinned == asked { Ok(()) } else { Err(StoreError::OtherStore { pinned, asked }) }
 }
 
 fn not_behind(header: &Header, head: &Head) -> Result<(), StoreError> {

@@ -316,6 +316,31 @@ fn what_is_done_to_the_items_is_damage_or_without_effect_never_less_or_older() {
 }
 
 #[test]
+fn items_that_are_lost_or_foreign_are_counted_and_nothing_else() {
+    let (dir, fake) = (scratch(), Fake::new());
+    let vault = open(dir.path(), &fake).unwrap();
+    let difference = |vault: &Vault| {
+        let found = vault.compare(vault.carrier.as_ref().unwrap()).unwrap();
+        (found.missing, found.foreign)
+    };
+    done(&vault, write("s", &[("a", "1"), ("b", "1"), ("c", "1")], &[]));
+    assert_eq!(difference(&vault), (0, 0), "nothing is carried yet");
+    carry_all(&vault);
+    done(&vault, write("s", &[("a", "2")], &[]));
+    done(&vault, delete(selection("s", Names::Exact(targets(&["b"])), &[])));
+    assert_eq!(difference(&vault), (0, 0), "with a change and a removal on their way");
+    carry_all(&vault);
+    assert_eq!(difference(&vault), (0, 0));
+    let lost = *fake.items().keys().next().unwrap();
+    fake.items().remove(&lost);
+    fake.items().insert([9; 32], vec![Vec::new()]);
+    fake.items().insert([8; 32], vec![Vec::new()]);
+    assert_eq!(difference(&vault), (1, 2));
+    carry_all(&vault);
+    assert_eq!(fake.items().len(), 3, "what is foreign is left alone");
+}
+
+#[test]
 fn what_is_done_to_the_file_between_commit_and_carrying_is_damage() {
     let (dir, fake) = (scratch(), Fake::new());
     let vault = open(dir.path(), &fake).unwrap();
@@ -392,4 +417,29 @@ fn changes_are_refused_while_too_many_wait() {
     }
     done(&vault, write("s", &[("a", "1")], &[]));
     assert_eq!(read(&vault, "s0", Names::All).unwrap().len(), 1024);
+}
+
+/// Figures, not a gate: `cargo test --release --lib a_real_keyring_of -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures"]
+fn a_real_keyring_of_1_000_secrets() {
+    use super::speed::{best, say};
+    let Some((_dir, keyring)) = keyring_or_skip() else { return };
+    let dir = scratch();
+    let vault = open_with(dir.path(), real(&keyring)).unwrap();
+    let names: Vec<String> = (0..1000).map(|n| format!("production/p{}/KEY_{n}", n % 10)).collect();
+    let pairs: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "0123456789abcdef0123")).collect();
+    for (count, from) in [(10, 0), (90, 10), (900, 100)] {
+        let batch = &pairs[from..from + count];
+        say(&format!("commit of {count}"), best(1, || done(&vault, write("s", batch, &[]))));
+        say(&format!("carrying {count}"), best(1, || carry_all(&vault)));
+        let exact = |count: usize| {
+            let names: Vec<&str> = names[..count].iter().map(String::as_str).collect();
+            assert_eq!(read(&vault, "s", Names::Exact(targets(&names))).unwrap().len(), count);
+        };
+        say(&format!("read of 1 of {}", from + count), best(20, || exact(1)));
+        say(&format!("read of {0} of {0}", from + count), best(5, || exact(from + count)));
+    }
+    drop(vault);
+    say("open", best(1, || drop(open_with(dir.path(), real(&keyring)).unwrap())));
 }

@@ -35,8 +35,8 @@ pub struct Child<const CHANNELS: usize = 1> {
     pub channels: [OwnedFd; CHANNELS],
 }
 
-/// Forks a child that runs `body` with its ends of the channels, and exits with what it returns. It has nothing else open
-/// but standard input, output and error.
+/// Forks a child that runs `body` with its ends of the channels, and exits with what it returns. It has everything else open
+/// that this process has, unless it calls [`close_all_but`].
 ///
 /// A fork without exec: after an exec the child would be dumpable again for a moment, in which any process of the same
 /// user could take it over. Called while this process has one thread and no secret.
@@ -61,7 +61,7 @@ pub fn spawn<const CHANNELS: usize>(
         -1 => Err(io::Error::last_os_error()),
         0 => {
             let theirs = theirs.each_ref().map(AsFd::as_fd);
-            let code = match settle(parent).and_then(|()| close_all_but(&theirs)) {
+            let code = match settle(parent) {
                 Ok(()) => body(theirs),
                 Err(_) => ExitCode::FAILURE,
             };
@@ -72,9 +72,10 @@ pub fn spawn<const CHANNELS: usize>(
     }
 }
 
-/// Closes what the parent had open: another child's channel, or a socket that the service manager passed. The parent's
-/// objects that own these descriptors are never dropped in the child.
-fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+/// Closes, in a child, what its parent had open: another child's channel, a passphrase, a socket that the service manager
+/// passed. Standard input, output and error stay. The parent's objects that own these descriptors are never dropped in the
+/// child.
+pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut kept: Vec<u32> = kept.iter().map(|fd| fd.as_raw_fd().unsigned_abs()).collect();
     kept.sort_unstable();
     let mut first = 3;
