@@ -74,6 +74,10 @@ async fn serve(
             if closes {
                 return drain(socket).await;
             }
+            if !lines.is_empty() {
+                // thousands of short lines may have come at once: after each it is others' turn
+                tokio::task::yield_now().await;
+            }
         }
         let arrival = match timeout_at(lines.deadline().into(), lines.read(socket)).await {
             Ok(arrival) => arrival?,

@@ -46,7 +46,7 @@ pub(super) struct House {
     pub(super) unkept: Notify,
     pub(super) admission: RefCell<Admission<Closer>>,
     pub(super) strangers: Strangers,
-    /// Bytes of unfinished lines over all connections.
+    /// Bytes of lines that are unfinished or not answered yet, over all connections.
     pub(super) unfinished: Cell<usize>,
     /// Where chunks arrive before they are lines; wiped after each.
     pub(super) chunk: RefCell<Buffer>,

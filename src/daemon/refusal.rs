@@ -207,7 +207,7 @@ fn advice(check: Check) -> &'static str {
         }
         Check::Traced => "a debugger is attached to this process; detach it",
         Check::InjectedCode => {
-            "this process runs code that is neither its registered file nor a library that only root can change; remove it (LD_PRELOAD, plugins, a JIT), or relax this check for it: keychain-auth grant PATH --relax injected_code"
+            "this process runs code that is neither its registered file nor a library that only root can change, or code that was changed in memory; remove it (LD_PRELOAD, plugins, a JIT, a debugger), or relax this check for it: keychain-auth grant PATH --relax injected_code"
         }
         Check::ForeignNamespace => {
             "this process lives in another user or pid namespace than the daemon; run it outside its container"

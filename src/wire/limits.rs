@@ -29,5 +29,6 @@ pub const MAX_CONNECTIONS: usize = 2048;
 pub const MAX_PER_REGISTERED: usize = 1024;
 /// Most connections of one stranger's executable: it gets a refusal and nothing else on each.
 pub const MAX_PER_STRANGER: usize = 64;
-/// Most bytes of unfinished lines over all connections: 2,048 lines of 1 MiB would be 2 GiB.
+/// Most bytes of lines that are unfinished or not answered yet over all connections: 2,048 lines of 1 MiB would be 2 GiB,
+/// and twice that while the witness looks at who wrote them.
 pub const MAX_UNFINISHED: usize = 64 * 1024 * 1024;

@@ -19,6 +19,7 @@ use super::{
     libraries::Libraries,
     procfs::{Status, parse_maps, parse_statm, parse_status},
     protocol::{Unseen, Watched},
+    written::PageMap,
 };
 use crate::{
     caller::{Custody, Executable, Facts, FileKey, Namespace, Sighting},
@@ -77,8 +78,11 @@ pub(super) struct Pin {
 pub(super) struct Instruments<'a> {
     pub(super) diagnosis: &'a SocketDiagnosis,
     pub(super) libraries: &'a mut Libraries,
-    pub(super) fingerprints: &'a Fingerprints,
+    /// Digests of files that may be written while they are mapped.
+    pub(super) libraries_digests: &'a Fingerprints,
     pub(super) common_filters: u32,
+    /// Size of a page in bytes.
+    pub(super) page: u64,
 }
 
 /// How many seccomp filters every process here has, as in a container: those of the first process, which nobody can
@@ -127,17 +131,20 @@ impl Subject {
         let pin = self.open("maps")?;
         let size = self.open("statm")?;
         let pages = pages_of(&size)?;
+        // the kernel may lack it (CONFIG_PROC_PAGE_MONITOR), which is no sign of an end
+        let mut written =
+            PageMap::new(self.open("pagemap").map_err(|_| Unseen::Unreadable)?, instruments.page);
         let before = self.runs()?;
         let peer = instruments.diagnosis.peer_of(self.socket)?;
         let custody = custody(self.folder.as_fd(), peer)?;
         let mappings = parse_maps(&read_bounded(&pin, MAX_MAPS)?).map_err(|_| Unseen::Unreadable)?;
         let code = instruments.libraries.sort(
             &mappings,
-            &executable.path,
-            &before,
+            &executable,
             &watched.libraries,
-            instruments.fingerprints,
-        );
+            instruments.libraries_digests,
+            &mut written,
+        )?;
         let Status { tracer, uids, filters } = self.status()?;
         let custody = match custody {
             Custody::HeldCloseOnExec if filters > instruments.common_filters => Custody::HeldUnderFilter,
