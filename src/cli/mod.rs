@@ -31,6 +31,7 @@ mod unregister;
 mod vault;
 mod vault_export;
 mod vault_import;
+mod vault_plan;
 mod when;
 mod words;
 

@@ -7,17 +7,9 @@ use std::{
     path::PathBuf,
 };
 
-use serde::Serialize;
-
-use super::{
-    args,
-    context::Context,
-    failure::Failure,
-    output::{Output, Style},
-    owner::Owner,
-};
+use super::{args, context::Context, failure::Failure, output::Output, owner::Owner, vault_plan::show};
 use crate::{
-    import::{Found, Naming, PassLines, Plan, Refused, TooMuch},
+    import::{Found, Naming, PassLines, Plan, TooMuch},
     keys::{bus_address, export_passphrase},
     name::{Service, Target, TargetPrefix},
     sys::activation::named_descriptor,
@@ -119,10 +111,10 @@ struct Into {
 
 /// What is done with what was read.
 #[derive(clap::Args)]
-struct Doing {
+pub(super) struct Doing {
     /// Write, instead of only saying what would be written
     #[arg(long)]
-    apply: bool,
+    pub(super) apply: bool,
     /// Write over secrets that are there already
     #[arg(long)]
     overwrite: bool,
@@ -134,7 +126,7 @@ struct Doing {
     skip_refused: bool,
     /// Print JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 impl Source {
@@ -243,7 +235,7 @@ impl Doing {
     }
 
     /// What becomes of a secret.
-    fn word(&self, exists: bool) -> &'static str {
+    pub(super) fn word(&self, exists: bool) -> &'static str {
         match (exists, self.overwrite, self.keep) {
             (false, ..) => "write",
             (true, true, _) => "overwrite",
@@ -304,51 +296,4 @@ fn would(count: usize, kept: usize) -> String {
     let verb = if count == 1 { "is" } else { "are" };
     let kept = if kept == 0 { String::new() } else { format!(", {kept} stay as they are") };
     format!("{} {verb} to be written{kept}", secrets(count))
-}
-
-fn show(plan: &Plan, doing: &Doing, out: &mut Output) {
-    if doing.json {
-        let secrets = plan.names().map(|(service, target, exists)| SecretJson {
-            service: service.as_str(),
-            target: target.as_str(),
-            does: doing.word(exists),
-        });
-        let refused = plan.refused().iter().map(|refused| RefusedJson {
-            name: &refused.name,
-            line: refused.place.map(|place| place.line),
-            why: refused.why.to_string(),
-        });
-        out.json(&PlanJson { apply: doing.apply, secrets: secrets.collect(), refused: refused.collect() });
-        return;
-    }
-    for (service, target, exists) in plan.names() {
-        let word = doing.word(exists);
-        let style = if exists { Style::Warn } else { Style::Good };
-        out.cells(&[(style, &format!("{word:<10}")), (Style::Plain, &format!("{service}  {target}"))]);
-    }
-    for Refused { name, place, why } in plan.refused() {
-        let line = place.map(|place| format!(" (line {})", place.line)).unwrap_or_default();
-        out.cells(&[(Style::Bad, "refused   "), (Style::Plain, &format!("{name}{line}: {why}"))]);
-    }
-}
-
-#[derive(Serialize)]
-struct PlanJson<'p> {
-    apply: bool,
-    secrets: Vec<SecretJson<'p>>,
-    refused: Vec<RefusedJson<'p>>,
-}
-
-#[derive(Serialize)]
-struct SecretJson<'p> {
-    service: &'p str,
-    target: &'p str,
-    does: &'static str,
-}
-
-#[derive(Serialize)]
-struct RefusedJson<'p> {
-    name: &'p str,
-    line: Option<usize>,
-    why: String,
 }

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read},
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::fs::FileTypeExt},
     path::{Path, PathBuf},
 };
 
@@ -117,7 +117,7 @@ impl Lines<'_> {
     }
 }
 
-/// A regular file, or standard input.
+/// A regular file, a pipe such as a shell's `<(…)`, or standard input.
 pub(super) fn open(file: &Path) -> Result<Box<dyn Read>, TransferError> {
     if file == Path::new(STDIN) {
         // unbuffered: what it reads ahead would lie in memory that nobody wipes
@@ -125,8 +125,12 @@ pub(super) fn open(file: &Path) -> Result<Box<dyn Read>, TransferError> {
         return Ok(Box::new(File::from(stdin.map_err(TransferError::reading(file))?)));
     }
     let opened = File::open(file).and_then(|opened| {
-        let regular = opened.metadata()?.is_file();
-        if regular { Ok(opened) } else { Err(io::Error::other("it is not a regular file")) }
+        let kind = opened.metadata()?.file_type();
+        if kind.is_file() || kind.is_fifo() {
+            Ok(opened)
+        } else {
+            Err(io::Error::other("it is no file and no pipe"))
+        }
     });
     Ok(Box::new(opened.map_err(TransferError::reading(file))?))
 }
