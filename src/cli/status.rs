@@ -7,7 +7,9 @@ use super::{
     failure::Failure,
     output::{Output, Style},
     sealing::copy,
-    status_query::{AuditStatus, DaemonStatus, Found, PolicyState, Protection, VaultState, ask},
+    status_query::{
+        AuditStatus, DaemonStatus, Found, KeychainState, PolicyState, Protection, VaultState, ask,
+    },
 };
 use crate::{policy::Warning, store::Slot};
 
@@ -36,6 +38,8 @@ struct Report {
     connections: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keychain: Option<KeychainState>,
     #[serde(skip_serializing_if = "Option::is_none")]
     vault: Option<VaultState>,
     policy: PolicyState,
@@ -87,6 +91,7 @@ fn report(found: &Found, cx: &Context) -> Report {
         pid: status.pid,
         connections: status.connections,
         store: status.store.clone(),
+        keychain: status.keychain.clone(),
         vault: status.vault.clone().or_else(|| local_vault(cx)),
         policy: status.policy.clone().unwrap_or_else(|| local_policy(cx)),
         protections: status.protections.clone(),
@@ -148,6 +153,10 @@ fn show(report: &Report, out: &mut Output) {
         Some(serde_json::Value::String(store)) => row("store", Style::Plain, store),
         Some(store) => row("store", Style::Plain, &store.to_string()),
         None => {}
+    }
+    if let Some(KeychainState { state, waiting }) = &report.keychain {
+        let style = if state == "unlocked" || state == "unknown" { Style::Plain } else { Style::Bad };
+        row("keychain", style, &format!("{state}, {waiting} changed records wait for it"));
     }
     if let Some(vault) = &report.vault {
         let style = if vault.state == "locked" { Style::Warn } else { Style::Plain };

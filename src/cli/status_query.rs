@@ -29,6 +29,7 @@ pub(super) struct DaemonStatus {
     pub(super) data_path: Option<String>,
     pub(super) requires_sudo: bool,
     pub(super) store: Option<serde_json::Value>,
+    pub(super) keychain: Option<KeychainState>,
     pub(super) vault: Option<VaultState>,
     pub(super) policy: Option<PolicyState>,
     pub(super) missing: Vec<String>,
@@ -77,6 +78,16 @@ pub(super) struct Protection {
     pub(super) enforced: bool,
     /// What it means, one clause.
     pub(super) means: String,
+}
+
+/// The keychain where the secrets rest, as the daemon found it last.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct KeychainState {
+    /// `unlocked`, `locked`, `unreachable` or `unknown`.
+    pub(super) state: String,
+    /// Records with a change that it does not have yet.
+    pub(super) waiting: u64,
 }
 
 /// The policy as one of the two sides sees it.

@@ -68,6 +68,9 @@ impl House {
         let receipt = self.record(event(shown, Outcome::Granted, "vault unlocked")).await?;
         self.vault.resume();
         self.accept_sealed_policy();
+        if let Some(keychain) = &self.keychain {
+            keychain.bell.ring();
+        }
         tracing::info!("the vault is unlocked");
         Ok(Reply::vault("UNLOCK", "unlocked", receipt))
     }

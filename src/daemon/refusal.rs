@@ -162,6 +162,12 @@ impl Refusal {
                 Reason::StoreLocked,
                 "the store is locked; to unlock it, run: keychain-auth vault unlock",
             ),
+            StoreError::Unreachable(why) => Self::new(
+                Reason::StoreLocked,
+                "the keychain, where the secrets rest, does not answer; start or unlock it and try again",
+            )
+            .detailed(why.clone()),
+            StoreError::Backlog => Self::overloaded(false),
             StoreError::TooLarge => Self::too_large(),
             other => Self::new(
                 Reason::InternalError,

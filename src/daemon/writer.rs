@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::threads::Threads;
+use super::{keychain::Bell, threads::Threads};
 use crate::{
     sandbox::{Applied, Protection, probe},
     store::{Committed, PendingChange, Store, StoreError},
@@ -44,9 +44,14 @@ pub(super) struct QueueFull;
 
 impl Writer {
     /// Starts the thread. It ends when the writer is dropped and its last batch is committed.
-    pub(super) fn start(store: Arc<dyn Store>, threads: &mut Threads) -> io::Result<Self> {
+    /// Each commit rings `bell`.
+    pub(super) fn start(
+        store: Arc<dyn Store>,
+        bell: Option<Bell>,
+        threads: &mut Threads,
+    ) -> io::Result<Self> {
         let (jobs, queue) = sync_channel(QUEUE);
-        threads.start("writer", move || write(&*store, &queue))?;
+        threads.start("writer", move || write(&*store, bell.as_ref(), &queue))?;
         Ok(Self(jobs))
     }
 
@@ -86,7 +91,7 @@ impl Writer {
     }
 }
 
-fn write(store: &dyn Store, queue: &Receiver<Job>) {
+fn write(store: &dyn Store, bell: Option<&Bell>, queue: &Receiver<Job>) {
     while let Ok(first) = queue.recv() {
         let mut changes = Vec::new();
         let mut waiting = Vec::new();
@@ -116,6 +121,9 @@ fn write(store: &dyn Store, queue: &Receiver<Job>) {
         for (outcome, done) in store.commit(changes).into_iter().zip(waiting) {
             // a client that is gone has its change all the same, and its record
             let _ = done.send(outcome);
+        }
+        if let Some(bell) = bell {
+            bell.ring();
         }
         if let Some(work) = task {
             work();

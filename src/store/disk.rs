@@ -6,7 +6,7 @@
 //! takes a damaged commit for a torn one and falls back to the one before it.
 
 use secrecy::ExposeSecret;
-use std::{fs::File, os::unix::fs::FileExt, sync::Arc};
+use std::{collections::BTreeSet, fs::File, os::unix::fs::FileExt, sync::Arc};
 
 use redb::{
     Builder, Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend,
@@ -19,8 +19,9 @@ use super::{
     batch::{OutboxEntry, StoreError},
     files::{FileError, Folder},
     key::VaultKey,
+    keychain::StoreKind,
     names::{NameIndex, Place, toggle},
-    seal::{FORMAT, Fingerprint, NONCE, Nonce, RecordKey, Sealer, VaultId},
+    seal::{FORMAT, Fingerprint, NONCE, Nonce, RecordKey, Sealer, VaultId, has_value},
     transport::PolicySeal,
 };
 use crate::chain::{Checkpoint, Head};
@@ -36,10 +37,14 @@ const CACHE: usize = 64 * 1024 * 1024;
 pub(super) const RECORDS: TableDefinition<'_, &RecordKey, &[u8]> = TableDefinition::new("records");
 /// Number to sealed audit line.
 pub(super) const OUTBOX: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("outbox");
+/// Records that were removed and whose items the keychain may still have.
+pub(super) const GONE: TableDefinition<'_, &RecordKey, ()> = TableDefinition::new("gone");
 /// The vault about itself.
 const ABOUT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("about");
 /// In `ABOUT`: format, vault id, key check; in clear.
 const IDENTITY: &str = "identity";
+/// In `ABOUT`: where the values rest, in clear. Not there for a vault that keeps them itself.
+const STORE: &str = "store";
 /// In `ABOUT`: the sealed header.
 const HEADER: &str = "header";
 /// In `ABOUT`: the sealed checkpoints of the audit log. None in a vault that never had any.
@@ -109,10 +114,12 @@ pub(super) struct Disk {
     pub(super) header: Header,
     pub(super) names: NameIndex,
     pub(super) records: Arc<Records>,
+    /// Records whose change the keychain does not have yet.
+    pub(super) waiting: BTreeSet<RecordKey>,
 }
 
 /// Makes an empty vault. It has its real name only when it is complete and durable.
-pub(super) fn create(folder: &Folder, key: &VaultKey) -> Result<(), StoreError> {
+pub(super) fn create(folder: &Folder, key: &VaultKey, store: StoreKind) -> Result<(), StoreError> {
     folder.remove(DRAFT)?;
     let file = folder.create(DRAFT, OFlags::empty())?;
     let again = file.try_clone().map_err(|error| StoreError::Io(error.to_string()))?;
@@ -124,6 +131,11 @@ pub(super) fn create(folder: &Folder, key: &VaultKey) -> Result<(), StoreError> 
     transaction.open_table(RECORDS).map_err(failed)?;
     transaction.open_table(OUTBOX).map_err(failed)?;
     write_identity(&transaction, key, &vault)?;
+    if store == StoreKind::Keychain {
+        transaction.open_table(GONE).map_err(failed)?;
+        let mut about = transaction.open_table(ABOUT).map_err(failed)?;
+        about.insert(STORE, store.as_str().as_bytes()).map_err(failed)?;
+    }
     write_header(&transaction, &sealer, &Header::new())?;
     transaction.commit().map_err(failed)?;
     db.close().map_err(failed)?;
@@ -206,12 +218,24 @@ pub(super) fn identify(db: &Database, key: &VaultKey) -> Result<VaultId, StoreEr
     }
 }
 
+/// Where the values of this vault rest.
+pub(super) fn store_kind(db: &Database) -> Result<StoreKind, StoreError> {
+    let snapshot = db.begin_read().map_err(failed)?;
+    let table = snapshot.open_table(ABOUT).map_err(failed)?;
+    match ReadableTable::get(&table, STORE).map_err(failed)? {
+        None => Ok(StoreKind::Vault),
+        Some(word) if word.value() == StoreKind::Keychain.as_str().as_bytes() => Ok(StoreKind::Keychain),
+        Some(_) => Err(StoreError::Damaged("its kind of store is unknown to this version")),
+    }
+}
+
 /// Reads every label and line, and compares them with the header.
-pub(super) fn load(db: Database, sealer: &Sealer) -> Result<Disk, StoreError> {
+pub(super) fn load(db: Database, sealer: &Sealer, store: StoreKind) -> Result<Disk, StoreError> {
     let snapshot = db.begin_read().map_err(failed)?;
     let header = read_header(&snapshot, sealer)?;
     let records = snapshot.open_table(RECORDS).map_err(failed)?;
     let (mut all, mut sum) = (Vec::new(), Fingerprint::default());
+    let mut waiting = BTreeSet::new();
     for entry in records.iter().map_err(failed)? {
         let (at, sealed) = entry.map_err(failed)?;
         let at = *at.value();
@@ -219,14 +243,27 @@ pub(super) fn load(db: Database, sealer: &Sealer) -> Result<Disk, StoreError> {
             .open_label(&at, sealed.value())
             .map_err(|_| StoreError::Damaged("a record was changed"))?;
         toggle(&mut sum, &sealer.fingerprint(&at, &nonce));
-        all.push((label.service, label.target, Place { at, nonce }));
+        if store == StoreKind::Keychain && has_value(sealed.value()) {
+            waiting.insert(at);
+        }
+        let bare = label.attributes.is_empty();
+        all.push((label.service, label.target, Place { at, nonce, bare }));
     }
     if all.len() as u64 != header.count || sum != header.sum {
         return Err(StoreError::Damaged("a record is missing, added or replaced by an older one"));
     }
     let names = NameIndex::build(all).ok_or(StoreError::Damaged("two records have one name"))?;
     lines(&snapshot, sealer, &header)?;
-    Ok(Disk { records: Arc::new(records), db, header, names })
+    if store == StoreKind::Keychain {
+        for entry in snapshot.open_table(GONE).map_err(failed)?.iter().map_err(failed)? {
+            let at = *entry.map_err(failed)?.0.value();
+            if ReadableTable::get(&records, &at).map_err(failed)?.is_some() {
+                return Err(StoreError::Damaged("a record is there and removed at once"));
+            }
+            waiting.insert(at);
+        }
+    }
+    Ok(Disk { records: Arc::new(records), db, header, names, waiting })
 }
 
 /// The outbox of the snapshot; every number that the header speaks of must be there.

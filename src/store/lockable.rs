@@ -4,18 +4,23 @@
 //! What stays of the key while it is locked is the [`Transport`] key, made from it one way. Who unlocks shows that he has
 //! the vault key by sealing it under that for a nonce of this daemon.
 
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::{
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    thread,
+    time::Duration,
+};
 
 use super::{
     batch::{AuditMemory, Committed, OutboxEntry, PendingChange, Query, RenderRecord, Store, StoreError},
     disk::VAULT_FILE,
     files::Folder,
     key::VaultKey,
+    keychain::{Keychain, StoreKind},
     seat::Seat,
     slot::{KEY_FILE, Slot},
     source::KeySource,
     transport::{Content, PolicySeal, Transport},
-    vault::{Vault, missing},
+    vault::{Vault, kind, missing},
 };
 use crate::{
     chain::{Checkpoint, Head},
@@ -25,13 +30,16 @@ use crate::{
 /// The vault of a daemon, open or locked.
 pub struct Lockable {
     folder: Folder,
+    /// Where the values rest, if not in the vault's own file.
+    keychain: Option<Keychain>,
     state: RwLock<State>,
 }
 
 /// Either there is a vault, or what it left behind.
 struct State {
     source: KeySource,
-    vault: Option<Vault>,
+    /// Shared with those who wait for the keychain, so that they hold no lock that others wait for.
+    vault: Option<Arc<Vault>>,
     /// False from an unlock on until the lines that commands left in the outbox are in the log: only then changes may
     /// follow them.
     serves: bool,
@@ -52,9 +60,9 @@ struct Rest {
 impl Lockable {
     /// Takes over an open vault.
     pub fn new(vault: Vault) -> Result<Self, StoreError> {
-        let (folder, source) = (vault.folder()?, vault.source());
-        let state = State { source, vault: Some(vault), serves: true, rest: None };
-        Ok(Self { folder, state: RwLock::new(state) })
+        let (folder, source, keychain) = (vault.folder()?, vault.source(), vault.keychain());
+        let state = State { source, vault: Some(Arc::new(vault)), serves: true, rest: None };
+        Ok(Self { folder, keychain, state: RwLock::new(state) })
     }
 
     /// Where the vault's key comes from.
@@ -71,12 +79,12 @@ impl Lockable {
     pub fn count(&self) -> u64 {
         let state = self.state();
         let left = state.rest.as_ref().map_or(0, |rest| rest.count);
-        state.vault.as_ref().map_or(left, Vault::count)
+        state.vault.as_ref().map_or(left, |vault| vault.count())
     }
 
     /// The place of the audit chain's key, once; see [`Vault::take_seat`].
     pub fn take_seat(&self) -> Option<Seat> {
-        self.state().vault.as_ref().and_then(Vault::take_seat)
+        self.state().vault.as_ref().and_then(|vault| vault.take_seat())
     }
 
     /// Closes the vault and forgets its key. Waits for what is being committed; nothing of it is lost.
@@ -94,7 +102,7 @@ impl Lockable {
             noted: Mutex::new(vault.noted_audit()),
         });
         drop(state);
-        let closed = vault.close();
+        let closed = alone(vault).close();
         self.folder.unlock()?;
         closed
     }
@@ -115,7 +123,7 @@ impl Lockable {
         let opened = self.folder.try_clone().map_err(StoreError::from).and_then(|folder| {
             // a command may have given the key another source meanwhile
             let slot = Slot::load(&folder)?.ok_or_else(|| missing(KEY_FILE, VAULT_FILE))?;
-            let vault = Vault::reopen_in(folder, slot.source(), &key)?;
+            let vault = Vault::reopen_in(folder, slot.source(), &key, self.keychain.clone())?;
             if vault.generation() < generation {
                 return Err(StoreError::Damaged("it was put back to an earlier state"));
             }
@@ -133,7 +141,7 @@ impl Lockable {
             vault.note_memory(rest.noted.into_inner().unwrap_or_else(PoisonError::into_inner));
         }
         state.source = vault.source();
-        state.vault = Some(vault);
+        state.vault = Some(Arc::new(vault));
         Ok(())
     }
 
@@ -141,7 +149,7 @@ impl Lockable {
     pub fn policy_seal(&self) -> PolicySeal {
         let state = self.state();
         let left = state.rest.as_ref().map(|rest| rest.policy).unwrap_or_default();
-        state.vault.as_ref().map_or(left, Vault::policy_seal)
+        state.vault.as_ref().map_or(left, |vault| vault.policy_seal())
     }
 
     /// Tells whoever has the vault's key which seal holds, sealed for a nonce of his.
@@ -179,16 +187,18 @@ impl Lockable {
     /// Closes the vault at the end of the daemon.
     pub fn close(self) -> Result<(), StoreError> {
         let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        state.vault.map_or(Ok(()), Vault::close)
+        state.vault.map_or(Ok(()), |vault| alone(vault).close())
     }
 
     /// Asks the vault that serves.
     fn serving<T>(&self, ask: impl FnOnce(&Vault) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let state = self.state();
-        match &state.vault {
-            Some(vault) if state.serves => ask(vault),
-            _ => Err(StoreError::Locked),
-        }
+        let vault = match &state.vault {
+            Some(vault) if state.serves => Arc::clone(vault),
+            _ => return Err(StoreError::Locked),
+        };
+        drop(state);
+        ask(&vault)
     }
 
     fn state(&self) -> RwLockReadGuard<'_, State> {
@@ -212,7 +222,7 @@ impl Store for Lockable {
     }
 
     fn outbox(&self) -> Result<Vec<OutboxEntry>, StoreError> {
-        self.state().vault.as_ref().map_or(Err(StoreError::Locked), Vault::outbox)
+        self.state().vault.as_ref().map_or(Err(StoreError::Locked), |vault| vault.outbox())
     }
 
     fn settle(&self, id: u64) {
@@ -245,6 +255,33 @@ impl Store for Lockable {
     }
 
     fn audit_memory(&self) -> Result<AuditMemory, StoreError> {
-        self.state().vault.as_ref().map_or(Err(StoreError::Locked), Vault::audit_memory)
+        self.state().vault.as_ref().map_or(Err(StoreError::Locked), |vault| vault.audit_memory())
+    }
+
+    fn kind(&self) -> StoreKind {
+        kind(self.keychain.as_ref())
+    }
+
+    fn carry(&self) -> Result<bool, StoreError> {
+        match self.serving(Vault::carry) {
+            // what waits is carried after the unlock
+            Err(StoreError::Locked) if self.is_locked() => Ok(false),
+            carried => carried,
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        self.state().vault.as_ref().map_or(0, |vault| vault.waiting())
+    }
+}
+
+/// The vault, when all who still ask it have their answer: less than 5 s, where the keychain lets them wait.
+fn alone(mut vault: Arc<Vault>) -> Vault {
+    loop {
+        match Arc::try_unwrap(vault) {
+            Ok(vault) => return vault,
+            Err(shared) => vault = shared,
+        }
+        thread::sleep(Duration::from_millis(1));
     }
 }

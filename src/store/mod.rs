@@ -5,11 +5,14 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod carry;
 mod disk;
+mod fetch;
 pub(crate) mod files;
 mod group;
 mod head;
 mod key;
+mod keychain;
 mod label;
 mod lockable;
 mod memory;
@@ -31,6 +34,8 @@ pub use batch::{
     AuditMemory, Change, Committed, MAX_ANSWER, MAX_REMOVED, Names, OutboxEntry, PendingChange, Query,
     Record, RenderRecord, Selection, Store, StoreError, WriteItem,
 };
+pub use carry::MAX_WAITING;
+pub use keychain::{Items, Keychain, StoreKind, Take, UnknownStore};
 pub use lockable::Lockable;
 pub use memory::Memory;
 pub use owned::OwnedVault;

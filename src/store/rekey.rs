@@ -43,7 +43,7 @@ pub(super) fn rekey(
         reseal_all(&folder, &both.current, next, record, progress)?;
     }
     // every check of a start, under the new key; slot, head and audit state follow
-    Vault::open_in(folder, &slot, material).map(OwnedVault::new)
+    Vault::open_in(folder, &slot, material, None).map(OwnedVault::new)
 }
 
 /// Gives the vault's key another source. Returns the vault open.
@@ -54,7 +54,7 @@ pub(super) fn change_source(
     record: RenderRecord,
 ) -> Result<OwnedVault, StoreError> {
     let slot = settled(&folder, old)?;
-    let vault = Vault::open_in(folder.try_clone()?, &slot, old)?;
+    let vault = Vault::open_in(folder.try_clone()?, &slot, old, None)?;
     let noted = vault.perform(vec![Step { change: None, policy: None, record }]);
     noted.into_iter().try_for_each(|done| done.map(drop))?;
     let (keys, _) = slot.open(old)?;
@@ -69,7 +69,7 @@ pub(super) fn change_source(
 fn settled(folder: &Folder, material: &KeyMaterial) -> Result<Slot, StoreError> {
     let load = || Slot::load(folder)?.ok_or_else(|| missing(KEY_FILE, VAULT_FILE));
     let slot = load()?;
-    Vault::open_in(folder.try_clone()?, &slot, material)?.close()?;
+    Vault::open_in(folder.try_clone()?, &slot, material, None)?.close()?;
     load()
 }
 

@@ -10,6 +10,7 @@ use super::{
     files::Folder,
     head::{HEAD_FILE, Head},
     key::VaultKey,
+    keychain::Keychain,
     owned::OwnedVault,
     rekey::{self, Progress},
     seal::VaultId,
@@ -24,6 +25,7 @@ use super::{
 pub struct Taken {
     folder: Folder,
     slot: Option<Slot>,
+    keychain: Option<Keychain>,
 }
 
 impl Taken {
@@ -32,7 +34,13 @@ impl Taken {
         let folder = Folder::open(data_dir)?;
         folder.lock()?;
         let slot = Slot::load(&folder)?;
-        Ok(Self { folder, slot })
+        Ok(Self { folder, slot, keychain: None })
+    }
+
+    /// Opens, or makes, a vault whose values rest in the user's keychain. A vault that was made the other way is
+    /// [`StoreError::OtherStore`].
+    pub fn in_keychain(self, keychain: Keychain) -> Self {
+        Self { keychain: Some(keychain), ..self }
     }
 
     /// What `vault.key` says; None if there is none.
@@ -53,7 +61,7 @@ impl Taken {
     pub fn open(self, material: &KeyMaterial) -> Result<Vault, StoreError> {
         self.source()?;
         let Some(slot) = &self.slot else { return Err(StoreError::Absent) };
-        Vault::open_in(self.folder, slot, material)
+        Vault::open_in(self.folder, slot, material, self.keychain)
     }
 
     /// Makes key and vault, with the key wrapped under what `material` holds. The key is random in any case.
@@ -67,7 +75,7 @@ impl Taken {
         let key = VaultKey::generate().map_err(|error| StoreError::Io(error.to_string()))?;
         let (slot, _) = Slot::seal(material, &SlotKeys { current: key, next: None })?;
         slot.create(&self.folder)?;
-        Vault::open_in(self.folder, &slot, material)
+        Vault::open_in(self.folder, &slot, material, self.keychain)
     }
 
     /// Opens the vault for its owner, who has the key and asks no daemon.

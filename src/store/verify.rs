@@ -9,9 +9,10 @@ use super::{
     disk::{self, RECORDS, failed},
     files::Folder,
     head::Head,
+    keychain::StoreKind,
     names::toggle,
     rekey::Progress,
-    seal::{Fingerprint, RecordKey, Sealer},
+    seal::{Fingerprint, RecordKey, Sealer, has_value},
     slot::Slot,
     source::KeyMaterial,
 };
@@ -25,6 +26,8 @@ const TELL: u64 = 512;
 pub struct Findings {
     /// How many records are whole.
     pub whole: u64,
+    /// How many of them have their value in the keychain, where nobody looked.
+    pub elsewhere: u64,
     /// How many there should be, if the header can be read.
     pub expected: Option<u64>,
     /// The records that can't be read.
@@ -78,8 +81,12 @@ pub(super) fn verify(
     let sealer = Sealer::new(key, vault);
     let snapshot = db.begin_read().map_err(failed)?;
     let header = disk::read_header(&snapshot, &sealer);
+    let kind = disk::store_kind(&db).unwrap_or_else(|_| {
+        findings.problems.push("where its values rest can't be told");
+        StoreKind::Vault
+    });
     findings.expected = header.as_ref().ok().map(|header| header.count);
-    let sum = records(&snapshot, &sealer, &mut findings, progress)?;
+    let sum = records(&snapshot, &sealer, kind, &mut findings, progress)?;
     match &header {
         Err(_) => findings.problems.push("its header was changed"),
         Ok(header) => {
@@ -111,6 +118,7 @@ pub(super) fn verify(
 fn records(
     snapshot: &ReadTransaction,
     sealer: &Sealer,
+    kind: StoreKind,
     findings: &mut Findings,
     progress: Progress<'_>,
 ) -> Result<Fingerprint, StoreError> {
@@ -133,8 +141,11 @@ fn records(
         match sealer.open_label(at, sealed.value()) {
             Ok((label, nonce)) => {
                 toggle(&mut sum, &sealer.fingerprint(at, &nonce));
+                let elsewhere = kind == StoreKind::Keychain && !has_value(sealed.value());
+                findings.elsewhere += u64::from(elsewhere);
                 match sealer.open_value(at, sealed.value()) {
                     Ok(_) => findings.whole += 1,
+                    Err(_) if elsewhere => findings.whole += 1,
                     Err(_) => {
                         let name = Some((label.service, label.target));
                         findings.damaged.push(damaged(at, name, "its value was changed"));

@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod frame;
-mod json;
+pub(crate) mod json;
 pub mod limits;
 mod malformed;
 mod nonce;

@@ -28,12 +28,14 @@ mod doctor;
 mod documentation;
 mod entries;
 mod honest;
+mod keychain;
 #[allow(dead_code)]
 mod keyring;
 mod keys;
 mod lifecycle;
 mod limits;
 mod locking;
+mod moving;
 mod quickstart;
 mod records;
 mod rekey;

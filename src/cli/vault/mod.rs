@@ -8,7 +8,9 @@ mod verify;
 
 use clap::Subcommand;
 
-use super::{context::Context, failure::Failure, output::Output, owner::close_to_others};
+use super::{
+    context::Context, failure::Failure, output::Output, owner::close_to_others, vault_export, vault_import,
+};
 
 /// About as many bytes as a record takes: bars are for what takes long.
 const RECORD: u64 = 512;
@@ -29,6 +31,11 @@ pub(super) enum Command {
     Verify(verify::Args),
     /// Let the vault's key come from elsewhere, or under another passphrase
     ChangeKeySource(rekey::ChangeArgs),
+    /// Take in secrets from elsewhere; only says what it would do until --apply is given
+    #[command(subcommand)]
+    Import(vault_import::Source),
+    /// Write secrets into a file that is encrypted to you
+    Export(vault_export::Args),
 }
 
 pub(super) fn run(command: &Command, cx: &Context, out: &mut Output) -> Result<(), Failure> {
@@ -42,6 +49,8 @@ pub(super) fn run(command: &Command, cx: &Context, out: &mut Output) -> Result<(
                 Command::Verify(args) => verify::run(args, cx, out),
                 Command::Rekey => rekey::rekey(cx, out),
                 Command::ChangeKeySource(args) => rekey::change(args, cx, out),
+                Command::Import(source) => vault_import::run(source, cx, out),
+                Command::Export(args) => vault_export::run(args, cx, out),
                 _ => locking::unlock(cx, out),
             }
         }

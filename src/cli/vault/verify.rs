@@ -36,6 +36,9 @@ pub(in super::super) struct Args {
 struct Report {
     whole: bool,
     records_whole: u64,
+    /// Those of them whose value is an item of the keychain, which is seen only when it is read.
+    #[serde(default)]
+    values_in_keychain: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     records_expected: Option<u64>,
     damaged: Vec<Damaged>,
@@ -75,7 +78,7 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
 
 /// Looks in a child of its own: what is damaged badly enough makes the database's own code stop the process.
 fn in_a_child(taken: &Taken, material: &KeyMaterial) -> Result<Report, Failure> {
-    let child = process::spawn(|channel| {
+    let child = process::spawn(|[channel]| {
         // its last words would be about pages
         panic::set_hook(Box::new(|_| {}));
         let found = taken.verify(material, &mut |_, _| {});
@@ -92,7 +95,8 @@ fn in_a_child(taken: &Taken, material: &KeyMaterial) -> Result<Report, Failure> 
         let sentence = format!("no process can be started: {}", error.kind());
         Failure::new(sentence, "end some programs, then try again")
     })?;
-    match serde_json::from_slice::<Result<Report, (String, String)>>(&read_all(&child.channel)) {
+    let [channel] = &child.channels;
+    match serde_json::from_slice::<Result<Report, (String, String)>>(&read_all(channel)) {
         Ok(Ok(report)) => Ok(report),
         Ok(Err((sentence, advice))) => Err(Failure::new(sentence, advice)),
         Err(_) => Ok(Report {
@@ -133,6 +137,7 @@ fn report(findings: &Findings) -> Report {
     Report {
         whole: findings.is_whole(),
         records_whole: findings.whole,
+        values_in_keychain: findings.elsewhere,
         records_expected: findings.expected,
         damaged: findings.damaged.iter().map(damaged).collect(),
         problems: findings.problems.iter().map(|what| (*what).to_owned()).collect(),
@@ -149,6 +154,12 @@ fn show(report: &Report, out: &mut Output) {
     }
     for problem in &report.problems {
         out.cells(&[(Style::Bad, "damaged  "), (Style::Plain, &format!("the vault: {problem}"))]);
+    }
+    if report.values_in_keychain > 0 {
+        let count = report.values_in_keychain;
+        let values = if count == 1 { "1 value rests".to_owned() } else { format!("{count} values rest") };
+        let means = format!("{values} in the keychain; this command does not look there");
+        out.cells(&[(Style::Plain, "elsewhere"), (Style::Plain, &format!(" {means}"))]);
     }
     if report.whole {
         let count = report.records_whole;

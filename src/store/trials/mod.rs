@@ -24,6 +24,7 @@ mod behaviour;
 mod crash;
 mod damage;
 mod disk_errors;
+mod keychain;
 mod lockable;
 mod rekey;
 mod speed;
