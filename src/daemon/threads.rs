@@ -2,29 +2,31 @@
 
 use std::{
     io,
-    sync::{Arc, Barrier},
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread::{self, JoinHandle},
 };
 
-/// How many wait: writer, log-sync, strangers, and the one that started them.
-const THREADS: usize = 4;
+/// How many there are: writer, log-sync, strangers.
+const THREADS: usize = 3;
 
 /// The keeper's threads beside the one of the event loop.
 pub(super) struct Threads {
-    started: Arc<Barrier>,
+    here: SyncSender<()>,
+    arrived: Receiver<()>,
     running: Vec<JoinHandle<()>>,
 }
 
 impl Threads {
     pub(super) fn new() -> Self {
-        Self { started: Arc::new(Barrier::new(THREADS)), running: Vec::new() }
+        let (here, arrived) = sync_channel(THREADS);
+        Self { here, arrived, running: Vec::new() }
     }
 
-    /// Starts a thread that waits for the others before it works.
+    /// Starts a thread. It never waits for the others, of which one may not come to be.
     pub(super) fn start(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        let started = Arc::clone(&self.started);
+        let here = self.here.clone();
         let thread = thread::Builder::new().name(name.into()).spawn(move || {
-            started.wait();
+            let _ = here.send(());
             work();
         })?;
         self.running.push(thread);
@@ -33,7 +35,8 @@ impl Threads {
 
     /// Waits until every thread has made all system calls that starting takes.
     pub(super) fn wait_started(&self) {
-        self.started.wait();
+        // each sends once before it can end
+        let _ = self.arrived.iter().take(self.running.len()).count();
     }
 
     /// Waits until every thread has ended, as each does when nobody can give it work any more.
