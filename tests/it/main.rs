@@ -27,13 +27,16 @@ mod crash;
 mod doctor;
 mod documentation;
 mod entries;
+mod faults;
 mod honest;
 #[allow(dead_code)]
 mod keyring;
 mod keys;
 mod lifecycle;
 mod limits;
+mod model;
 mod quickstart;
+mod reference;
 mod skip;
 mod strangers;
 mod strict;
