@@ -2,23 +2,20 @@
 
 use std::{
     io,
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    sync::mpsc::{Receiver, Sender, channel},
     thread::{self, JoinHandle},
 };
 
-/// How many there are: writer, log-sync, strangers.
-const THREADS: usize = 3;
-
 /// The keeper's threads beside the one of the event loop.
 pub(super) struct Threads {
-    here: SyncSender<()>,
+    here: Sender<()>,
     arrived: Receiver<()>,
     running: Vec<JoinHandle<()>>,
 }
 
 impl Threads {
     pub(super) fn new() -> Self {
-        let (here, arrived) = sync_channel(THREADS);
+        let (here, arrived) = channel();
         Self { here, arrived, running: Vec::new() }
     }
 
