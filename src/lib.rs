@@ -9,6 +9,7 @@
 extern crate self as keychain_auth;
 
 pub mod audit;
+pub mod broker;
 pub mod caller;
 pub mod chain;
 pub mod cli;

@@ -31,6 +31,8 @@ pub enum Action {
     Import,
     /// Secrets that the owner of the vault took out of it.
     Export,
+    /// The vault as a whole: locked, unlocked, given another key.
+    Vault,
 }
 
 impl Action {
@@ -42,6 +44,7 @@ impl Action {
             Self::Policy => "policy",
             Self::Import => "import",
             Self::Export => "export",
+            Self::Vault => "vault",
         }
     }
 }

@@ -47,6 +47,11 @@ impl Owner {
         Ok(Self { vault, paths: cx.paths.clone(), uid: cx.uid, command: command.into() })
     }
 
+    /// Takes over a vault that is open already.
+    pub(super) fn over(vault: OwnedVault, cx: &Context, command: &'static str) -> Self {
+        Self { vault, paths: cx.paths.clone(), uid: cx.uid, command: command.into() }
+    }
+
     /// Every name that is there, by service, sorted.
     pub(super) fn names(&self) -> Vec<(Service, Vec<Target>)> {
         self.vault.names()
@@ -82,6 +87,11 @@ impl Owner {
         }
     }
 
+    /// Brings the records to the audit log, which no daemon has, and closes the vault.
+    pub(super) fn close_alone(self, lock: &Lock) -> Result<(), Failure> {
+        self.close_log(lock, |_| Ok(()))
+    }
+
     /// Begins a new chain of the audit log, and closes the vault. Its key is nowhere but here then.
     pub(super) fn begin_chain(self) -> Result<VerificationKey, Failure> {
         let lock = Lock::take(&self.paths.data_dir.join("daemon.lock")).map_err(unlockable)?;
@@ -112,21 +122,43 @@ impl Owner {
     }
 
     fn record(&self, action: Action, service: &Service) -> RenderRecord {
-        let event = Event {
-            timestamp: Timestamp::now(),
-            action,
-            pid: std::process::id(),
-            binary_path: std::env::current_exe().unwrap_or_else(|_| PathBuf::new()),
-            binary_hash: None,
-            service: Some(service.clone()),
-            targets: Vec::new(),
-            outcome: Outcome::Granted,
-            reason: None,
-            detail: Some(format!("by the owner of the vault, who gave its key: {}", self.command).into()),
-            uid: self.uid,
-            count: None,
-        };
+        let detail = format!("by the owner of the vault, who gave its key: {}", self.command);
+        let service = Some(service.clone());
+        let event = Event { service, ..own_event(action, self.uid, detail) };
         Box::new(move |touched| event.render_with(touched))
+    }
+}
+
+/// The record of an act on the whole vault.
+pub(super) fn vault_record(cx: &Context, what: &'static str) -> RenderRecord {
+    let event = own_event(audit::Action::Vault, cx.uid, what.to_owned());
+    Box::new(move |_| event.render())
+}
+
+/// Sees to it that no daemon runs, as long as the result lives.
+pub(super) fn alone(cx: &Context) -> Result<Lock, Failure> {
+    // the folder first, where the lock lies
+    drop(Taken::take(&cx.paths.data_dir).map_err(|error| match error {
+        StoreError::InUse => unlockable(LockError::Held(None)),
+        error => error.into(),
+    })?);
+    Lock::take(&cx.paths.data_dir.join("daemon.lock")).map_err(unlockable)
+}
+
+fn own_event(action: audit::Action, uid: u32, detail: String) -> Event {
+    Event {
+        timestamp: Timestamp::now(),
+        action,
+        pid: std::process::id(),
+        binary_path: std::env::current_exe().unwrap_or_else(|_| PathBuf::new()),
+        binary_hash: None,
+        service: None,
+        targets: Vec::new(),
+        outcome: Outcome::Granted,
+        reason: None,
+        detail: Some(detail.into()),
+        uid,
+        count: None,
     }
 }
 
@@ -170,6 +202,9 @@ impl From<StoreError> for Failure {
                 "nothing was changed; try again with the key that the vault was made with"
             }
             StoreError::Locked => "keychain-auth vault unlock",
+            StoreError::OtherStore { .. } => {
+                "nothing was changed; for secrets that rest in the keychain, go through the daemon"
+            }
             _ => "nothing was changed; look at the disk and the folder, then try again",
         };
         Self::new(error.to_string(), advice)

@@ -85,7 +85,7 @@ impl Listener {
 
     /// Accepts until the daemon ends.
     pub(super) async fn run(&self, house: &Rc<House>) -> io::Result<()> {
-        let listener = watch(self.socket.try_clone()?)?;
+        let listener = watch(self.socket.try_clone()?, Interest::READABLE)?;
         loop {
             let accepted = listener
                 .async_io(Interest::READABLE, |socket| {
@@ -153,8 +153,9 @@ fn admit(connection: OwnedFd, house: &Rc<House>) {
         Ok(Some(oldest)) => oldest.close(house),
         Err(_) => {
             // every place is a registered caller's. A line fits into the buffer of a new connection
-            let reply = house.refuse_unseen(peer);
-            let _ = send(&connection, reply.as_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+            if let Some(reply) = house.refuse_unseen(peer) {
+                let _ = send(&connection, reply.as_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+            }
             return;
         }
     }

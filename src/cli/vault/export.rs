@@ -14,7 +14,7 @@ use super::{
         context::Context,
         failure::Failure,
         output::Output,
-        owner::{self, MAX_READ, Owner},
+        owner::{MAX_READ, Owner},
     },
     import::passphrase_descriptor,
 };
@@ -49,7 +49,6 @@ pub(in super::super) struct Args {
 }
 
 pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
-    owner::close_to_others()?;
     let sealing = args.sealing()?;
     let words = match &sealing {
         Sealing::Recipients(all) if all.len() == 1 => "encrypted to 1 recipient".to_owned(),

@@ -8,13 +8,7 @@ use std::{
 };
 
 use super::{
-    super::{
-        args,
-        context::Context,
-        failure::Failure,
-        output::Output,
-        owner::{self, Owner},
-    },
+    super::{args, context::Context, failure::Failure, output::Output, owner::Owner},
     plan::show,
 };
 use crate::{
@@ -189,7 +183,6 @@ impl Source {
 }
 
 pub(super) fn run(source: &Source, cx: &Context, out: &mut Output) -> Result<(), Failure> {
-    owner::close_to_others()?;
     let owner = Owner::open(cx, format!("vault import {}", source.word()))?;
     let there: BTreeMap<Service, BTreeSet<Target>> = owner
         .names()

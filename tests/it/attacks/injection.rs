@@ -167,6 +167,20 @@ fn a_traced_tool_gets_nothing() {
 }
 
 #[test]
+fn a_tool_whose_second_thread_is_traced_gets_nothing() {
+    let mut arena = Arena::new(Link::Static);
+    arena.play(Trust::Path, &["traced"], |arena| {
+        let mut tool = Client::connected(&arena.world, &arena.tool);
+        let thread = tool.order("thread", &[]).parse().unwrap();
+        let mut debugger = debugger(arena, thread);
+        let reply = tool.read("s", &["k"]).to_string();
+        drop(debugger.stdin.take());
+        debugger.wait().unwrap();
+        reply
+    });
+}
+
+#[test]
 fn a_tool_under_strace_gets_nothing() {
     let Some(strace) = skip::need("strace") else { return };
     let mut arena = Arena::new(Link::Dynamic);

@@ -2,6 +2,7 @@
 //! taken over can still do.
 
 mod attempts;
+mod broker;
 mod debugger;
 pub mod dump;
 mod inside;
