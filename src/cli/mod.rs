@@ -31,9 +31,6 @@ mod status;
 mod status_query;
 mod unregister;
 mod vault;
-mod vault_export;
-mod vault_import;
-mod vault_plan;
 mod when;
 mod words;
 

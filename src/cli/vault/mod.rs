@@ -1,16 +1,17 @@
 //! `vault`: the vault as a whole, its key and its state.
 
+mod export;
+mod import;
 mod init;
 mod locking;
+mod plan;
 mod rekey;
 mod state;
 mod verify;
 
 use clap::Subcommand;
 
-use super::{
-    context::Context, failure::Failure, output::Output, owner::close_to_others, vault_export, vault_import,
-};
+use super::{context::Context, failure::Failure, output::Output, owner::close_to_others};
 
 /// About as many bytes as a record takes: bars are for what takes long.
 const RECORD: u64 = 512;
@@ -33,9 +34,9 @@ pub(super) enum Command {
     ChangeKeySource(rekey::ChangeArgs),
     /// Take in secrets from elsewhere; only says what it would do until --apply is given
     #[command(subcommand)]
-    Import(vault_import::Source),
+    Import(import::Source),
     /// Write secrets into a file that is encrypted to you
-    Export(vault_export::Args),
+    Export(export::Args),
 }
 
 pub(super) fn run(command: &Command, cx: &Context, out: &mut Output) -> Result<(), Failure> {
@@ -49,8 +50,8 @@ pub(super) fn run(command: &Command, cx: &Context, out: &mut Output) -> Result<(
                 Command::Verify(args) => verify::run(args, cx, out),
                 Command::Rekey => rekey::rekey(cx, out),
                 Command::ChangeKeySource(args) => rekey::change(args, cx, out),
-                Command::Import(source) => vault_import::run(source, cx, out),
-                Command::Export(args) => vault_export::run(args, cx, out),
+                Command::Import(source) => import::run(source, cx, out),
+                Command::Export(args) => export::run(args, cx, out),
                 _ => locking::unlock(cx, out),
             }
         }

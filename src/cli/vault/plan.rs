@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::{
-    output::{Output, Style},
-    vault_import::Doing,
+    super::output::{Output, Style},
+    import::Doing,
 };
 use crate::import::{Plan, Refused};
 

@@ -7,7 +7,10 @@ use std::{
     path::PathBuf,
 };
 
-use super::{args, context::Context, failure::Failure, output::Output, owner::Owner, vault_plan::show};
+use super::{
+    super::{args, context::Context, failure::Failure, output::Output, owner::Owner},
+    plan::show,
+};
 use crate::{
     import::{Found, Naming, PassLines, Plan, TooMuch},
     keys::{bus_address, export_passphrase},
@@ -17,7 +20,7 @@ use crate::{
 };
 
 #[derive(clap::Subcommand)]
-pub(super) enum Source {
+pub(in super::super) enum Source {
     /// An .env file: NAME=value, one an entry
     Env(EnvArgs),
     /// The store of pass, the standard Unix password manager
@@ -31,7 +34,7 @@ pub(super) enum Source {
 }
 
 #[derive(clap::Args)]
-pub(super) struct EnvArgs {
+pub(in super::super) struct EnvArgs {
     /// The file; - is standard input
     file: PathBuf,
     #[command(flatten)]
@@ -41,7 +44,7 @@ pub(super) struct EnvArgs {
 }
 
 #[derive(clap::Args)]
-pub(super) struct PassArgs {
+pub(in super::super) struct PassArgs {
     /// Only this entry, or the entries of this folder
     name: Option<PathBuf>,
     /// The store [default: $PASSWORD_STORE_DIR, else ~/.password-store]
@@ -60,7 +63,7 @@ pub(super) struct PassArgs {
 }
 
 #[derive(clap::Args)]
-pub(super) struct ServiceArgs {
+pub(in super::super) struct ServiceArgs {
     /// Attributes that an item must have, each as NAME=VALUE
     #[arg(required = true, value_name = "NAME=VALUE", value_parser = pair)]
     attributes: Vec<(String, String)>,
@@ -74,7 +77,7 @@ pub(super) struct ServiceArgs {
 }
 
 #[derive(clap::Args)]
-pub(super) struct GoArgs {
+pub(in super::super) struct GoArgs {
     /// The folder that holds both files
     folder: PathBuf,
     /// A service that names begin with, where the colon alone does not tell; may be repeated
@@ -85,7 +88,7 @@ pub(super) struct GoArgs {
 }
 
 #[derive(clap::Args)]
-pub(super) struct ExportArgs {
+pub(in super::super) struct ExportArgs {
     /// The file; - is standard input
     file: PathBuf,
     /// A file with the age identity that opens it; may be repeated

@@ -9,12 +9,14 @@ use std::{
 };
 
 use super::{
-    args,
-    context::Context,
-    failure::Failure,
-    output::Output,
-    owner::{MAX_READ, Owner},
-    vault_import::passphrase_descriptor,
+    super::{
+        args,
+        context::Context,
+        failure::Failure,
+        output::Output,
+        owner::{MAX_READ, Owner},
+    },
+    import::passphrase_descriptor,
 };
 use crate::{
     import::MAX_SECRETS,
@@ -28,7 +30,7 @@ use crate::{
 const CONFIRMATION: &str = "plaintext";
 
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(in super::super) struct Args {
     /// The file to write; one that is there already is left alone
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
