@@ -84,9 +84,8 @@ fn read_from_the_vault(bencher: Bencher<'_, '_>, targets: usize) {
     let vault = Vault::open(folder.path()).unwrap();
     let policy: Policy = admitted::policy_for(&["bench"]);
     let admitted = admitted::admit(&policy);
-    let value = |number: usize| {
-        SecretValue::from_buffer(Buffer::from(format!("{number:026}").as_bytes())).unwrap()
-    };
+    let value =
+        |number: usize| SecretValue::from_buffer(Buffer::from(format!("{number:026}").as_bytes())).unwrap();
     let items = (0..1000).map(|number| WriteItem { target: target(number), value: value(number) }).collect();
     let change = Change::Write { service: service(), items, attributes: Attributes::new() };
     let change = decide_change(&admitted, change).unwrap();
@@ -122,7 +121,8 @@ fn render_a_record(bencher: Bencher<'_, '_>, targets: usize) {
 
 #[divan::bench(args = [1, 100])]
 fn chain_a_record(bencher: Bencher<'_, '_>, targets: usize) {
-    let (key, rendered, mut line) = (VerificationKey::generate().unwrap(), event(targets).render(), Vec::new());
+    let (key, rendered, mut line) =
+        (VerificationKey::generate().unwrap(), event(targets).render(), Vec::new());
     let (epoch, before) = (key.first(), Head { chain: key.chain(), ..Head::default() });
     bencher.bench_local(|| link(&epoch, &before, black_box(&rendered), &mut line));
 }
