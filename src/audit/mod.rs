@@ -7,6 +7,8 @@
 mod archive;
 mod boundary;
 mod error;
+mod export;
+mod fold;
 mod json;
 mod log;
 mod query;
@@ -22,6 +24,8 @@ mod verify;
 pub use archive::{files, open, pack};
 pub use boundary::{Because, Boundary};
 pub use error::{AuditError, Receipt, Unsynced};
+pub use export::{Form, export};
+pub use fold::{FOLD_BEYOND, FOLD_PERIOD};
 pub use log::{Log, Rotation};
 pub use query::{BadLine, Filter, Line, Lines, RecordLine};
 pub use record::{Action, Event, MAX_LINE, Outcome};

@@ -73,6 +73,11 @@ impl Output {
         Self { stdout, stderr, colour: false, terminal: false, bars: false, bar: None, state: State::Open }
     }
 
+    /// Whether stdout is a terminal.
+    pub(super) fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
     /// One line of data. Acting characters in it are written out.
     pub(super) fn line(&mut self, text: &str) {
         self.cells(&[(Style::Plain, text)]);

@@ -21,6 +21,7 @@ use super::{
     house::House,
     identity::Identity,
     lines::{Arrival, Lines},
+    locking::UnlockNonce,
     refusal::Refusal,
 };
 use crate::{
@@ -64,13 +65,19 @@ async fn serve(
     house: &House,
 ) -> io::Result<()> {
     let identity = Identity::new(peer, fstat(socket)?.st_ino);
-    let mut session =
-        Session { house, connection: socket.as_fd(), id, identity, challenge: Challenge::default() };
+    let mut session = Session {
+        house,
+        connection: socket.as_fd(),
+        id,
+        identity,
+        challenge: Challenge::default(),
+        unlock_nonce: UnlockNonce::default(),
+    };
     let mut lines = Lines::new(house);
     loop {
         while let Some(line) = lines.next() {
             let Answer { reply, closes } = answer(line, &mut session).await;
-            say(socket, &reply, &session.identity).await?;
+            say(socket, &reply, &session).await?;
             if closes {
                 return drain(socket).await;
             }
@@ -98,8 +105,8 @@ async fn serve(
             Arrival::Late if lines.is_empty() => Refusal::silent(),
             Arrival::End | Arrival::Late => Refusal::unfinished(),
         };
-        let Answer { reply, .. } = refuse_unasked(refusal, &session);
-        say(socket, &reply, &session.identity).await?;
+        let Answer { reply, .. } = refuse_unasked(refusal, &session).await;
+        say(socket, &reply, &session).await?;
         return drain(socket).await;
     }
 }
@@ -123,7 +130,8 @@ fn make_room(house: &House) {
 }
 
 /// Sends a reply. Whenever the peer made us wait, it must still be the process that was verified.
-async fn say(socket: &AsyncFd<OwnedFd>, reply: &Reply, identity: &Identity) -> io::Result<()> {
+async fn say(socket: &AsyncFd<OwnedFd>, reply: &Reply, session: &Session<'_>) -> io::Result<()> {
+    let Session { house, identity, .. } = session;
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     let told = timeout(REPLY_TAKEN, async {
         let mut rest = reply.as_bytes();
@@ -132,6 +140,7 @@ async fn say(socket: &AsyncFd<OwnedFd>, reply: &Reply, identity: &Identity) -> i
                 Ok(sent) => sent,
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => {
+                    let _waiting = house.untaken.wait(&identity.shown().path, rest.len());
                     let again = |socket: &OwnedFd| {
                         if identity.was_verified() && !identity.pinned() {
                             return Err(io::ErrorKind::ConnectionAborted.into());

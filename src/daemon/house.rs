@@ -2,28 +2,38 @@
 
 use std::{
     cell::{Cell, RefCell},
-    fmt,
+    fmt, io,
     sync::Arc,
+    time::Instant,
 };
 
 use data_encoding::HEXLOWER;
 use serde::Serialize;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::{
-    admission::Admission, identity::Shown, listener::Closer, note::Note, refusal::Refusal,
-    strangers::Strangers, witness_link::WitnessLink, writer::Writer,
+    admission::Admission,
+    identity::Shown,
+    keychain::KeychainLink,
+    listener::Closer,
+    note::{Note, policy_events},
+    refusal::Refusal,
+    strangers::Strangers,
+    sync::{Durability, Synced, is_synced},
+    untaken::Untaken,
+    witness_link::WitnessLink,
+    writer::Writer,
 };
 use crate::{
-    audit::{AuditError, Event, Log, Receipt},
+    audit::{Event, Log, Receipt},
     caller::Observer,
     chain::{Checkpoint, Head},
     paths::Paths,
     policy::{Policy, PolicySource},
     sandbox::Protection,
     secret::Buffer,
-    store::{Committed, KeySource, OutboxEntry, Store, StoreError},
-    wire::Reply,
+    store::{Committed, Lockable, OutboxEntry, Store, StoreError},
+    wire::{Reason, Reply},
 };
 
 /// The rooms, and what the daemon knows of itself.
@@ -35,23 +45,36 @@ pub(super) struct House {
     pub(super) watched: Cell<u64>,
     pub(super) witness: WitnessLink,
     pub(super) store: Arc<dyn Store>,
-    pub(super) key_source: KeySource,
+    /// The same store, to be locked and unlocked.
+    pub(super) vault: Arc<Lockable>,
     pub(super) writer: Writer,
+    /// None where the secrets rest in the vault's own file.
+    pub(super) keychain: Option<KeychainLink>,
     pub(super) log: RefCell<Log>,
     /// Wakes the task that syncs the log.
     pub(super) unsynced: Notify,
+    /// When a reply may leave.
+    pub(super) durability: Durability,
+    /// Which records the disk has.
+    pub(super) synced: watch::Receiver<Synced>,
     /// The hashes of the log at the ends of epochs, as the vault keeps them.
     pub(super) checkpoints: RefCell<Vec<Checkpoint>>,
     /// Wakes the task that keeps the head of the log's chain in the vault.
     pub(super) unkept: Notify,
     pub(super) admission: RefCell<Admission<Closer>>,
     pub(super) strangers: Strangers,
-    /// Bytes of unfinished lines over all connections.
+    /// Bytes of lines that are unfinished or not answered yet, over all connections.
     pub(super) unfinished: Cell<usize>,
+    /// Replies that wait for their clients.
+    pub(super) untaken: Untaken,
     /// Where chunks arrive before they are lines; wiped after each.
     pub(super) chunk: RefCell<Buffer>,
     /// Protections that this kernel lacks.
     pub(super) missing: Vec<&'static str>,
+    /// The policy that the log was told of last.
+    pub(super) recorded: RefCell<Recorded>,
+    /// Wakes the task that writes gathered refusals.
+    pub(super) gathering: Notify,
     /// The last fault of the policy or the log that was told.
     pub(super) fault: RefCell<String>,
     /// What the kernel said of a worker thread once everything was in force.
@@ -63,6 +86,15 @@ const SHOWN: usize = 256;
 
 /// How often a policy that changes while it is taken up is looked at again before the client is told to come back.
 pub(super) const SETTLING: usize = 4;
+
+/// What the log was told of the policy last.
+#[derive(Default)]
+pub(super) struct Recorded {
+    /// The last one that was in force.
+    policy: Option<Arc<Policy>>,
+    /// Why there is none since.
+    refused: Option<String>,
+}
 
 /// The policy that was in force at a moment. A verdict under another generation does not count.
 pub(super) struct InForce {
@@ -83,6 +115,8 @@ pub(super) struct StatusFacts {
     data_path: String,
     requires_sudo: bool,
     store: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keychain: Option<KeychainState>,
     vault: VaultState,
     policy: PolicyState,
     missing: Vec<&'static str>,
@@ -103,11 +137,21 @@ struct AuditState {
     checkpoints: Vec<(u64, String)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     changed: Option<String>,
+    durability: &'static str,
+}
+
+/// The keychain where the secrets rest, as it was found when it was last asked.
+#[derive(Serialize)]
+struct KeychainState {
+    state: &'static str,
+    /// Records with a change that it does not have yet.
+    waiting: usize,
 }
 
 /// The vault, without a word about what is in it.
 #[derive(Serialize)]
 struct VaultState {
+    state: &'static str,
     key_source: &'static str,
     key_means: &'static str,
 }
@@ -124,11 +168,15 @@ impl House {
     /// and the return.
     pub(super) async fn policy(&self) -> Result<InForce, Refusal> {
         for _ in 0..SETTLING {
-            let policy = self.policy.borrow_mut().current(self.observer.uid).map_err(|error| {
+            // the look is over before anything is recorded of it
+            let looked = self.policy.borrow_mut().current(self.observer.uid);
+            let policy = looked.map_err(|error| {
                 self.say_once(format!("{error}; every request is denied until it is mended"));
+                self.record_policy(Err(error.to_string()));
                 Refusal::policy(&error)
             })?;
             let generation = self.policy.borrow().generation();
+            self.record_policy(Ok(Arc::clone(&policy)));
             if self.watched.get() == generation {
                 return Ok(InForce { policy, generation });
             }
@@ -141,6 +189,30 @@ impl House {
         Err(Refusal::overloaded(false))
     }
 
+    /// Records what is different from the policy that was recorded last. If the log does not take it, it is tried again at
+    /// the next look, and no request is served before that.
+    fn record_policy(&self, now: Result<Arc<Policy>, String>) {
+        let mut recorded = self.recorded.borrow_mut();
+        match (&now, &*recorded) {
+            (Ok(policy), Recorded { policy: Some(before), refused: None }) if Arc::ptr_eq(policy, before) => {
+                return;
+            }
+            (Err(error), Recorded { refused: Some(before), .. }) if error == before => return,
+            _ => {}
+        }
+        let before = recorded.policy.as_deref();
+        let digest = self.policy.borrow().digest();
+        for event in policy_events(before, now.as_deref(), digest, self.observer.uid) {
+            if self.append(event).is_err() {
+                return;
+            }
+        }
+        match now {
+            Ok(policy) => *recorded = Recorded { policy: Some(policy), refused: None },
+            Err(error) => recorded.refused = Some(error),
+        }
+    }
+
     /// Tells the operator of a fault that every request meets, once: clients must not be able to fill the log with it.
     fn say_once(&self, fault: String) {
         let mut said = self.fault.borrow_mut();
@@ -150,8 +222,68 @@ impl House {
         }
     }
 
-    /// Writes a record. Without its receipt nothing is said.
-    pub(super) fn record(&self, event: Event) -> Result<Receipt, Refusal> {
+    /// Writes a record, and waits for the disk where that is asked for. Without its receipt nothing is said.
+    ///
+    /// Where nothing is waited for there is no pause in here.
+    pub(super) async fn record(&self, event: Event) -> Result<Receipt, Refusal> {
+        let receipt = self.append(event)?;
+        self.durable(receipt).await
+    }
+
+    async fn durable(&self, receipt: Receipt) -> Result<Receipt, Refusal> {
+        match self.durability {
+            Durability::Written => Ok(receipt),
+            Durability::Synced if is_synced(self.synced.clone(), receipt.seq()).await => Ok(receipt),
+            Durability::Synced => Err(self.unrecorded(&"the disk did not take the audit log's last records")),
+        }
+    }
+
+    /// Looks whether the log was moved: somebody rotates it and says so.
+    pub(super) fn reopen_log(&self) {
+        if let Err(error) = self.log.borrow_mut().reopen() {
+            tracing::error!("{error}");
+        }
+        self.unsynced.notify_one();
+        self.note_chain();
+    }
+
+    /// The record of a refusal. Those of a stranger are gathered where there are too many.
+    pub(super) async fn record_refusal(&self, event: Event, reason: Reason) -> Result<Receipt, Refusal> {
+        let of_strangers = matches!(
+            reason,
+            Reason::UnregisteredBinary
+                | Reason::UntrustedCaller
+                | Reason::MalformedRequest
+                | Reason::Overloaded
+        );
+        if !of_strangers || self.policy.borrow().last().knows_path(&event.binary_path) {
+            return self.record(event).await;
+        }
+        let receipt = self.append_refusal(&event)?;
+        self.durable(receipt).await
+    }
+
+    fn append_refusal(&self, event: &Event) -> Result<Receipt, Refusal> {
+        let appended = self.log.borrow_mut().append_refusal(event, Instant::now());
+        let receipt = appended.map_err(|error| self.unrecorded(&error))?;
+        self.unsynced.notify_one();
+        self.gathering.notify_one();
+        self.note_chain();
+        Ok(receipt)
+    }
+
+    /// Writes the records of refusals that were gathered. True if some are left.
+    pub(super) fn write_gathered(&self, all: bool) -> bool {
+        let left = self.log.borrow_mut().write_gathered(Instant::now(), all);
+        self.unsynced.notify_one();
+        self.note_chain();
+        left.unwrap_or_else(|error| {
+            tracing::error!("{error}; refusals of strangers wait for their record");
+            true
+        })
+    }
+
+    fn append(&self, event: Event) -> Result<Receipt, Refusal> {
         let receipt = self.log.borrow_mut().append(&event).map_err(|error| self.unrecorded(&error))?;
         self.unsynced.notify_one();
         self.note_chain();
@@ -191,23 +323,37 @@ impl House {
     }
 
     pub(super) fn store_failed(&self, error: &StoreError) -> Refusal {
-        tracing::error!("{error}");
+        match error {
+            // met by every request until somebody unlocks it
+            StoreError::Locked | StoreError::Unreachable(_) => self.say_once(error.to_string()),
+            _ => tracing::error!("{error}"),
+        }
         Refusal::store(error)
     }
 
-    /// Refuses a connection that gets no place; nobody has looked who it is.
-    pub(super) fn refuse_unseen(&self, peer: (Option<u32>, u32)) -> Reply {
+    /// Refuses a connection that gets no place; nobody has looked who it is. The answer is for where no disk has to be
+    /// waited for: whoever floods must not make the daemon keep what it refuses.
+    pub(super) fn refuse_unseen(&self, peer: (Option<u32>, u32)) -> Option<Reply> {
         let shown = Shown { pid: peer.0.unwrap_or_default(), uid: peer.1, ..Shown::default() };
         let refusal = Refusal::overloaded(true);
-        match self.record(Note::default().refused(&shown, &refusal)) {
+        let reply = match self.append_refusal(&Note::default().refused(&shown, &refusal)) {
             Ok(receipt) => Reply::refusal(refusal.reason, &refusal.message, &receipt),
             Err(_) => Reply::unrecorded(),
-        }
+        };
+        (self.durability == Durability::Written).then_some(reply)
     }
 
-    pub(super) fn unrecorded(&self, error: &AuditError) -> Refusal {
+    pub(super) fn unrecorded(&self, error: &dyn fmt::Display) -> Refusal {
         self.say_once(format!("{error}; nothing is released until the audit log can be written"));
         Refusal::unrecorded()
+    }
+
+    /// Returns when the broker has ended; never where there is none.
+    pub(super) async fn broker_ended(&self) -> io::Error {
+        match &self.keychain {
+            Some(keychain) => keychain.life.ended().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Answers `STATUS`.
@@ -228,8 +374,16 @@ impl House {
             socket_path: self.paths.socket.display().to_string(),
             data_path: self.paths.data_dir.display().to_string(),
             requires_sudo: false,
-            store: "vault",
-            vault: VaultState { key_source: self.key_source.as_str(), key_means: self.key_source.means() },
+            store: self.store.kind().as_str(),
+            keychain: self.keychain.as_ref().map(|keychain| KeychainState {
+                state: keychain.health.word(),
+                waiting: self.store.waiting(),
+            }),
+            vault: VaultState {
+                state: if self.vault.is_locked() { "locked" } else { "unlocked" },
+                key_source: self.vault.source().as_str(),
+                key_means: self.vault.source().means(),
+            },
             policy,
             missing: self.missing.clone(),
             protections: self.protections.clone(),
@@ -246,6 +400,17 @@ impl House {
         let (mac, digest) = (HEXLOWER.encode(&mac), HEXLOWER.encode(&digest));
         let path = self.paths.audit_log().display().to_string();
         let changed = log.noticed().map(str::to_owned);
-        AuditState { path, chain: chain.to_string(), epoch, seq, mac, digest, checkpoints, changed }
+        let durability = self.durability.as_str();
+        AuditState {
+            path,
+            chain: chain.to_string(),
+            epoch,
+            seq,
+            mac,
+            digest,
+            checkpoints,
+            changed,
+            durability,
+        }
     }
 }

@@ -153,8 +153,9 @@ fn admit(connection: OwnedFd, house: &Rc<House>) {
         Ok(Some(oldest)) => oldest.close(house),
         Err(_) => {
             // every place is a registered caller's. A line fits into the buffer of a new connection
-            let reply = house.refuse_unseen(peer);
-            let _ = send(&connection, reply.as_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+            if let Some(reply) = house.refuse_unseen(peer) {
+                let _ = send(&connection, reply.as_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+            }
             return;
         }
     }

@@ -1,14 +1,15 @@
 //! What the audit log will say of one line, gathered on its way through the corridor.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, path::Path};
 
 use jiff::Timestamp;
 
 use super::{identity::Shown, refusal::Refusal};
 use crate::{
     audit::{self, Event, Outcome},
+    digest::Digest,
     name::{Service, Target},
-    policy::Admitted,
+    policy::{Admitted, Policy, changes},
     store::{Record, RenderRecord},
     wire::{Action, Asked, Malformed, Message, Status},
 };
@@ -88,6 +89,56 @@ impl Note {
             count: None,
         }
     }
+}
+
+/// Most changes of one policy that have records of their own; a last one tells of the others.
+const MOST_CHANGES: usize = 256;
+
+/// What the log says of a policy: each entry that is different, and which file is in force where none is or at first.
+pub(super) fn policy_events(
+    before: Option<&Policy>,
+    now: Result<&Policy, &String>,
+    file: Option<Digest>,
+    uid: u32,
+) -> Vec<Event> {
+    let event = |path: &Path, hash, what: String| Event {
+        timestamp: Timestamp::now(),
+        action: audit::Action::Policy,
+        pid: std::process::id(),
+        binary_path: path.to_owned(),
+        binary_hash: hash,
+        service: None,
+        targets: Vec::new(),
+        outcome: Outcome::Granted,
+        reason: None,
+        detail: Some(what.into()),
+        uid,
+        count: None,
+    };
+    let policy = match now {
+        Ok(policy) => policy,
+        Err(error) => {
+            let refused = event(Path::new(""), None, error.clone());
+            return vec![Event { outcome: Outcome::Error, reason: Some("policy_refused"), ..refused }];
+        }
+    };
+    let differences = before.map(|before| changes(before, policy)).unwrap_or_default();
+    let mut events: Vec<Event> = differences
+        .iter()
+        .take(MOST_CHANGES)
+        .map(|change| event(&change.path, change.digest, change.what.clone()))
+        .collect();
+    let more = differences.len().saturating_sub(MOST_CHANGES);
+    if more > 0 || events.is_empty() {
+        let file = file.map_or("no config.json".to_owned(), |hash| format!("config.json {hash}"));
+        let more = if more > 0 { format!("; {more} more entries changed") } else { String::new() };
+        events.push(event(
+            Path::new(""),
+            None,
+            format!("in force: {file}, {} entries{more}", policy.entries().len()),
+        ));
+    }
+    events
 }
 
 /// What a reader of the log must know of a caller that was served: checks that failed and that its entry turns off, and

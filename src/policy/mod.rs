@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod candidate;
+mod changes;
 mod decide;
 mod document;
 mod draft;
@@ -23,6 +24,7 @@ mod stamp;
 mod terms;
 
 pub use candidate::{Allowances, Candidate, CandidateError, Risk};
+pub use changes::{PolicyChange, changes};
 pub use decide::{Admitted, Authorized, Denial, decide_change, decide_check, decide_query};
 pub use document::{Entry, Library, Policy, Standing, Warning};
 pub use draft::{Draft, DraftError, Grant, Registration};

@@ -13,6 +13,7 @@ use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 
 use super::{document::Policy, parse::ConfigError, stamp::Stamp};
+use crate::digest::Digest;
 
 /// Largest config.json, in bytes: some ten thousand entries. What is larger is a mistake or an attack on our memory.
 pub const MAX_CONFIG: u64 = 4 * 1024 * 1024;
@@ -122,6 +123,19 @@ impl PolicySource {
     /// was verified under.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// The policy that was looked at last, without another look; the empty one where it was refused.
+    pub fn last(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    /// The hash of the file that is in force; none where there is no file, or none that can be used.
+    pub fn digest(&self) -> Option<Digest> {
+        match self.effective {
+            Effective::Bytes(hash) => Some(Digest::new(hash)),
+            Effective::Refused | Effective::Missing => None,
+        }
     }
 
     fn current_at(&mut self, uid: u32, now: SystemTime) -> Result<Arc<Policy>, PolicyError> {

@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 use keychain_auth::{
-    audit::{Action, Event, Filter, Lines, Outcome, RecordLine},
+    audit::{Action, Event, Filter, Form, Line, Lines, Outcome, RecordLine, Verifier, Witnesses, export},
+    chain::{Head, VerificationKey},
     digest::Digest,
     name::{Service, Target},
     wire,
@@ -16,6 +17,7 @@ pub fn hold(log: &[u8]) -> Seen {
     let joined = lines.iter().map(|line| line.bytes.as_slice()).collect::<Vec<_>>().join(&b'\n');
     assert_eq!(joined, log.strip_suffix(b"\n").unwrap_or(log), "a byte is lost");
     assert!(lines.iter().zip(1..).all(|(line, number)| line.number == number));
+    is_judged_within_itself(&lines);
     let mut all = true;
     for line in &lines {
         match &line.record {
@@ -31,6 +33,31 @@ pub fn hold(log: &[u8]) -> Seen {
         }
     }
     Seen::when(all && !lines.is_empty())
+}
+
+/// A check of any bytes ends, names lines that are there, and finds what is no record.
+fn is_judged_within_itself(lines: &[Line]) {
+    for head in [None, Some(Head { seq: 3, ..Head::default() })] {
+        let key = VerificationKey::parse(&[b'7'; 64]);
+        let mut verifier = Verifier::new(Witnesses { key, head, checkpoints: Vec::new() });
+        lines.iter().for_each(|line| verifier.line(0, line));
+        let verdict = verifier.finish();
+        assert_eq!(verdict.lines, lines.len() as u64);
+        assert!(verdict.findings.iter().all(|it| it.line <= verdict.lines + 1));
+        assert!(verdict.findings.len() as u64 <= verdict.wrong);
+        let strange = lines.iter().filter(|line| line.record.is_err()).count();
+        assert!(verdict.wrong >= strange as u64, "what is no record was passed over");
+        // what was not made with the key is not whole under it, and what the head knows is not there
+        assert!(verdict.keyed == 0 || verdict.wrong > 0, "a hash was guessed");
+        assert!(head.is_none() || verdict.wrong > 0, "nothing is missing where all is");
+    }
+    for record in lines.iter().filter_map(|line| line.record.as_ref().ok()) {
+        for form in [Form::Ecs, Form::Ocsf] {
+            let text = export(record, form);
+            assert!(text.starts_with('{') && !text.contains('\n'), "one object a line");
+        }
+        assert!(!export(record, Form::Cef).chars().any(char::is_control), "one line");
+    }
 }
 
 fn filters_by_what_it_says(record: &RecordLine) {

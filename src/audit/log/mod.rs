@@ -2,6 +2,7 @@
 //! one before.
 
 mod begin;
+mod flood;
 mod turn;
 
 pub use turn::Rotation;
@@ -19,6 +20,7 @@ use super::{
     archive::Archive,
     boundary::{Because, Boundary},
     error::{AuditError, Receipt, Unsynced, failed},
+    fold::Fold,
     record::{Action, Event, Outcome},
     replay,
     reserve::Reserve,
@@ -61,12 +63,19 @@ pub struct Log {
     boundary: Option<Boundary>,
     /// Ends of epochs that the store was not told of yet.
     ended: Vec<Checkpoint>,
+    /// Earlier files that nobody was told of yet.
+    unpacked: Vec<PathBuf>,
+    /// Whether somebody said that the file was moved.
+    moving: bool,
     /// Half a line could not be cut off; nothing is written before that succeeds.
     torn: bool,
     /// What was done to the log from outside; goes out behind the boundary.
     notices: VecDeque<Cow<'static, str>>,
     /// The last of those, for `status`.
     noticed: Option<String>,
+    /// Refusals of strangers that share records, and such records that could not be written yet.
+    fold: Fold,
+    gathered: VecDeque<Event>,
     /// Lines of committed changes that go out before any other.
     waiting: VecDeque<OutboxEntry>,
     incomplete: bool,
@@ -130,8 +139,13 @@ impl Log {
     }
 
     /// Looks at the file now, since somebody says that it was moved (`SIGHUP`).
+    ///
+    /// A file that was moved away, and not changed, is no reason for a notice then.
     pub fn reopen(&mut self) -> Result<(), AuditError> {
-        self.prepare(false)
+        self.moving = true;
+        let looked = self.prepare(false);
+        self.moving = false;
+        looked
     }
 
     /// What has to be waited for until every record so far is on the disk, so that another thread can do it.
@@ -157,9 +171,9 @@ impl Log {
         std::mem::take(&mut self.ended)
     }
 
-    /// Earlier files that can be packed.
-    pub fn unpacked(&self) -> Vec<PathBuf> {
-        self.archive.unpacked()
+    /// Earlier files that can be packed, each told once.
+    pub fn take_unpacked(&mut self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.unpacked)
     }
 
     /// What was done to the log from outside, last, since it was opened.
@@ -203,6 +217,10 @@ impl Log {
                 let (file, stat) = obtain(&self.folder, &self.name)?;
                 self.unsynced.push(std::mem::replace(&mut self.file, file));
                 self.continue_in(&stat)?;
+                if moved && self.moving && self.length == 0 {
+                    self.advance(Because::Rotation);
+                    return Ok(());
+                }
                 self.changed(if moved {
                     "the file was moved away; this one continues it"
                 } else {

@@ -81,6 +81,7 @@ impl Log {
         });
         match begun {
             Ok((file, stat)) => {
+                self.unpacked.push(place);
                 self.unsynced.push(std::mem::replace(&mut self.file, file));
                 self.identity = (stat.st_dev, stat.st_ino);
                 self.length = 0;

@@ -1,7 +1,9 @@
 //! `audit`: questions to the audit log and its check, in constant memory, over all of its files.
 
+mod export;
 mod seal_key;
 mod show;
+mod stats;
 mod tail;
 mod verify;
 mod words;
@@ -11,6 +13,7 @@ use std::{io, path::Path};
 use clap::Subcommand;
 use jiff::Timestamp;
 
+pub(super) use self::tail::follow;
 use self::words::columns;
 use super::{
     context::Context,
@@ -27,6 +30,10 @@ pub(super) enum Command {
     Tail(tail::Args),
     /// Show the records that meet every option
     Show(show::Args),
+    /// Count who asked for what, how often
+    Stats(stats::Args),
+    /// Print records in the form of another system
+    Export(export::Args),
     /// Check that the log is whole and unchanged
     Verify(verify::Args),
     /// Begin a new chain and print its verification key, once; the daemon must not run
@@ -38,6 +45,8 @@ pub(super) fn run(command: &Command, cx: &Context, out: &mut Output) -> Result<(
     match command {
         Command::Show(args) => show::run(args, &log, out),
         Command::Tail(args) => tail::run(args, &log, out),
+        Command::Stats(args) => stats::run(args, &log, out),
+        Command::Export(args) => export::run(args, &log, out),
         Command::Verify(args) => verify::run(args, cx, out),
         Command::SealKey(args) => seal_key::run(args, cx, out),
     }

@@ -12,7 +12,7 @@ use std::{
 
 use super::{Printer, Wanted, unreadable, words::Counted};
 use crate::{
-    audit::{Line, Lines, files, open},
+    audit::{Line, Lines, RecordLine, files, open},
     cli::{failure::Failure, output::Output},
 };
 
@@ -59,19 +59,56 @@ pub(super) fn run(args: &Args, log: &Path, out: &mut Output) -> Result<(), Failu
             return Ok(());
         }
         thread::sleep(LOOK);
-        let metadata = file.metadata().map_err(failed)?;
-        if metadata.len() < position {
-            position = 0;
-        } else if metadata.len() == position && replaced(log, &metadata) {
-            // what the old file held is shown: go on with the one that took its place
-            file = appear(log).map_err(failed)?;
-            position = 0;
-        }
+        position = go_on(&mut file, log, position).map_err(failed)?;
     }
+}
+
+/// Hands on every record that comes from now on, until nobody reads any more or the log can't be read.
+pub(in crate::cli) fn follow(
+    log: &Path,
+    out: &mut Output,
+    mut each: impl FnMut(&RecordLine, &mut Output),
+) -> Result<(), Failure> {
+    let failed = |error: io::Error| unreadable(log, &error);
+    let mut file = appear(log).map_err(failed)?;
+    let (mut position, _) = start_of_last(&mut file, 0).map_err(failed)?;
+    while out.flush() {
+        position = hand_on(&mut file, position, out, |line, out| {
+            if let Ok(record) = &line.record {
+                each(record, out);
+            }
+        })
+        .map_err(failed)?;
+        thread::sleep(LOOK);
+        position = go_on(&mut file, log, position).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Where to read on: in the same file, or in the one that took its place when all of it was read.
+fn go_on(file: &mut File, log: &Path, position: u64) -> io::Result<u64> {
+    let metadata = file.metadata()?;
+    if metadata.len() < position {
+        return Ok(0);
+    }
+    if metadata.len() == position && replaced(log, &metadata) {
+        *file = appear(log)?;
+        return Ok(0);
+    }
+    Ok(position)
 }
 
 /// Shows whole lines from `position` on, one at a time. Returns where the next one begins.
 fn pass_on(file: &mut File, position: u64, printer: &mut Printer, out: &mut Output) -> io::Result<u64> {
+    hand_on(file, position, out, |line, out| printer.print(line, out))
+}
+
+fn hand_on(
+    file: &mut File,
+    position: u64,
+    out: &mut Output,
+    mut each: impl FnMut(&Line, &mut Output),
+) -> io::Result<u64> {
     file.seek(SeekFrom::Start(position))?;
     let mut reader = Counted::new(BufReader::new(file));
     let mut next = 0;
@@ -82,7 +119,7 @@ fn pass_on(file: &mut File, position: u64, printer: &mut Printer, out: &mut Outp
             break;
         }
         next = reader.taken();
-        printer.print(&line, out);
+        each(&line, out);
     }
     Ok(position + next)
 }

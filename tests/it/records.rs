@@ -1,0 +1,155 @@
+//! What the log says beside requests: changes of the policy, floods of strangers, and what is made of its records.
+
+use std::{fs, path::Path};
+
+use serde_json::{Value, json};
+
+use crate::{
+    client::{Client, assert_refused, found, written},
+    world::{Entry, Guarded, World, await_that, spawn},
+};
+
+fn begun() -> (World, std::path::PathBuf) {
+    let mut world = World::new();
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start();
+    (world, tool)
+}
+
+/// What the log says of the policy, each as `path: detail`.
+fn of_policy(world: &World) -> Vec<String> {
+    let own = |record: &Value| record["action"] == "policy" && record["reason"] != "audit_log_changed";
+    let word = |record: Value| {
+        let text = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
+        format!("{}: {}", text("binary_path"), text("detail"))
+    };
+    world.audit_all().into_iter().filter(own).map(word).filter(|it| !it.contains(": chain=")).collect()
+}
+
+#[test]
+fn a_change_of_the_policy_is_recorded_also_while_nobody_asks() {
+    let (world, tool) = begun();
+    let path = tool.display().to_string();
+    let said =
+        |what: &str| await_that(what, || of_policy(&world).iter().any(|it| it.contains(what)).then_some(()));
+    said("in force: config.json sha256:");
+    said(", 1 entries");
+    world.cli(&["grant", &path, "--read", "t", "--prefix", "a/"]).done();
+    said(&format!("{path}: gained: read t, targets a/…; lost: all targets"));
+    world.cli(&["revoke", &path, "--read", "t"]).done();
+    said(&format!("{path}: lost: read t"));
+    world.cli(&["unregister", &path]).done();
+    said(&format!("{path}: removed; lost: read s, search, targets a/…, write s"));
+    world.policy_text("{");
+    await_that("the refused policy is recorded", || {
+        world.audit().iter().any(|record| record["reason"] == "policy_refused").then_some(())
+    });
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    said(&format!("{path}: added; gained: all targets, read s, search, write s"));
+    assert_eq!(Client::connected(&world, &tool).write("s", &[("k", "v")]), written());
+    let count = of_policy(&world).len();
+    assert_eq!(Client::connected(&world, &tool).read("s", &["k"]), found(&[("k", "v")]));
+    assert_eq!(of_policy(&world).len(), count, "what did not change is not said again");
+    assert!(world.cli(&["audit", "verify"]).done().contains("whole and unchanged"));
+}
+
+#[test]
+fn a_flood_of_a_stranger_is_folded_and_nothing_else_is() {
+    let (mut world, tool) = begun();
+    let stranger = world.tool("stranger");
+    let mut bytes = fs::read(&stranger).unwrap();
+    bytes.extend([7; 3]);
+    fs::write(&stranger, bytes).unwrap();
+    let mut client = Client::connected(&world, &tool);
+    assert_eq!(client.write("s", &[("k", "v")]), written());
+    let mut flood = Client::spawn(&world, &stranger);
+    for _ in 0..300 {
+        flood.connect();
+        assert_refused(&flood.read("s", &["k"]), "denied", "unregistered_binary_pending_approval");
+        flood.close();
+    }
+    // a registered tool is never folded, neither served nor refused
+    for _ in 0..150 {
+        assert_eq!(client.read("s", &["k"]), found(&[("k", "v")]));
+        assert_refused(&client.read("other", &["k"]), "denied", "service_not_allowed");
+    }
+    // what is gathered is written at the end at the latest
+    assert!(world.stop().success());
+    let records = world.audit();
+    let of = |reason: &str| records.iter().filter(|r| r["reason"] == reason).collect::<Vec<_>>();
+    let refused = of("unregistered_binary_pending_approval");
+    let count = |record: &&Value| record["count"].as_u64().unwrap_or(1);
+    assert_eq!(refused.iter().map(count).sum::<u64>(), 300);
+    let single = refused.iter().filter(|record| record.get("count").is_none()).count();
+    assert!(single <= 200 && refused.len() < 250, "{single} of {} records", refused.len());
+    assert_eq!(of("service_not_allowed").len(), 150);
+    assert_eq!(records.iter().filter(|r| r["action"] == "read" && r["result"] == "GRANTED").count(), 150);
+    assert!(world.cli(&["audit", "verify"]).done().contains("whole and unchanged"));
+    let stats: Value = serde_json::from_str(&world.cli(&["audit", "stats", "--json"]).done()).unwrap();
+    let row = |end: &str| {
+        let rows = stats["rows"].as_array().unwrap();
+        rows.iter()
+            .find(|row| row["what"].as_str().unwrap().ends_with(end))
+            .unwrap_or_else(|| panic!("{stats}"))
+            .clone()
+    };
+    assert_eq!(row("/stranger  s  read")["denied"], json!(300));
+    assert_eq!(row("/tool  s  read")["granted"], json!(150));
+}
+
+#[test]
+fn records_are_exported_in_the_words_of_other_systems() {
+    let (world, tool) = begun();
+    let mut client = Client::connected(&world, &tool);
+    assert_eq!(client.write("s", &[("k", "v")]), written());
+    assert_refused(&client.read("other", &["k"]), "denied", "service_not_allowed");
+    let exported = |format: &str| {
+        let words = ["audit", "export", "--format", format, "--binary", "tool"];
+        world.cli(&words).done().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let ecs: Vec<Value> = exported("ecs").iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let outcomes: Vec<&Value> = ecs.iter().map(|event| &event["event"]["outcome"]).collect();
+    assert_eq!(outcomes, ["success", "failure"]);
+    let ocsf: Vec<Value> = exported("ocsf").iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(ocsf.iter().all(|event| event["class_uid"] == 6003), "{ocsf:?}");
+    let cef = exported("cef");
+    assert!(cef.len() == 2 && cef.iter().all(|line| line.starts_with("CEF:0|")), "{cef:?}");
+    assert_eq!(exported("json").len(), 2);
+    let by = world.cli(&["audit", "stats", "--by", "service"]).done();
+    assert!(by.contains("1 granted, 0 denied"), "{by}");
+}
+
+#[test]
+fn a_command_of_the_user_is_run_for_a_new_stranger_and_once() {
+    let (world, _) = begun();
+    let told = world.tmp("told");
+    let script = world.tmp("tell");
+    world.write(
+        &script,
+        format!("#!/bin/sh\necho \"$KEYCHAIN_AUTH_NOTICE_PATH\" >> {}\n", told.display()).as_bytes(),
+    );
+    world.own(&script, 0o755);
+    let mut command = world.command(&world.binary());
+    command.args(["notify", "--every", "0", "--on-denied"]).arg(&script);
+    let said = world.root().join("notify.log");
+    command.stderr(fs::File::create(&said).unwrap());
+    let _following = Guarded(spawn(&mut command));
+    await_that("it follows", || fs::read_to_string(&said).unwrap().contains("following").then_some(()));
+    let stranger = world.tool("stranger");
+    let ask = |path: &Path| assert_eq!(Client::connected(&world, path).read("s", &["k"])["status"], "denied");
+    let lines = || fs::read_to_string(&told).unwrap_or_default().lines().count();
+    // it may not have begun to follow when it said so
+    await_that("the first notice", || {
+        let fresh = world.tool(&format!("stranger{}", lines()));
+        ask(&fresh);
+        (lines() > 0).then_some(())
+    });
+    let before = lines();
+    ask(&stranger);
+    await_that("the notice", || (lines() > before).then_some(()));
+    ask(&stranger);
+    ask(&world.tool("another"));
+    await_that("the next notice", || (lines() > before + 1).then_some(()));
+    assert_eq!(lines(), before + 2, "each once");
+}
