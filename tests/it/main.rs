@@ -31,6 +31,7 @@ mod honest;
 #[allow(dead_code)]
 mod keyring;
 mod keys;
+mod kills;
 mod lifecycle;
 mod limits;
 mod quickstart;
