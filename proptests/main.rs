@@ -8,6 +8,7 @@ mod caller;
 mod chain;
 mod corridor;
 mod decision;
+mod imports;
 #[path = "../fuzz/src/laws/mod.rs"]
 #[allow(dead_code)]
 mod laws;

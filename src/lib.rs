@@ -9,11 +9,13 @@
 extern crate self as keychain_auth;
 
 pub mod audit;
+pub mod broker;
 pub mod caller;
 pub mod chain;
 pub mod cli;
 pub mod daemon;
 pub mod digest;
+pub mod import;
 pub mod keys;
 pub mod name;
 pub mod paths;
@@ -23,5 +25,6 @@ pub mod secret;
 pub mod store;
 pub mod sys;
 pub mod text;
+pub mod transfer;
 pub mod wire;
 pub mod witness;

@@ -6,17 +6,21 @@
 /// reorder text are escaped: a name in the log can't move a cursor, forge a line or show itself as another name.
 pub(super) fn push_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
-    let mut buffer = [0; 4];
-    for character in text.chars() {
-        match character {
-            '"' => out.extend_from_slice(b"\\\""),
-            '\\' => out.extend_from_slice(b"\\\\"),
-            hidden if misleads(hidden) => {
-                out.extend_from_slice(format!("\\u{:04x}", u32::from(hidden)).as_bytes())
-            }
-            shown => out.extend_from_slice(shown.encode_utf8(&mut buffer).as_bytes()),
+    let mut rest = text;
+    // nearly every name is one run of characters that stand for themselves
+    while let Some(at) = rest.find(|character| matches!(character, '"' | '\\') || misleads(character)) {
+        let (plain, behind) = rest.split_at(at);
+        out.extend_from_slice(plain.as_bytes());
+        let mut behind = behind.chars();
+        match behind.next() {
+            Some('"') => out.extend_from_slice(b"\\\""),
+            Some('\\') => out.extend_from_slice(b"\\\\"),
+            Some(hidden) => out.extend_from_slice(format!("\\u{:04x}", u32::from(hidden)).as_bytes()),
+            None => {}
         }
+        rest = behind.as_str();
     }
+    out.extend_from_slice(rest.as_bytes());
     out.push(b'"');
 }
 

@@ -27,6 +27,12 @@ pub enum Action {
     Connect,
     /// A change of the policy, or of the log itself.
     Policy,
+    /// Secrets that the owner of the vault took in from elsewhere.
+    Import,
+    /// Secrets that the owner of the vault took out of it.
+    Export,
+    /// The vault as a whole: locked, unlocked, given another key.
+    Vault,
 }
 
 impl Action {
@@ -36,6 +42,9 @@ impl Action {
             Self::Request(action) => action.as_str(),
             Self::Connect => "connect",
             Self::Policy => "policy",
+            Self::Import => "import",
+            Self::Export => "export",
+            Self::Vault => "vault",
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs::File,
-    io::{self, BufRead, BufReader, Seek, SeekFrom},
+    io::{self, BufRead, BufReader},
     path::Path,
 };
 
@@ -12,7 +12,7 @@ use jiff::{Span, Timestamp};
 use super::{
     archive::open,
     query::{Lines, RecordLine},
-    tail::start_of,
+    tail::{ReadFrom, start_of},
 };
 use crate::{chain::SEQ, store::OutboxEntry};
 
@@ -34,8 +34,7 @@ pub(super) fn missing<'a>(
     }
     let mut logged: HashMap<&[u8], usize> = entries.iter().map(|entry| (entry.line.as_slice(), 0)).collect();
     let start = start_of(file, size, earliest(entries))?;
-    let mut reader = file;
-    reader.seek(SeekFrom::Start(start))?;
+    let reader = ReadFrom { file, at: start };
     let before: Box<dyn BufRead> = match earlier.filter(|_| start == 0) {
         Some(earlier) => open(earlier)?,
         None => Box::new(io::empty()),

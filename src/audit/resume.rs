@@ -3,13 +3,13 @@
 use std::{
     borrow::Cow,
     fs::File,
-    io::{self, BufReader, Seek, SeekFrom},
+    io::{self, BufReader},
 };
 
 use super::{
     boundary::Boundary,
     query::{Lines, RecordLine},
-    tail::Backward,
+    tail::{Backward, ReadFrom},
 };
 use crate::chain::{Epoch, Head, Linked, Ratchet, VerificationKey, fits};
 
@@ -109,8 +109,7 @@ fn walk(
         findings.push("the epoch began elsewhere than the saved state says".into());
     }
     let mut head = epoch.before;
-    let mut reader = BufReader::new(file);
-    reader.seek(SeekFrom::Start(start))?;
+    let reader = BufReader::new(ReadFrom { file, at: start });
     for line in Lines::new(io::Read::take(reader, whole - start)) {
         let line = line?;
         let linked = Linked::of(&line.bytes);

@@ -8,6 +8,20 @@ use crate::chain::{Linked, NO_NUMBER};
 /// Bytes read at once.
 const CHUNK: usize = 64 * 1024;
 
+/// Reads a file from a place on, by place: the caged daemon may not seek.
+pub(super) struct ReadFrom<'a> {
+    pub(super) file: &'a File,
+    pub(super) at: u64,
+}
+
+impl io::Read for ReadFrom<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(buffer, self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
 /// The end of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tail {

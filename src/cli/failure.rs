@@ -9,6 +9,7 @@ use crate::{
         CandidateError, Distrust, DraftError, LibraryError, MeasureError, PendingError, PolicyError,
         RegistryError, Risk,
     },
+    transfer::TransferError,
 };
 
 /// A sentence about what went wrong and a line about what to do.
@@ -166,6 +167,12 @@ impl From<PendingError> for Failure {
             PendingError::Io { file, .. } => format!("ls -ld {}", word(file)),
         };
         Self::new(error.to_string(), advice)
+    }
+}
+
+impl From<TransferError> for Failure {
+    fn from(error: TransferError) -> Self {
+        Self::new(error.to_string(), error.advice())
     }
 }
 

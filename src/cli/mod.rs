@@ -10,6 +10,7 @@ mod audit;
 mod check;
 mod completions;
 mod context;
+mod daemon_link;
 mod deny;
 mod doctor;
 mod failure;
@@ -27,6 +28,10 @@ mod start;
 mod status;
 mod status_query;
 mod unregister;
+mod vault;
+mod vault_export;
+mod vault_import;
+mod vault_plan;
 mod when;
 mod words;
 
@@ -103,6 +108,9 @@ enum Verb {
     Doctor(doctor::Args),
     /// Tell of new strangers, by a command or on the desktop, until it is ended
     Notify(notify::Args),
+    /// The vault as a whole: its key, and its state
+    #[command(subcommand)]
+    Vault(vault::Command),
     /// Read the audit log
     #[command(subcommand)]
     Audit(Box<audit::Command>),
@@ -151,6 +159,7 @@ fn dispatch(verb: Verb, cx: Context, out: &mut Output) -> Result<(), Failure> {
         Verb::Authorize(args) => grant::authorize(&args, &cx, out),
         Verb::Doctor(args) => doctor::run(&args, &cx, out),
         Verb::Notify(args) => notify::run(&args, &cx, out),
+        Verb::Vault(command) => vault::run(&command, &cx, out),
         Verb::Audit(command) => audit::run(&command, &cx, out),
     }
 }

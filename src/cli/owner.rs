@@ -6,22 +6,20 @@ use jiff::Timestamp;
 
 use super::{context::Context, failure::Failure};
 use crate::{
-    audit::{self, Event, Log, Outcome, Rotation},
+    audit::{self, Action, Event, Log, Outcome, Rotation},
     chain::VerificationKey,
     daemon::{Lock, LockError},
+    import::Batch,
     keys::KeyError,
-    name::{Attributes, Service, Target},
+    name::{Service, Target},
     paths::Paths,
-    store::{AuditMemory, KeyMaterial, OwnedVault, Record, RenderRecord, Seat, StoreError, Taken, WriteItem},
+    store::{AuditMemory, KeyMaterial, OwnedVault, Record, RenderRecord, Seat, StoreError, Taken},
     sys::{locked, process},
-    wire::Action,
 };
 
 /// Most names of one [`Owner::read`]: with the longest values they still fit one answer of the store.
-#[allow(dead_code)]
 pub(super) const MAX_READ: usize = 128;
 
-#[allow(dead_code)]
 /// An open vault, and what its records say of who acts: this program, as this user, by which command.
 ///
 /// Every read and write leaves a record in the vault, durable before a value is returned or with the change. [`close`]
@@ -33,14 +31,12 @@ pub(super) struct Owner {
     paths: Paths,
     uid: u32,
     /// The command, for the records' `detail`.
-    command: &'static str,
+    command: String,
 }
 
-// import and export are its users
-#[allow(dead_code)]
 impl Owner {
     /// Opens the vault with its key. `command` is the words behind `keychain-auth`, such as `vault export`.
-    pub(super) fn open(cx: &Context, command: &'static str) -> Result<Self, Failure> {
+    pub(super) fn open(cx: &Context, command: impl Into<String>) -> Result<Self, Failure> {
         let taken = Taken::take(&cx.paths.data_dir)?;
         taken.source()?;
         let material = match taken.slot() {
@@ -48,7 +44,12 @@ impl Owner {
             None => KeyMaterial::File,
         };
         let vault = taken.open_owned(&material)?;
-        Ok(Self { vault, paths: cx.paths.clone(), uid: cx.uid, command })
+        Ok(Self { vault, paths: cx.paths.clone(), uid: cx.uid, command: command.into() })
+    }
+
+    /// Takes over a vault that is open already.
+    pub(super) fn over(vault: OwnedVault, cx: &Context, command: &'static str) -> Self {
+        Self { vault, paths: cx.paths.clone(), uid: cx.uid, command: command.into() }
     }
 
     /// Every name that is there, by service, sorted.
@@ -56,28 +57,16 @@ impl Owner {
         self.vault.names()
     }
 
-    /// Reads at most [`MAX_READ`] names of a service; missing ones are left out. Its record is durable before a value is here.
+    /// Reads at most [`MAX_READ`] names of a service, to hand them out; missing ones are left out. Its record is durable
+    /// before a value is here.
     pub(super) fn read(&self, service: &Service, targets: Vec<Target>) -> Result<Vec<Record>, Failure> {
-        Ok(self.vault.read(service, targets, self.record(Action::Read, service))?)
-    }
-
-    /// Puts secrets of one service in place, over what is there, all or none.
-    pub(super) fn write(
-        &self,
-        service: &Service,
-        items: Vec<WriteItem>,
-        attributes: Attributes,
-    ) -> Result<(), Failure> {
-        Ok(self.vault.write(service, items, attributes, self.record(Action::Write, service))?)
+        Ok(self.vault.read(service, targets, self.record(Action::Export, service))?)
     }
 
     /// Puts several batches in place, all or none. Each has its record.
-    pub(super) fn write_all(
-        &self,
-        batches: Vec<(Service, Vec<WriteItem>, Attributes)>,
-    ) -> Result<(), Failure> {
+    pub(super) fn write(&self, batches: Vec<Batch>) -> Result<(), Failure> {
         let recorded = |(service, items, attributes)| {
-            let record = self.record(Action::Write, &service);
+            let record = self.record(Action::Import, &service);
             (service, items, attributes, record)
         };
         Ok(self.vault.write_all(batches.into_iter().map(recorded).collect())?)
@@ -96,6 +85,11 @@ impl Owner {
             Err(LockError::Held(_)) => Ok(self.vault.close()?),
             Err(error) => Err(unlockable(error)),
         }
+    }
+
+    /// Brings the records to the audit log, which no daemon has, and closes the vault.
+    pub(super) fn close_alone(self, lock: &Lock) -> Result<(), Failure> {
+        self.close_log(lock, |_| Ok(()))
     }
 
     /// Begins a new chain of the audit log, and closes the vault. Its key is nowhere but here then.
@@ -128,27 +122,48 @@ impl Owner {
     }
 
     fn record(&self, action: Action, service: &Service) -> RenderRecord {
-        let event = Event {
-            timestamp: Timestamp::now(),
-            action: audit::Action::Request(action),
-            pid: std::process::id(),
-            binary_path: std::env::current_exe().unwrap_or_else(|_| PathBuf::new()),
-            binary_hash: None,
-            service: Some(service.clone()),
-            targets: Vec::new(),
-            outcome: Outcome::Granted,
-            reason: None,
-            detail: Some(format!("by the owner of the vault, who gave its key: {}", self.command).into()),
-            uid: self.uid,
-            count: None,
-        };
+        let detail = format!("by the owner of the vault, who gave its key: {}", self.command);
+        let service = Some(service.clone());
+        let event = Event { service, ..own_event(action, self.uid, detail) };
         Box::new(move |touched| event.render_with(touched))
+    }
+}
+
+/// The record of an act on the whole vault.
+pub(super) fn vault_record(cx: &Context, what: &'static str) -> RenderRecord {
+    let event = own_event(audit::Action::Vault, cx.uid, what.to_owned());
+    Box::new(move |_| event.render())
+}
+
+/// Sees to it that no daemon runs, as long as the result lives.
+pub(super) fn alone(cx: &Context) -> Result<Lock, Failure> {
+    // the folder first, where the lock lies
+    drop(Taken::take(&cx.paths.data_dir).map_err(|error| match error {
+        StoreError::InUse => unlockable(LockError::Held(None)),
+        error => error.into(),
+    })?);
+    Lock::take(&cx.paths.data_dir.join("daemon.lock")).map_err(unlockable)
+}
+
+fn own_event(action: audit::Action, uid: u32, detail: String) -> Event {
+    Event {
+        timestamp: Timestamp::now(),
+        action,
+        pid: std::process::id(),
+        binary_path: std::env::current_exe().unwrap_or_else(|_| PathBuf::new()),
+        binary_hash: None,
+        service: None,
+        targets: Vec::new(),
+        outcome: Outcome::Granted,
+        reason: None,
+        detail: Some(detail.into()),
+        uid,
+        count: None,
     }
 }
 
 /// Closes this process to others before it holds a key or a secret: no dump, no tracing, locked memory. A command that
 /// uses an [`Owner`] does it first.
-#[allow(dead_code)]
 pub(super) fn close_to_others() -> Result<(), Failure> {
     process::close_to_others().map_err(|error| {
         Failure::new(
@@ -187,6 +202,9 @@ impl From<StoreError> for Failure {
                 "nothing was changed; try again with the key that the vault was made with"
             }
             StoreError::Locked => "keychain-auth vault unlock",
+            StoreError::OtherStore { .. } => {
+                "nothing was changed; for secrets that rest in the keychain, go through the daemon"
+            }
             _ => "nothing was changed; look at the disk and the folder, then try again",
         };
         Self::new(error.to_string(), advice)
@@ -220,8 +238,9 @@ mod tests {
 
     use super::*;
     use crate::{
+        name::Attributes,
         secret::{Buffer, SecretValue},
-        store::files::scratch,
+        store::{WriteItem, files::scratch},
     };
 
     fn context() -> (tempfile::TempDir, Context) {
@@ -246,9 +265,12 @@ mod tests {
         let busy = Owner::open(&cx, "vault export").err().unwrap();
         assert!(busy.advice().contains("vault lock"), "{busy:?}");
         let service = Service::parse("s").unwrap();
-        owner.write(&service, vec![item("a", "VALUEMARK"), item("b", "2")], Attributes::new()).unwrap();
         let more = Service::parse("t").unwrap();
-        owner.write_all(vec![(more.clone(), vec![item("c", "3")], Attributes::new())]).unwrap();
+        let batches = vec![
+            (service.clone(), vec![item("a", "VALUEMARK"), item("b", "2")], Attributes::new()),
+            (more, vec![item("c", "3")], Attributes::new()),
+        ];
+        owner.write(batches).unwrap();
         assert_eq!(owner.names().len(), 2);
         let names = ["a", "missing"].map(|name| Target::parse(name).unwrap()).to_vec();
         let found = owner.read(&service, names).unwrap();
@@ -258,9 +280,11 @@ mod tests {
         let log = fs::read_to_string(cx.paths.audit_log()).unwrap();
         let lines: Vec<&str> = log.lines().filter(|line| !line.contains("chain=")).collect();
         assert_eq!(lines.len(), 3, "{log}");
-        assert!(lines[0].contains(r#""action":"write""#) && lines[0].contains(r#""targets":["a","b"]"#));
+        assert!(lines[0].contains(r#""action":"import""#) && lines[0].contains(r#""targets":["a","b"]"#));
         assert!(lines[1].contains(r#""service":"t""#));
-        assert!(lines[2].contains(r#""action":"read""#) && lines[2].contains(r#""targets":["a","missing"]"#));
+        assert!(
+            lines[2].contains(r#""action":"export""#) && lines[2].contains(r#""targets":["a","missing"]"#)
+        );
         assert!(lines[2].contains("vault export") || lines[2].contains("import env"));
         assert!(!log.contains("VALUEMARK"));
     }
@@ -271,7 +295,7 @@ mod tests {
         Taken::take(&cx.paths.data_dir).unwrap().create(&KeyMaterial::File).unwrap().close().unwrap();
         let daemon = Lock::take(&cx.paths.data_dir.join("daemon.lock")).unwrap();
         let owner = Owner::open(&cx, "import env").unwrap();
-        owner.write(&Service::parse("s").unwrap(), vec![item("a", "1")], Attributes::new()).unwrap();
+        owner.write(vec![(Service::parse("s").unwrap(), vec![item("a", "1")], Attributes::new())]).unwrap();
         owner.close().unwrap();
         assert!(!cx.paths.audit_log().exists(), "the log is the daemon's");
         drop(daemon);

@@ -12,7 +12,7 @@ use crate::{
     audit::Rotation,
     daemon::{self, AuditSettings, Durability, Opening},
     sandbox::Hardening,
-    store::KeySource,
+    store::{KeySource, StoreKind},
 };
 
 /// Says how much the daemon tells on stderr: `error`, `warn`, `info` (default) or `debug`.
@@ -31,6 +31,10 @@ pub(super) struct Args {
     /// first of credential, keychain and file that is there]
     #[arg(long, value_name = "SOURCE")]
     key: Option<KeySource>,
+    /// Where the secrets rest: vault (a file of the daemon), keychain (the user's own, over Secret Service). Kept from the
+    /// first start on
+    #[arg(long, value_name = "KIND", default_value = "vault")]
+    store: StoreKind,
     /// How far a record must have come before its reply leaves: written (in the kernel) or synced (on the disk)
     #[arg(long, value_name = "HOW", default_value = "written")]
     audit_durability: Durability,
@@ -63,7 +67,7 @@ pub(super) fn run(args: &Args, cx: Context) -> Result<(), Failure> {
         max_files: args.audit_max_files.into(),
     };
     let audit = AuditSettings { durability: args.audit_durability, rotation };
-    let opening = Opening { source: args.key, passphrase: cx.passphrase, audit };
+    let opening = Opening { source: args.key, store: args.store, passphrase: cx.passphrase, audit };
     daemon::run(cx.paths, args.hardening, opening, |name| env::var_os(name))
         .map_err(|error| Failure::new(error.to_string(), error.advice()))
 }

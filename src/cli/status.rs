@@ -6,7 +6,9 @@ use super::{
     context::Context,
     failure::Failure,
     output::{Output, Style},
-    status_query::{AuditStatus, DaemonStatus, Found, PolicyState, Protection, VaultState, ask},
+    status_query::{
+        AuditStatus, DaemonStatus, Found, KeychainState, PolicyState, Protection, VaultState, ask,
+    },
 };
 use crate::{policy::Warning, store::Slot};
 
@@ -35,6 +37,8 @@ struct Report {
     connections: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keychain: Option<KeychainState>,
     #[serde(skip_serializing_if = "Option::is_none")]
     vault: Option<VaultState>,
     policy: PolicyState,
@@ -86,6 +90,7 @@ fn report(found: &Found, cx: &Context) -> Report {
         pid: status.pid,
         connections: status.connections,
         store: status.store.clone(),
+        keychain: status.keychain.clone(),
         vault: status.vault.clone().or_else(|| local_vault(cx)),
         policy: status.policy.clone().unwrap_or_else(|| local_policy(cx)),
         protections: status.protections.clone(),
@@ -98,7 +103,11 @@ fn report(found: &Found, cx: &Context) -> Report {
 /// The vault as its files show it.
 fn local_vault(cx: &Context) -> Option<VaultState> {
     let source = Slot::peek(&cx.paths.data_dir).ok()??.source();
-    Some(VaultState { key_source: source.to_string(), key_means: source.means().to_owned() })
+    Some(VaultState {
+        state: "closed".to_owned(),
+        key_source: source.to_string(),
+        key_means: source.means().to_owned(),
+    })
 }
 
 /// The policy as a daemon of this user would see it.
@@ -142,7 +151,13 @@ fn show(report: &Report, out: &mut Output) {
         Some(store) => row("store", Style::Plain, &store.to_string()),
         None => {}
     }
+    if let Some(KeychainState { state, waiting }) = &report.keychain {
+        let style = if state == "unlocked" || state == "unknown" { Style::Plain } else { Style::Bad };
+        row("keychain", style, &format!("{state}, {waiting} changed records wait for it"));
+    }
     if let Some(vault) = &report.vault {
+        let style = if vault.state == "locked" { Style::Warn } else { Style::Plain };
+        row("vault", style, &vault.state);
         row("key_source", Style::Plain, &format!("{}: {}", vault.key_source, vault.key_means));
     }
     match &report.policy.message {

@@ -29,6 +29,7 @@ pub(super) struct DaemonStatus {
     pub(super) data_path: Option<String>,
     pub(super) requires_sudo: bool,
     pub(super) store: Option<serde_json::Value>,
+    pub(super) keychain: Option<KeychainState>,
     pub(super) vault: Option<VaultState>,
     pub(super) policy: Option<PolicyState>,
     pub(super) missing: Vec<String>,
@@ -59,6 +60,8 @@ pub(super) struct AuditStatus {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct VaultState {
+    /// `unlocked`, `locked`; `closed` where no daemon has it.
+    pub(super) state: String,
     /// Where its key comes from: `credential`, `keychain`, `passphrase`, `file`.
     pub(super) key_source: String,
     /// What that means, one clause.
@@ -75,6 +78,16 @@ pub(super) struct Protection {
     pub(super) enforced: bool,
     /// What it means, one clause.
     pub(super) means: String,
+}
+
+/// The keychain where the secrets rest, as the daemon found it last.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct KeychainState {
+    /// `unlocked`, `locked`, `unreachable` or `unknown`.
+    pub(super) state: String,
+    /// Records with a change that it does not have yet.
+    pub(super) waiting: u64,
 }
 
 /// The policy as one of the two sides sees it.
@@ -101,24 +114,12 @@ pub(super) enum Found {
 
 /// Asks whoever listens at `socket`, as the user `uid`.
 pub(super) fn ask(socket: &Path, uid: u32) -> Found {
-    let deadline = Instant::now() + DEADLINE;
-    let stream = match open(socket) {
-        Ok(stream) => stream,
-        Err(error) => {
-            return match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Found::Nobody,
-                io::ErrorKind::WouldBlock => Found::Unwell("it accepts no further connections"),
-                io::ErrorKind::PermissionDenied => Found::Unwell("its socket may not be used by this user"),
-                _ => Found::Unwell("its socket can't be used"),
-            };
-        }
+    let mut stream = match open(socket, uid) {
+        Ok(Some(stream)) => stream,
+        Ok(None) => return Found::Nobody,
+        Err(why) => return Found::Unwell(why),
     };
-    // the answer of another user's process is a claim about nothing
-    match sockopt::socket_peercred(&stream) {
-        Ok(peer) if peer.uid.as_raw() == uid || peer.uid.is_root() => {}
-        _ => return Found::Unwell("its socket belongs to another user"),
-    }
-    match exchange(stream, deadline) {
+    match exchange(&mut stream, b"{\"type\":\"STATUS\"}\n", Instant::now() + DEADLINE) {
         Ok(line) => answer(&line),
         Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
             Found::Unwell("it did not answer within 2 seconds")
@@ -127,8 +128,28 @@ pub(super) fn ask(socket: &Path, uid: u32) -> Found {
     }
 }
 
+/// Connects to whoever listens at `socket` as the user `uid`. None if nobody does; a clause if it is nobody to talk to.
+pub(super) fn open(socket: &Path, uid: u32) -> Result<Option<UnixStream>, &'static str> {
+    let stream = match reach(socket) {
+        Ok(stream) => stream,
+        Err(error) => {
+            return match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(None),
+                io::ErrorKind::WouldBlock => Err("it accepts no further connections"),
+                io::ErrorKind::PermissionDenied => Err("its socket may not be used by this user"),
+                _ => Err("its socket can't be used"),
+            };
+        }
+    };
+    // the answer of another user's process is a claim about nothing
+    match sockopt::socket_peercred(&stream) {
+        Ok(peer) if peer.uid.as_raw() == uid || peer.uid.is_root() => Ok(Some(stream)),
+        _ => Err("its socket belongs to another user"),
+    }
+}
+
 /// Connects without waiting for a place in the queue of connections.
-fn open(path: &Path) -> io::Result<UnixStream> {
+fn reach(path: &Path) -> io::Result<UnixStream> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     connect(&socket, &SocketAddrUnix::new(path)?)?;
@@ -137,9 +158,10 @@ fn open(path: &Path) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-fn exchange(mut stream: UnixStream, deadline: Instant) -> io::Result<Vec<u8>> {
+/// Sends one line and reads one line, by the deadline.
+pub(super) fn exchange(stream: &mut UnixStream, request: &[u8], deadline: Instant) -> io::Result<Vec<u8>> {
     stream.set_write_timeout(Some(DEADLINE))?;
-    stream.write_all(b"{\"type\":\"STATUS\"}\n")?;
+    stream.write_all(request)?;
     let mut line = Vec::new();
     let mut block = vec![0; 64 * 1024];
     loop {

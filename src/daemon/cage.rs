@@ -6,10 +6,11 @@ use rustix::{fs::Mode, process::umask};
 
 use super::{start::StartError, writer::Writer};
 use crate::{
+    broker::{self, BusAddress},
     paths::{FOLDER, Paths},
     sandbox::{
-        self, Applied, FilterError, Folders, Hardening, Keep, NEWEST_ABI, Protection, cage, drop_privileges,
-        filter,
+        self, Applied, FilterError, Folders, Hardening, Keep, NEWEST_ABI, Protection, cage,
+        cage_without_files, drop_privileges, filter,
     },
     sys::process,
     witness,
@@ -39,6 +40,9 @@ impl Cage {
 
     /// The life of the witness: it drops its privileges and serves behind its own list.
     pub(super) fn witness(&self, channel: BorrowedFd<'_>) -> ExitCode {
+        if process::close_all_but(&[channel]).is_err() {
+            return ExitCode::FAILURE;
+        }
         let protected = process::running_files_are_protected();
         if self.hardening == Hardening::Off {
             return witness::serve(channel, protected, || Ok::<(), FilterError>(()));
@@ -50,6 +54,26 @@ impl Cage {
         }
         witness::serve(channel, protected, || match filter(&sandbox::witness()) {
             Err(error) if self.hardening == Hardening::Enforce => Err(error),
+            _ => Ok(()),
+        })
+    }
+
+    /// The life of the broker: no privileges, no file, and its own list. It holds no secret that is not sealed.
+    pub(super) fn broker(&self, channels: &[BorrowedFd<'_>], bus: BusAddress) -> ExitCode {
+        if process::close_all_but(channels).is_err() {
+            return ExitCode::FAILURE;
+        }
+        if self.hardening == Hardening::Off {
+            return broker::serve(channels, bus, || Ok::<(), FilterError>(()));
+        }
+        let enforce = self.hardening == Hardening::Enforce;
+        let mut missing = drop_privileges(Keep::Nothing);
+        missing.extend(cage_without_files(NEWEST_ABI));
+        if !missing.is_empty() && enforce {
+            return ExitCode::FAILURE;
+        }
+        broker::serve(channels, bus, || match filter(&sandbox::broker()) {
+            Err(error) if enforce => Err(error),
             _ => Ok(()),
         })
     }

@@ -21,6 +21,7 @@ use super::{
     house::House,
     identity::Identity,
     lines::{Arrival, Lines},
+    locking::UnlockNonce,
     refusal::Refusal,
 };
 use crate::{
@@ -35,7 +36,7 @@ use crate::{
 /// Serves a connection to its end, and gives its place back however it ends.
 pub(super) async fn run(socket: OwnedFd, peer: (Option<u32>, u32), id: u64, house: Rc<House>) {
     let _place = Place { id, house: &house };
-    let socket = match watch(socket) {
+    let socket = match watch(socket, Interest::READABLE) {
         Ok(socket) => socket,
         Err(error) => return tracing::error!("a connection can't be watched: {error}"),
     };
@@ -64,15 +65,25 @@ async fn serve(
     house: &House,
 ) -> io::Result<()> {
     let identity = Identity::new(peer, fstat(socket)?.st_ino);
-    let mut session =
-        Session { house, connection: socket.as_fd(), id, identity, challenge: Challenge::default() };
+    let mut session = Session {
+        house,
+        connection: socket.as_fd(),
+        id,
+        identity,
+        challenge: Challenge::default(),
+        unlock_nonce: UnlockNonce::default(),
+    };
     let mut lines = Lines::new(house);
     loop {
         while let Some(line) = lines.next() {
             let Answer { reply, closes } = answer(line, &mut session).await;
-            say(socket, &reply, &session.identity).await?;
+            say(socket, &reply, &session).await?;
             if closes {
                 return drain(socket).await;
+            }
+            if !lines.is_empty() {
+                // one line in turn: a client that sends thousands at once must not keep this thread from the others
+                tokio::task::yield_now().await;
             }
         }
         let arrival = match timeout_at(lines.deadline().into(), lines.read(socket)).await {
@@ -95,7 +106,7 @@ async fn serve(
             Arrival::End | Arrival::Late => Refusal::unfinished(),
         };
         let Answer { reply, .. } = refuse_unasked(refusal, &session).await;
-        say(socket, &reply, &session.identity).await?;
+        say(socket, &reply, &session).await?;
         return drain(socket).await;
     }
 }
@@ -119,7 +130,8 @@ fn make_room(house: &House) {
 }
 
 /// Sends a reply. Whenever the peer made us wait, it must still be the process that was verified.
-async fn say(socket: &AsyncFd<OwnedFd>, reply: &Reply, identity: &Identity) -> io::Result<()> {
+async fn say(socket: &AsyncFd<OwnedFd>, reply: &Reply, session: &Session<'_>) -> io::Result<()> {
+    let Session { house, identity, .. } = session;
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     let told = timeout(REPLY_TAKEN, async {
         let mut rest = reply.as_bytes();
@@ -128,13 +140,16 @@ async fn say(socket: &AsyncFd<OwnedFd>, reply: &Reply, identity: &Identity) -> i
                 Ok(sent) => sent,
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => {
+                    let _waiting = house.untaken.wait(&identity.shown().path, rest.len());
                     let again = |socket: &OwnedFd| {
                         if identity.was_verified() && !identity.pinned() {
                             return Err(io::ErrorKind::ConnectionAborted.into());
                         }
                         Ok(send(socket, rest, flags)?)
                     };
-                    socket.async_io(Interest::WRITABLE, again).await?
+                    // watched only now: a client that takes its replies at once wakes nobody by it
+                    let room = watch(socket.get_ref().try_clone()?, Interest::WRITABLE)?;
+                    room.async_io(Interest::WRITABLE, again).await?
                 }
                 Err(error) => return Err(error.into()),
             };

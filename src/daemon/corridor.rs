@@ -8,6 +8,8 @@ use std::os::fd::BorrowedFd;
 use super::{
     house::House,
     identity::{Identity, Stranger, Unverified},
+    keychain::Reader,
+    locking::UnlockNonce,
     note::Note,
     refusal::Refusal,
     sync::Durability,
@@ -15,8 +17,8 @@ use super::{
 use crate::{
     caller::{Check, Untrusted},
     policy::{Admitted, decide_change, decide_check, decide_query},
-    store::{Change, PendingChange, Query},
-    wire::{Batch, Frame, FrameError, Message, Nonce, Reply, Request, fits},
+    store::{Change, Committed, PendingChange, Query},
+    wire::{self, Batch, Frame, FrameError, Message, Nonce, Reply, Request, fits},
 };
 
 /// One connection, as the corridor sees it.
@@ -26,6 +28,7 @@ pub(super) struct Session<'a> {
     pub(super) id: u64,
     pub(super) identity: Identity,
     pub(super) challenge: Challenge,
+    pub(super) unlock_nonce: UnlockNonce,
 }
 
 /// The challenge of a connection.
@@ -66,9 +69,18 @@ async fn serve(
     let frame = line.map_err(|error| Refusal::frame(error, session.identity.shown()))?;
     let message = Message::parse(frame.text());
     note.asked(&message);
-    if let (Ok(Message::Status), true) = (&message, session.identity.is_of(house.observer.uid)) {
-        return Ok(Reply::status(&house.status()));
-    }
+    // the daemon itself: asked how it is, locked or unlocked by any process of its user
+    let message = match message {
+        Ok(message) if session.identity.is_of(house.observer.uid) => match message {
+            Message::Status => return Ok(Reply::status(&house.status())),
+            Message::Lock => return house.lock(session.identity.shown()).await,
+            Message::Unlock(carried) => {
+                return house.unlock(&mut session.unlock_nonce, carried, session.identity.shown()).await;
+            }
+            other => Ok(other),
+        },
+        other => other,
+    };
     // who: the process that wrote this line, verified, and its entry in the policy of this moment
     let verified = session.identity.verify(frame.writer(), session.connection, house).await;
     let policy = &verified.map_err(|unverified| session.refuse_unverified(unverified))?;
@@ -80,6 +92,7 @@ async fn serve(
         Message::Request(request) => request,
         Message::Hello => return session.challenge.give().map_err(|error| house.internal(&error)),
         Message::Status => return Ok(Reply::status(&house.status())),
+        Message::Lock | Message::Unlock(_) => return Err(Refusal::unlisted()),
     };
     let proven = session.challenge.check(&request, admitted);
     proven.map_err(|untrusted| Refusal::untrusted(&untrusted, session.identity.shown()))?;
@@ -87,7 +100,15 @@ async fn serve(
     // request → authorised → committed → recorded → reply
     let (_, batch) = request.into_parts();
     match batch {
-        Batch::Query(query) => answer_query(admitted, query, note, session).await,
+        // a client that never takes its replies gets no more of them to keep
+        Batch::Query(_) if house.untaken.is_full(admitted.caller().path()) => Err(Refusal::overloaded(false)),
+        Batch::Query(query) => match &house.keychain {
+            None => answer_query(admitted, query, note, session).await,
+            Some(keychain) => {
+                let found = find_slowly(admitted, &query, &keychain.reader, house).await?;
+                release_late(&found, query, frame.writer(), note, session).await
+            }
+        },
         Batch::Change(change) => answer_change(admitted, change, note, session).await,
         Batch::Check(selection) => {
             decide_check(admitted.entry().permissions(), &selection)
@@ -109,15 +130,60 @@ async fn answer_query(
     let house = session.house;
     let authorized =
         decide_query(admitted, query).map_err(|denial| Refusal::denied(denial, admitted, false))?;
-    let committed = house.store.read(authorized).map_err(|error| house.store_failed(&error))?;
-    fits(&committed).map_err(|_| Refusal::too_large())?;
-    let event = note.granted(session.identity.shown(), admitted, committed.records());
+    let found = house.store.read(authorized).map_err(|error| house.store_failed(&error))?;
+    release(&found, admitted, note, session).await
+}
+
+/// The answer of a store that may let us wait. Whoever gets it must look at the caller again.
+async fn find_slowly(
+    admitted: &Admitted<'_>,
+    query: &Query,
+    reader: &Reader,
+    house: &House,
+) -> Result<Committed, Refusal> {
+    let authorized =
+        decide_query(admitted, query.clone()).map_err(|denial| Refusal::denied(denial, admitted, false))?;
+    let outcome = reader.queue(authorized).map_err(|_| Refusal::overloaded(false))?;
+    outcome.await.map_err(|error| house.internal(&error))?.map_err(|error| house.store_failed(&error))
+}
+
+/// Looks again at who asks and whether it still may: while the keychain was asked, the caller could become another, or lose
+/// its permission. From here on there is no pause.
+async fn release_late(
+    found: &Committed,
+    query: Query,
+    writer: wire::Writer,
+    note: &Note,
+    session: &mut Session<'_>,
+) -> Result<Reply, Refusal> {
+    let verified = session.identity.verify(writer, session.connection, session.house).await;
+    let policy = &verified.map_err(|unverified| session.refuse_unverified(unverified))?;
+    let admitted =
+        &session.identity.admitted(policy).map_err(|stranger| session.refuse_stranger(stranger))?;
+    let proven = session.challenge.proven(admitted);
+    proven.map_err(|untrusted| Refusal::untrusted(&untrusted, session.identity.shown()))?;
+    // what was found was authorised; what is released must be so still
+    let still = decide_query(admitted, query);
+    drop(still.map_err(|denial| Refusal::denied(denial, admitted, false))?);
+    release(found, admitted, note, session).await
+}
+
+/// The record, and then the reply. Where the record has to be on the disk first, the caller must still be itself after it.
+async fn release(
+    found: &Committed,
+    admitted: &Admitted<'_>,
+    note: &Note,
+    session: &Session<'_>,
+) -> Result<Reply, Refusal> {
+    let house = session.house;
+    fits(found).map_err(|_| Refusal::too_large())?;
+    let event = note.granted(session.identity.shown(), admitted, found.records());
     let receipt = house.record(event).await?;
     if house.durability == Durability::Synced && !session.identity.pinned() {
         let gone = Untrusted::new(Check::ExecutableChanged);
         return Err(Refusal::untrusted(&gone, session.identity.shown()));
     }
-    Ok(Reply::released(&committed, receipt))
+    Ok(Reply::released(found, receipt))
 }
 
 /// One transaction for the batch and its record; the reply after it is durable.
@@ -203,6 +269,15 @@ impl Challenge {
                 return Err(missing);
             }
         }
-        if admitted.entry().challenge() && !self.answered { Err(missing) } else { Ok(()) }
+        self.proven(admitted)
+    }
+
+    /// Whether the entry asks for nothing that was not answered.
+    fn proven(&self, admitted: &Admitted<'_>) -> Result<(), Untrusted> {
+        if admitted.entry().challenge() && !self.answered {
+            Err(Untrusted::new(Check::ChallengeMissing))
+        } else {
+            Ok(())
+        }
     }
 }

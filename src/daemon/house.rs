@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    fmt,
+    fmt, io,
     sync::Arc,
     time::Instant,
 };
@@ -14,11 +14,13 @@ use tokio::sync::{Notify, watch};
 use super::{
     admission::Admission,
     identity::Shown,
+    keychain::KeychainLink,
     listener::Closer,
     note::{Note, policy_events},
     refusal::Refusal,
     strangers::Strangers,
     sync::{Durability, Synced, is_synced},
+    untaken::Untaken,
     witness_link::WitnessLink,
     writer::Writer,
 };
@@ -30,7 +32,7 @@ use crate::{
     policy::{Policy, PolicySource},
     sandbox::Protection,
     secret::Buffer,
-    store::{Committed, KeySource, OutboxEntry, Store, StoreError},
+    store::{Committed, Lockable, OutboxEntry, Store, StoreError},
     wire::{Reason, Reply},
 };
 
@@ -43,8 +45,11 @@ pub(super) struct House {
     pub(super) watched: Cell<u64>,
     pub(super) witness: WitnessLink,
     pub(super) store: Arc<dyn Store>,
-    pub(super) key_source: KeySource,
+    /// The same store, to be locked and unlocked.
+    pub(super) vault: Arc<Lockable>,
     pub(super) writer: Writer,
+    /// None where the secrets rest in the vault's own file.
+    pub(super) keychain: Option<KeychainLink>,
     pub(super) log: RefCell<Log>,
     /// Wakes the task that syncs the log.
     pub(super) unsynced: Notify,
@@ -58,8 +63,10 @@ pub(super) struct House {
     pub(super) unkept: Notify,
     pub(super) admission: RefCell<Admission<Closer>>,
     pub(super) strangers: Strangers,
-    /// Bytes of unfinished lines over all connections.
+    /// Bytes of lines that are unfinished or not answered yet, over all connections.
     pub(super) unfinished: Cell<usize>,
+    /// Replies that wait for their clients.
+    pub(super) untaken: Untaken,
     /// Where chunks arrive before they are lines; wiped after each.
     pub(super) chunk: RefCell<Buffer>,
     /// Protections that this kernel lacks.
@@ -108,6 +115,8 @@ pub(super) struct StatusFacts {
     data_path: String,
     requires_sudo: bool,
     store: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keychain: Option<KeychainState>,
     vault: VaultState,
     policy: PolicyState,
     missing: Vec<&'static str>,
@@ -131,9 +140,18 @@ struct AuditState {
     durability: &'static str,
 }
 
+/// The keychain where the secrets rest, as it was found when it was last asked.
+#[derive(Serialize)]
+struct KeychainState {
+    state: &'static str,
+    /// Records with a change that it does not have yet.
+    waiting: usize,
+}
+
 /// The vault, without a word about what is in it.
 #[derive(Serialize)]
 struct VaultState {
+    state: &'static str,
     key_source: &'static str,
     key_means: &'static str,
 }
@@ -305,7 +323,11 @@ impl House {
     }
 
     pub(super) fn store_failed(&self, error: &StoreError) -> Refusal {
-        tracing::error!("{error}");
+        match error {
+            // met by every request until somebody unlocks it
+            StoreError::Locked | StoreError::Unreachable(_) => self.say_once(error.to_string()),
+            _ => tracing::error!("{error}"),
+        }
         Refusal::store(error)
     }
 
@@ -326,6 +348,14 @@ impl House {
         Refusal::unrecorded()
     }
 
+    /// Returns when the broker has ended; never where there is none.
+    pub(super) async fn broker_ended(&self) -> io::Error {
+        match &self.keychain {
+            Some(keychain) => keychain.life.ended().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Answers `STATUS`.
     pub(super) fn status(&self) -> StatusFacts {
         let policy = match self.policy.borrow_mut().current(self.observer.uid) {
@@ -344,8 +374,16 @@ impl House {
             socket_path: self.paths.socket.display().to_string(),
             data_path: self.paths.data_dir.display().to_string(),
             requires_sudo: false,
-            store: "vault",
-            vault: VaultState { key_source: self.key_source.as_str(), key_means: self.key_source.means() },
+            store: self.store.kind().as_str(),
+            keychain: self.keychain.as_ref().map(|keychain| KeychainState {
+                state: keychain.health.word(),
+                waiting: self.store.waiting(),
+            }),
+            vault: VaultState {
+                state: if self.vault.is_locked() { "locked" } else { "unlocked" },
+                key_source: self.vault.source().as_str(),
+                key_means: self.vault.source().means(),
+            },
             policy,
             missing: self.missing.clone(),
             protections: self.protections.clone(),

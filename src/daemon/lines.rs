@@ -33,9 +33,12 @@ pub(super) enum Arrival {
     Broken(FrameError),
 }
 
-/// The unread bytes of a connection, counted into the sum over all connections, and its clock.
+/// The bytes of a connection that are unread or in work, counted into the sum over all connections, and its clock.
 pub(super) struct Lines<'a> {
     buffer: FrameBuffer,
+    /// Bytes of the line that was given last, and of what was read from it: they are held until it is answered, which may
+    /// take the witness's time.
+    in_work: usize,
     counted: usize,
     house: &'a House,
     phase: Phase,
@@ -58,12 +61,21 @@ enum Phase {
 
 impl<'a> Lines<'a> {
     pub(super) fn new(house: &'a House) -> Self {
-        Self { buffer: FrameBuffer::new(), counted: 0, house, phase: Phase::Silent, since: Instant::now() }
+        Self {
+            buffer: FrameBuffer::new(),
+            in_work: 0,
+            counted: 0,
+            house,
+            phase: Phase::Silent,
+            since: Instant::now(),
+        }
     }
 
-    /// The next whole line that is here.
+    /// The next whole line that is here. The line before it has been answered.
     pub(super) fn next(&mut self) -> Option<Result<Frame, FrameError>> {
         let line = self.buffer.next_frame();
+        // its values are copied out of it
+        self.in_work = line.as_ref().map_or(0, |line| line.as_ref().map_or(0, |line| 2 * line.text().len()));
         self.count();
         if line.is_some() {
             self.begin(if self.buffer.is_empty() { Phase::Idle } else { Phase::Within });
@@ -137,7 +149,7 @@ impl<'a> Lines<'a> {
     }
 
     fn count(&mut self) {
-        let held = self.buffer.len();
+        let held = self.buffer.len() + self.in_work;
         self.house.unfinished.set(self.house.unfinished.get() + held - self.counted);
         self.counted = held;
     }

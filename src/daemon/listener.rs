@@ -85,7 +85,7 @@ impl Listener {
 
     /// Accepts until the daemon ends.
     pub(super) async fn run(&self, house: &Rc<House>) -> io::Result<()> {
-        let listener = watch(self.socket.try_clone()?)?;
+        let listener = watch(self.socket.try_clone()?, Interest::READABLE)?;
         loop {
             let accepted = listener
                 .async_io(Interest::READABLE, |socket| {

@@ -3,7 +3,7 @@
 use std::{fs, os::fd::OwnedFd, rc::Rc, time::Duration};
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-use tokio::time::sleep;
+use tokio::{io::Interest, time::sleep};
 
 use super::house::House;
 use crate::{paths::Paths, sys::readiness::watch};
@@ -34,7 +34,7 @@ pub(super) fn signs(paths: &Paths) -> Option<OwnedFd> {
 
 /// Looks at the policy whenever there is a sign.
 pub(super) async fn watch_policy(signs: OwnedFd, house: Rc<House>) {
-    let Ok(signs) = watch(signs) else { return };
+    let Ok(signs) = watch(signs, Interest::READABLE) else { return };
     let mut bytes = [0; 4096];
     loop {
         let Ok(mut ready) = signs.readable().await else { return };

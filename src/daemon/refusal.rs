@@ -154,9 +154,16 @@ impl Refusal {
     /// The store failed. Nothing was changed or released.
     pub(super) fn store(error: &StoreError) -> Self {
         match error {
-            StoreError::Locked => {
-                Self::new(Reason::StoreLocked, "the store is locked; unlock it and try again")
-            }
+            StoreError::Locked => Self::new(
+                Reason::StoreLocked,
+                "the store is locked; to unlock it, run: keychain-auth vault unlock",
+            ),
+            StoreError::Unreachable(why) => Self::new(
+                Reason::StoreLocked,
+                "the keychain, where the secrets rest, does not answer; start or unlock it and try again",
+            )
+            .detailed(why.clone()),
+            StoreError::Backlog => Self::overloaded(false),
             StoreError::TooLarge => Self::too_large(),
             other => Self::new(
                 Reason::InternalError,
@@ -164,6 +171,26 @@ impl Refusal {
             )
             .detailed(other.to_string()),
         }
+    }
+
+    /// The vault could not be unlocked. Nothing has changed.
+    pub(super) fn still_locked(error: &StoreError) -> Self {
+        let message = match error {
+            StoreError::WrongKey => {
+                "the key is not that of this vault; try again: keychain-auth vault unlock"
+            }
+            StoreError::InUse => "another command works on the vault; try again when it has ended",
+            StoreError::Damaged(_) | StoreError::Missing(_) => {
+                "the vault is damaged; see what: keychain-auth vault verify"
+            }
+            _ => "the vault can't be opened; see the daemon's own messages",
+        };
+        Self::new(Reason::StoreLocked, message).detailed(format!("not unlocked: {error}"))
+    }
+
+    /// A message about the daemon itself from another user's process.
+    pub(super) fn unlisted() -> Self {
+        Self::untrusted(&Untrusted::new(Check::ForeignUid), &Shown::default())
     }
 
     /// The reply would be too long.
@@ -207,7 +234,7 @@ fn advice(check: Check) -> &'static str {
         }
         Check::Traced => "a debugger is attached to this process; detach it",
         Check::InjectedCode => {
-            "this process runs code that is neither its registered file nor a library that only root can change; remove it (LD_PRELOAD, plugins, a JIT), or relax this check for it: keychain-auth grant PATH --relax injected_code"
+            "this process runs code that is neither its registered file nor a library that only root can change, or code that was changed in memory; remove it (LD_PRELOAD, plugins, a JIT, a debugger), or relax this check for it: keychain-auth grant PATH --relax injected_code"
         }
         Check::ForeignNamespace => {
             "this process lives in another user or pid namespace than the daemon; run it outside its container"

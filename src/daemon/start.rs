@@ -26,6 +26,7 @@ use super::{
     admission::Admission,
     cage::Cage,
     house::House,
+    keychain::{Broker, KeychainLink},
     lines::CHUNK,
     listener::{Listener, passed_sockets, private_folder},
     lock::{Lock, LockError},
@@ -33,19 +34,21 @@ use super::{
     strangers::{Strangers, queue, start_pen},
     sync::{AuditSettings, Durability, LogSync, keep_heads, write_gathered},
     threads::Threads,
+    untaken::Untaken,
     vault_key,
     witness_link::WitnessLink,
     writer::Writer,
 };
 use crate::{
     audit::{AuditError, Log, Rotation},
+    broker::bus_address,
     caller::{Namespace, Observer},
     keys::{Asking, KeyError},
     paths::Paths,
     policy::{PendingFile, PolicySource},
     sandbox::Hardening,
     secret::Buffer,
-    store::{KeySource, Seat, Store, StoreError, Vault},
+    store::{KeySource, Lockable, Seat, Store, StoreError, StoreKind},
     sys::{
         activation, locked,
         notify::Notice,
@@ -59,8 +62,9 @@ use crate::{
 const OTHER_DESCRIPTORS: u64 = 64;
 /// With fewer there would be no room for a handful of clients.
 const FEWEST_DESCRIPTORS: u64 = OTHER_DESCRIPTORS + 8 * PER_CONNECTION;
-/// Descriptors of a connection: its socket, a pidfd, a memory map, and a stranger's executable.
-const PER_CONNECTION: u64 = 4;
+/// Descriptors of a connection: its socket, a pidfd, the caller's memory map and its size (or a stranger's executable), and
+/// the socket again while a reply waits for its reader.
+const PER_CONNECTION: u64 = 5;
 
 /// Why the daemon did not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +115,12 @@ pub enum StartError {
     /// Too few descriptors may be open.
     #[error("only {0} descriptors may be open, and the daemon needs {FEWEST_DESCRIPTORS}")]
     Descriptors(u64),
+    /// The process that speaks to the keychain can't be started, or has ended.
+    #[error("the broker process, which speaks to the keychain, is gone: {0}")]
+    Broker(io::Error),
+    /// There is no session bus, over which the keychain is reached.
+    #[error("secrets shall rest in the keychain, and there is no session bus to reach it")]
+    NoBus,
     /// Protections that `--hardening=enforce` asks for can't be had.
     #[error("this system does not give every protection: {}", .0.join("; "))]
     Unprotected(Vec<String>),
@@ -146,6 +156,15 @@ impl StartError {
                 "nothing was changed; start it again with what the vault was made with"
             }
             Self::Store(StoreError::InUse) => "another command works on the vault; wait until it has ended",
+            Self::Store(StoreError::OtherStore { pinned: StoreKind::Keychain, .. }) => {
+                "start it with --store keychain; nothing was changed"
+            }
+            Self::Store(StoreError::OtherStore { pinned: StoreKind::Vault, .. }) => {
+                "start it without --store keychain; nothing was changed"
+            }
+            Self::Store(StoreError::Damaged(_)) => {
+                "nothing was changed; see what is damaged: keychain-auth vault verify; then restore vault.redb and vault.head together from a backup"
+            }
             Self::Store(_) => {
                 "nothing was changed; restore vault.key, vault.redb and vault.head together from a backup, or move all three away to begin anew"
             }
@@ -154,6 +173,10 @@ impl StartError {
             }
             Self::Witness(_) => "start the daemon again; if it happens again, look for what ends the process",
             Self::Descriptors(_) => "raise the limit: ulimit -n 1024, or LimitNOFILE=1024",
+            Self::Broker(_) => "start the daemon again; if it happens again, look for what ends the process",
+            Self::NoBus => {
+                "start it within your session, where DBUS_SESSION_BUS_ADDRESS is set, or under dbus-run-session"
+            }
             Self::Unprotected(_) => {
                 "use a kernel that has them, or --hardening=best-effort and read in `keychain-auth status` what is missing"
             }
@@ -163,9 +186,11 @@ impl StartError {
     }
 }
 
-/// How the daemon comes by the vault's key.
-#[derive(Debug, Default)]
+/// How the daemon opens its vault.
+#[derive(Debug)]
 pub struct Opening {
+    /// Where the secrets rest.
+    pub store: StoreKind,
     /// The source that was asked for with `--key`: for a vault that is made, or to be sure of the one that is there.
     pub source: Option<KeySource>,
     /// Where the passphrase can be read.
@@ -197,19 +222,19 @@ pub fn run(
     if hardening == Hardening::Off && var("KEYCHAIN_AUTH_ALLOW_UNHARDENED").is_none_or(|word| word != "1") {
         return Err(StartError::Unconfirmed);
     }
+    let bus = match opening.store {
+        StoreKind::Keychain => Some(bus_address(&var).ok_or(StartError::NoBus)?),
+        StoreKind::Vault => None,
+    };
     // whatever mask it was started with: what the daemon makes is its user's, and usable for it
     umask(Mode::from_bits_truncate(0o077));
     let mut cage = Cage::begin(hardening).map_err(system("to close this process to others"))?;
-    // before any lock, secret or thread: the child must inherit none
-    let passphrase = Cell::new(opening.passphrase);
-    let witness = process::spawn(|channel| {
-        // the child has a copy of every descriptor, and no business with this one
-        drop(passphrase.take());
-        cage.witness(channel)
-    })
-    .map_err(StartError::Witness)?;
+    // before any lock, secret or thread: the children must inherit none
+    let witness = process::spawn(|[channel]| cage.witness(channel)).map_err(StartError::Witness)?;
+    let broker = bus.map(|bus| process::spawn(|channels| cage.broker(&channels, bus)));
+    let broker = broker.transpose().map_err(StartError::Broker)?.map(Broker::new);
     cage.drop_privileges();
-    // behind the witness, which shall not share it, and before the sandbox
+    // behind the children, which shall not share it, and before the sandbox
     locked::prepare();
     let observer = observer().map_err(system("to tell this process's namespaces"))?;
 
@@ -221,10 +246,11 @@ pub fn run(
     let _socket_lock = lock(&paths.socket.with_added_extension("lock"), &paths.socket)?;
     let _data_lock = lock(&paths.data_dir.join("daemon.lock"), &paths.data_dir)?;
 
-    let passphrase = passphrase.into_inner();
-    let asking = Asking { var: &var, passphrase: passphrase.as_ref().map(AsFd::as_fd) };
-    let store = Arc::new(vault_key::open(&paths.data_dir, opening.source, &asking)?);
-    drop(passphrase);
+    let asking = Asking { var: &var, passphrase: opening.passphrase.as_ref().map(AsFd::as_fd) };
+    let keychain = broker.as_ref().map(|broker| broker.keychain.clone());
+    let vault = vault_key::open(&paths.data_dir, keychain, opening.source, &asking)?;
+    let store = Arc::new(Lockable::new(vault)?);
+    drop(opening.passphrase);
     let mut log = open_log(&store, &paths, opening.audit.rotation)?;
     let outbox = store.outbox()?;
     log.replay(&outbox)?;
@@ -248,12 +274,13 @@ pub fn run(
         store,
         log,
         witness,
+        broker,
         cage,
         capacity,
         durability: opening.audit.durability,
         policy_signs,
     };
-    let mut threads = Threads::new();
+    let mut threads = Threads::new(begin.broker.is_some());
     let runtime =
         Builder::new_current_thread().enable_io().enable_time().build().map_err(system("an event loop"))?;
     let connections = LocalSet::new();
@@ -269,7 +296,7 @@ pub fn run(
 }
 
 /// The log, with the key of its chain, compared with what the vault knows of it.
-fn open_log(store: &Vault, paths: &Paths, rotation: Rotation) -> Result<Log, StartError> {
+fn open_log(store: &Lockable, paths: &Paths, rotation: Rotation) -> Result<Log, StartError> {
     // a vault gives it once, and this is the only log
     let seat = store.take_seat().unwrap_or_else(Seat::nowhere);
     Ok(Log::open(&paths.audit_log(), seat, &store.audit_memory()?.head, rotation)?)
@@ -279,9 +306,10 @@ fn open_log(store: &Vault, paths: &Paths, rotation: Rotation) -> Result<Log, Sta
 struct Beginning {
     paths: Paths,
     observer: Observer,
-    store: Arc<Vault>,
+    store: Arc<Lockable>,
     log: Log,
     witness: Child,
+    broker: Option<Broker>,
     cage: Cage,
     capacity: usize,
     durability: Durability,
@@ -299,20 +327,28 @@ async fn serve(
     let mut terminate = signal(SignalKind::terminate()).map_err(system("to watch signals"))?;
     let mut hangup = signal(SignalKind::hangup()).map_err(system("to watch signals"))?;
     let notice = Notice::prepare(notify_socket.as_deref());
-    let witness = WitnessLink::new(begin.witness.channel).map_err(StartError::Witness)?;
+    let [channel] = begin.witness.channels;
+    let witness = WitnessLink::new(channel).map_err(StartError::Witness)?;
     let missing = missing();
     let pending = PendingFile::new(begin.paths.pending(), begin.observer.uid);
     let pen = start_pen(pending, threads).map_err(system("a thread"))?;
     let log_sync = LogSync::start(begin.store.clone(), threads).map_err(system("a thread"))?;
-    let writer = Writer::start(begin.store.clone(), threads).map_err(system("a thread"))?;
+    let store: Arc<dyn Store> = begin.store.clone();
+    let keychain = match begin.broker {
+        Some(broker) => Some(KeychainLink::start(broker, &store, threads).map_err(system("a thread"))?),
+        None => None,
+    };
+    let bell = keychain.as_ref().map(|keychain| keychain.bell.clone());
+    let writer = Writer::start(begin.store.clone(), bell, threads).map_err(system("a thread"))?;
     threads.wait_started();
     let protections = begin.cage.lock(&writer)?;
     let house = Rc::new(House {
+        keychain,
         policy: RefCell::new(PolicySource::new(begin.paths.config())),
         watched: Cell::new(0),
         witness,
         writer,
-        key_source: begin.store.source(),
+        vault: Arc::clone(&begin.store),
         log: RefCell::new(begin.log),
         durability: begin.durability,
         synced: log_sync.synced(),
@@ -323,6 +359,7 @@ async fn serve(
         admission: RefCell::new(Admission::new(begin.capacity)),
         strangers: Strangers::default(),
         unfinished: Cell::new(0),
+        untaken: Untaken::default(),
         chunk: RefCell::new(Buffer::zeroed(CHUNK)),
         missing,
         recorded: RefCell::default(),
@@ -353,6 +390,7 @@ async fn serve(
     notice.ready();
     let ended = tokio::select! {
         error = house.witness.run() => Err(StartError::Witness(error)),
+        error = house.broker_ended() => Err(StartError::Broker(error)),
         ended = listener.run(&house) => ended.map_err(system("to accept connections")),
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),

@@ -8,6 +8,8 @@ use std::{
 
 /// How many wait: writer, log-sync, log-pack, strangers, and the one that started them.
 const THREADS: usize = 5;
+/// Those that wait for the keychain in addition: one reads, one carries.
+const KEYCHAIN_THREADS: usize = 2;
 
 /// The keeper's threads beside the one of the event loop.
 pub(super) struct Threads {
@@ -16,8 +18,9 @@ pub(super) struct Threads {
 }
 
 impl Threads {
-    pub(super) fn new() -> Self {
-        Self { started: Arc::new(Barrier::new(THREADS)), running: Vec::new() }
+    pub(super) fn new(keychain: bool) -> Self {
+        let threads = THREADS + if keychain { KEYCHAIN_THREADS } else { 0 };
+        Self { started: Arc::new(Barrier::new(threads)), running: Vec::new() }
     }
 
     /// Starts a thread that waits for the others before it works.

@@ -4,19 +4,23 @@ use std::path::Path;
 
 use crate::{
     keys::{Asking, KeyError, forget_item},
-    store::{KeyMaterial, KeySource, StoreError, Taken, Vault},
+    store::{KeyMaterial, KeySource, Keychain, StoreError, Taken, Vault},
 };
 
 use super::start::StartError;
 
 /// Opens the vault of the data folder, or makes it with a key from the source that was asked for, else from the first one
-/// that is there. A vault that exists is never replaced because its source does not answer.
+/// that is there. With a `keychain`, its secrets rest there. A vault that exists is never replaced because its source does not answer.
 pub(super) fn open(
     data_dir: &Path,
+    keychain: Option<Keychain>,
     asked: Option<KeySource>,
     asking: &Asking<'_>,
 ) -> Result<Vault, StartError> {
-    let taken = Taken::take(data_dir)?;
+    let mut taken = Taken::take(data_dir)?;
+    if let Some(keychain) = keychain {
+        taken = taken.in_keychain(keychain);
+    }
     if let Some(slot) = taken.slot() {
         let pinned = slot.source();
         if let Some(asked) = asked.filter(|asked| *asked != pinned) {

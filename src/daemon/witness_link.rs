@@ -63,7 +63,7 @@ impl WitnessLink {
     /// Takes over the keeper's end. Called inside the runtime.
     pub(super) fn new(channel: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&channel, true)?;
-        let channel = watch(channel)?;
+        let channel = watch(channel, Interest::READABLE)?;
         Ok(Self { channel, waiting: RefCell::default(), last: Cell::new(0) })
     }
 
@@ -153,18 +153,13 @@ impl WitnessLink {
 
     async fn send(&self, question: &Question, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let packet = encode(question).map_err(io::Error::other)?;
-        let descriptors = descriptor.map(|descriptor| [descriptor]);
-        self.channel
-            .async_io(Interest::WRITABLE, |channel| {
-                let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
-                let mut control = SendAncillaryBuffer::new(&mut space);
-                if let Some(descriptors) = &descriptors {
-                    control.push(SendAncillaryMessage::ScmRights(descriptors));
-                }
-                sendmsg(channel, &[IoSlice::new(&packet)], &mut control, SendFlags::NOSIGNAL)?;
-                Ok(())
-            })
-            .await
+        match put(self.channel.as_fd(), &packet, descriptor) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            sent => return sent,
+        }
+        // the witness has much to read already; only now is it worth a wake-up to know when it has read some
+        let room = watch(self.channel.get_ref().try_clone()?, Interest::WRITABLE)?;
+        room.async_io(Interest::WRITABLE, |channel| put(channel.as_fd(), &packet, descriptor)).await
     }
 }
 
@@ -174,6 +169,17 @@ fn watched(entry: &crate::policy::Entry) -> Option<Watched> {
     let libraries =
         entry.libraries().iter().filter_map(|library| library.path().to_str().map(str::to_owned)).collect();
     Some(Watched { path: entry.path().to_str()?.to_owned(), size: entry.size(), libraries })
+}
+
+fn put(channel: BorrowedFd<'_>, packet: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let descriptors = descriptor.map(|descriptor| [descriptor]);
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if let Some(descriptors) = &descriptors {
+        control.push(SendAncillaryMessage::ScmRights(descriptors));
+    }
+    sendmsg(channel, &[IoSlice::new(packet)], &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
 }
 
 fn next(channel: BorrowedFd<'_>, packet: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::threads::Threads;
+use super::{keychain::Bell, threads::Threads};
 use crate::{
     sandbox::{Applied, Protection, probe},
     store::{Committed, PendingChange, Store, StoreError},
@@ -28,8 +28,12 @@ enum Job {
     Change(PendingChange, Waiting),
     /// What was noted of the audit log; a change takes it along anyway.
     KeepAudit,
+    /// Something that takes the whole store, after every change that was queued before it.
+    Task(Task, oneshot::Sender<Result<(), StoreError>>),
     Probe(Applied, SyncSender<Vec<Protection>>),
 }
+
+type Task = Box<dyn FnOnce() -> Result<(), StoreError> + Send>;
 
 /// Hands changes to the writing thread.
 pub(super) struct Writer(SyncSender<Job>);
@@ -40,9 +44,14 @@ pub(super) struct QueueFull;
 
 impl Writer {
     /// Starts the thread. It ends when the writer is dropped and its last batch is committed.
-    pub(super) fn start(store: Arc<dyn Store>, threads: &mut Threads) -> io::Result<Self> {
+    /// Each commit rings `bell`.
+    pub(super) fn start(
+        store: Arc<dyn Store>,
+        bell: Option<Bell>,
+        threads: &mut Threads,
+    ) -> io::Result<Self> {
         let (jobs, queue) = sync_channel(QUEUE);
-        threads.start("writer", move || write(&*store, &queue))?;
+        threads.start("writer", move || write(&*store, bell.as_ref(), &queue))?;
         Ok(Self(jobs))
     }
 
@@ -60,6 +69,16 @@ impl Writer {
         let _ = self.0.try_send(Job::KeepAudit);
     }
 
+    /// Does something on the writing thread, behind the changes that wait, and waits for its end.
+    pub(super) async fn task(
+        &self,
+        task: impl FnOnce() -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<Result<(), StoreError>, QueueFull> {
+        let (done, outcome) = oneshot::channel();
+        self.0.try_send(Job::Task(Box::new(task), done)).map_err(|_| QueueFull)?;
+        outcome.await.map_err(|_| QueueFull)
+    }
+
     /// Queues a change. The outcome arrives when it is durable, whether or not somebody still waits for it.
     pub(super) fn queue(&self, change: PendingChange) -> Result<oneshot::Receiver<Outcome>, QueueFull> {
         let (done, outcome) = oneshot::channel();
@@ -70,11 +89,12 @@ impl Writer {
     }
 }
 
-fn write(store: &dyn Store, queue: &Receiver<Job>) {
+fn write(store: &dyn Store, bell: Option<&Bell>, queue: &Receiver<Job>) {
     while let Ok(first) = queue.recv() {
         let mut changes = Vec::new();
         let mut waiting = Vec::new();
         let mut keeps = false;
+        let mut task = None;
         for job in std::iter::once(first).chain(queue.try_iter().take(GROUP - 1)) {
             match job {
                 Job::Change(change, done) => {
@@ -82,19 +102,29 @@ fn write(store: &dyn Store, queue: &Receiver<Job>) {
                     waiting.push(done);
                 }
                 Job::KeepAudit => keeps = true,
+                Job::Task(work, done) => {
+                    task = Some((work, done));
+                    break;
+                }
                 // asked once, by the start, which waits for it
                 Job::Probe(applied, told) => drop(told.send(probe(applied))),
             }
         }
-        if changes.is_empty() {
-            if keeps && let Err(error) = store.keep_audit() {
-                tracing::warn!("the head of the audit log could not be kept: {error}");
-            }
-            continue;
+        if changes.is_empty()
+            && keeps
+            && let Err(error) = store.keep_audit()
+        {
+            tracing::warn!("the head of the audit log could not be kept: {error}");
         }
         for (outcome, done) in store.commit(changes).into_iter().zip(waiting) {
             // a client that is gone has its change all the same, and its record
             let _ = done.send(outcome);
+        }
+        if let Some(bell) = bell {
+            bell.ring();
+        }
+        if let Some((work, done)) = task {
+            let _ = done.send(work());
         }
     }
 }

@@ -13,12 +13,16 @@ mod passphrase;
 mod secret_service;
 
 pub use item::{ItemTask, serve_item};
+pub use secret_service::bus_address;
 
 use std::{ffi::OsString, io, os::fd::BorrowedFd};
 
-use crate::store::{ItemId, KeyMaterial, KeySource, Slot, StoreError};
+use crate::{
+    secret::Buffer,
+    store::{ItemId, KeyMaterial, KeySource, Slot, StoreError},
+};
 
-/// Shortest passphrase of a new vault, in bytes: shorter ones are tried out within hours at any price of one try.
+/// Shortest passphrase of a new vault or export, in bytes: shorter ones are tried out within hours at any price of one try.
 pub const MIN_PASSPHRASE: usize = 8;
 
 /// Why a source gives no key. Nothing was made or changed.
@@ -138,6 +142,18 @@ impl Asking<'_> {
         }
         Ok(KeyMaterial::File)
     }
+}
+
+/// The passphrase of an export; that of a new one is asked for twice. It is another than the vault's, so that whoever gets
+/// the export and its passphrase does not get the vault.
+pub fn export_passphrase(
+    var: &dyn Fn(&str) -> Option<OsString>,
+    descriptor: Option<BorrowedFd<'_>>,
+    new: bool,
+) -> Result<Buffer, KeyError> {
+    let purpose = if new { passphrase::Purpose::NewFile } else { passphrase::Purpose::File };
+    let typed = passphrase::ask(var, descriptor, purpose)?;
+    if new && typed.len() < MIN_PASSPHRASE { Err(KeyError::TooShort) } else { Ok(typed) }
 }
 
 /// Removes the item of a vault that has its key from elsewhere now. Best effort: the item opens nothing any more.

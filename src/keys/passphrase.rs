@@ -36,6 +36,10 @@ pub(super) enum Purpose {
     Known,
     /// To be that of a vault from now on: typed twice.
     New,
+    /// To open an export.
+    File,
+    /// To be that of an export: typed twice.
+    NewFile,
 }
 
 /// Asks, in this order: the descriptor, `KEYCHAIN_AUTH_ASKPASS`, the terminal, `SSH_ASKPASS`.
@@ -48,6 +52,8 @@ pub(super) fn ask(
     let prompts = match purpose {
         Purpose::Known => ["Passphrase of the vault: "].as_slice(),
         Purpose::New => &["New passphrase of the vault: ", "The same again: "],
+        Purpose::File => &["Passphrase of the export: "],
+        Purpose::NewFile => &["New passphrase of the export: ", "The same again: "],
     };
     if let Some(descriptor) = descriptor {
         return line(read_to_end(descriptor, None).map_err(|error| failed(&error))?);

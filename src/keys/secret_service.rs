@@ -34,7 +34,7 @@ pub(super) enum Trouble {
 }
 
 /// Where the session bus listens: `DBUS_SESSION_BUS_ADDRESS`, else the socket `bus` in the runtime folder.
-pub(super) fn bus_address(var: &dyn Fn(&str) -> Option<OsString>) -> Option<String> {
+pub fn bus_address(var: &dyn Fn(&str) -> Option<OsString>) -> Option<String> {
     let set = |name| var(name).filter(|value: &OsString| !value.is_empty());
     if let Some(address) = set("DBUS_SESSION_BUS_ADDRESS") {
         return address.into_string().ok();

@@ -1,7 +1,8 @@
-//! The lists: every system call that keeper and witness may make once they serve, each with its reason.
+//! The lists: every system call that keeper, witness and broker may make once they serve, each with its reason.
 //!
 //! Not on them, among all others: execve, ptrace, process_vm_readv, kill, clone, fork, socket, connect, bind, chmod,
 //! chown, link, symlink, mkdir, mount, bpf, io_uring_setup, userfaultfd, keyctl, rt_sigaction, seccomp, setns, unshare.
+//! The broker alone has two of these: socket, of one kind, and connect.
 
 use super::filter::{Call, Only};
 
@@ -107,6 +108,26 @@ const WITNESS_ONLY: &[Call] = &calls! {
     SYS_write if Only::Is(0, 2) => "the message of a violation or a panic",
 };
 
+/// The one process that may open sockets, of one kind only: those of this machine.
+const BROKER_ONLY: &[Call] = &calls! {
+    SYS_socket if Only::Is(0, libc::AF_UNIX.cast_unsigned()) => "the session bus, also when it is lost and found again",
+    SYS_connect => "the session bus",
+    SYS_getsockopt => "whether the connection was made",
+    SYS_geteuid => "who it says it is, on the session bus",
+    SYS_epoll_wait => "the event loop",
+    SYS_epoll_ctl => "the event loop's connections",
+    SYS_write => "the event loop's wake-up; the message of a violation or a panic",
+    SYS_recvmsg => "orders of the keeper; answers of the session bus",
+    SYS_sendmsg => "items and what was done, to the keeper; orders to the session bus",
+    SYS_close => "a connection to the session bus that was lost",
+    SYS_fcntl if Only::Is(1, libc::F_GETFD.cast_unsigned()) => "the standard library's checks in debug builds",
+};
+
+/// The broker's list: no way to a file, to another machine, or to start anything.
+pub fn broker() -> Vec<Call> {
+    [RUNTIME, BROKER_ONLY].concat()
+}
+
 /// The keeper's list, once it serves.
 pub fn keeper() -> Vec<Call> {
     [RUNTIME, DESCRIPTORS, KEEPER_ONLY].concat()
@@ -123,7 +144,7 @@ mod tests {
 
     #[test]
     fn no_rule_is_made_void_by_another_of_the_same_call() {
-        for list in [keeper(), witness()] {
+        for list in [keeper(), witness(), broker()] {
             for (index, call) in list.iter().enumerate() {
                 let others = list.iter().enumerate().filter(|(other, _)| *other != index);
                 let same = others.map(|(_, other)| other).find(|other| other.number == call.number);
@@ -146,5 +167,8 @@ mod tests {
         for call in [keeper(), witness()].concat() {
             assert!(!excluded.contains(&call.name), "{}", call.name);
         }
+        let its_own: Vec<&str> =
+            broker().iter().map(|call| call.name).filter(|name| excluded.contains(name)).collect();
+        assert_eq!(its_own, ["socket", "connect"]);
     }
 }

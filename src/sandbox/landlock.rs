@@ -3,8 +3,8 @@
 use std::{error::Error, path::PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
+    RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 
 /// The ABI below which `enforce` refuses to start: from it on the kernel controls every change of a file (Linux 6.2).
@@ -33,21 +33,35 @@ pub struct Folders {
 ///
 /// Returns what could not be had, in words; nothing is restricted then.
 pub fn cage(folders: &Folders, newest: ABI) -> Vec<String> {
-    let offered = ABIS.into_iter().filter(|abi| *abi <= newest).find_map(|abi| ruleset(abi).ok());
+    restrict(newest, Scope::from_all, |ruleset| folders.allow(ruleset))
+}
+
+/// As [`cage`], for a process that needs no file at all. It may still connect to a socket, by path or by an abstract name:
+/// which ones is beyond Landlock.
+pub fn cage_without_files(newest: ABI) -> Vec<String> {
+    restrict(newest, |abi| Scope::from_all(abi) & !Scope::AbstractUnixSocket, Ok)
+}
+
+fn restrict(
+    newest: ABI,
+    scope: impl Fn(ABI) -> BitFlags<Scope>,
+    allow: impl FnOnce(RulesetCreated) -> Result<RulesetCreated, Box<dyn Error>>,
+) -> Vec<String> {
+    let offered = ABIS.into_iter().filter(|abi| *abi <= newest).find_map(|abi| ruleset(abi, scope(abi)).ok());
     let Some(ruleset) = offered else {
         return vec![format!(
             "Landlock ABI {} (Linux 6.2), without which files outside the daemon's folders stay in reach",
             REQUIRED_ABI as i32
         )];
     };
-    match restrict(ruleset, folders) {
+    match allow(ruleset).and_then(enforce) {
         Ok(()) => Vec::new(),
         Err(error) => vec![format!("Landlock: {error}")],
     }
 }
 
 /// Everything that this ABI controls is denied, or there is no ruleset.
-fn ruleset(abi: ABI) -> Result<RulesetCreated, RulesetError> {
+fn ruleset(abi: ABI, scope: BitFlags<Scope>) -> Result<RulesetCreated, RulesetError> {
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_all(abi))?;
@@ -55,22 +69,28 @@ fn ruleset(abi: ABI) -> Result<RulesetCreated, RulesetError> {
         ruleset = ruleset.handle_access(AccessNet::from_all(abi))?;
     }
     if abi >= ABI::V6 {
-        ruleset = ruleset.scope(Scope::from_all(abi))?;
+        ruleset = ruleset.scope(scope)?;
     }
     ruleset.create()
 }
 
-fn restrict(mut ruleset: RulesetCreated, folders: &Folders) -> Result<(), Box<dyn Error>> {
-    let reading = AccessFs::ReadFile | AccessFs::ReadDir;
-    let changing =
-        reading | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::MakeReg | AccessFs::RemoveFile;
-    for folder in &folders.read {
-        ruleset = ruleset.add_rule(PathBeneath::new(PathFd::new(folder)?, reading))?;
+impl Folders {
+    fn allow(&self, mut ruleset: RulesetCreated) -> Result<RulesetCreated, Box<dyn Error>> {
+        let reading = AccessFs::ReadFile | AccessFs::ReadDir;
+        let changing =
+            reading | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::MakeReg | AccessFs::RemoveFile;
+        for folder in &self.read {
+            ruleset = ruleset.add_rule(PathBeneath::new(PathFd::new(folder)?, reading))?;
+        }
+        ruleset = ruleset.add_rule(PathBeneath::new(PathFd::new(&self.change)?, changing))?;
+        if let Some(folder) = &self.remove {
+            ruleset = ruleset.add_rule(PathBeneath::new(PathFd::new(folder)?, AccessFs::RemoveFile))?;
+        }
+        Ok(ruleset)
     }
-    ruleset = ruleset.add_rule(PathBeneath::new(PathFd::new(&folders.change)?, changing))?;
-    if let Some(folder) = &folders.remove {
-        ruleset = ruleset.add_rule(PathBeneath::new(PathFd::new(folder)?, AccessFs::RemoveFile))?;
-    }
+}
+
+fn enforce(ruleset: RulesetCreated) -> Result<(), Box<dyn Error>> {
     let status = ruleset.restrict_self()?;
     if status.ruleset == RulesetStatus::FullyEnforced { Ok(()) } else { Err("only partly enforced".into()) }
 }

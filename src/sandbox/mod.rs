@@ -10,9 +10,9 @@ mod landlock;
 mod privileges;
 mod probe;
 
-pub use calls::{keeper, witness};
+pub use calls::{broker, keeper, witness};
 pub use filter::{Call, FilterError, Only, filter};
-pub use landlock::{Folders, NEWEST_ABI, REQUIRED_ABI, cage};
+pub use landlock::{Folders, NEWEST_ABI, REQUIRED_ABI, cage, cage_without_files};
 pub use privileges::{Keep, drop_privileges};
 pub use probe::{Applied, Protection, probe};
 

@@ -3,7 +3,7 @@
 use secrecy::ExposeSecret;
 use std::fmt;
 
-use super::source::KeySource;
+use super::{keychain::StoreKind, source::KeySource};
 use crate::{
     chain::{Checkpoint, Head},
     name::{Attributes, Service, Target, TargetPrefix},
@@ -41,7 +41,7 @@ pub struct Selection {
 }
 
 /// A batch that changes nothing. It is answered from one snapshot: it never mixes two writes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Query {
     /// The records.
     pub selection: Selection,
@@ -168,6 +168,20 @@ pub enum StoreError {
     /// The store's key is not at hand.
     #[error("the store is locked")]
     Locked,
+    /// The user's keychain, where the secrets rest, can't be reached.
+    #[error("the keychain can't be reached: {0}")]
+    Unreachable(String),
+    /// More changes wait for the keychain than may.
+    #[error("too many changes wait for the keychain")]
+    Backlog,
+    /// The vault was made to keep its secrets elsewhere.
+    #[error("the secrets of this vault rest in the store {pinned}, not in the store {asked}")]
+    OtherStore {
+        /// Where they rest.
+        pinned: StoreKind,
+        /// What was asked for.
+        asked: StoreKind,
+    },
     /// What is on the disk is not what was written there.
     #[error("the vault is damaged: {0}")]
     Damaged(&'static str),
@@ -234,6 +248,15 @@ pub trait Store: Send + Sync {
 
     /// Says that every line up to and with `id` is in the log; the next commit forgets them.
     fn settle(&self, id: u64);
+
+    /// Where the values rest. Reads, commits and carrying of a store in the keychain wait for another process, less than 5 s.
+    fn kind(&self) -> StoreKind;
+
+    /// Carries some of the changes that wait to the keychain, and says whether more wait. An error leaves the rest waiting.
+    fn carry(&self) -> Result<bool, StoreError>;
+
+    /// How many records have a change that the keychain does not have yet.
+    fn waiting(&self) -> usize;
 
     /// Notes how far the audit log has come. It becomes durable with the next commit; cheap, called for every record.
     fn note_audit(&self, head: Head, ended: Option<Checkpoint>);

@@ -6,11 +6,12 @@
 //! takes a damaged commit for a torn one and falls back to the one before it.
 
 use secrecy::ExposeSecret;
-use std::{fs::File, sync::Arc};
+use std::{collections::BTreeSet, fs::File, os::unix::fs::FileExt, sync::Arc};
 
 use redb::{
-    Builder, Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
-    TableError, WriteTransaction, backends::FileBackend,
+    Builder, Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend,
+    TableDefinition, TableError, WriteTransaction,
+    backends::{FileBackend, InMemoryBackend},
 };
 use rustix::fs::OFlags;
 
@@ -18,8 +19,9 @@ use super::{
     batch::{OutboxEntry, StoreError},
     files::{FileError, Folder},
     key::VaultKey,
+    keychain::StoreKind,
     names::{NameIndex, Place, toggle},
-    seal::{FORMAT, Fingerprint, NONCE, Nonce, RecordKey, Sealer, VaultId},
+    seal::{FORMAT, Fingerprint, NONCE, Nonce, RecordKey, Sealer, VaultId, has_value},
 };
 use crate::chain::{Checkpoint, Head};
 
@@ -34,14 +36,18 @@ const CACHE: usize = 64 * 1024 * 1024;
 pub(super) const RECORDS: TableDefinition<'_, &RecordKey, &[u8]> = TableDefinition::new("records");
 /// Number to sealed audit line.
 pub(super) const OUTBOX: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("outbox");
+/// Records that were removed and whose items the keychain may still have.
+pub(super) const GONE: TableDefinition<'_, &RecordKey, ()> = TableDefinition::new("gone");
 /// The vault about itself.
 const ABOUT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("about");
 /// In `ABOUT`: format, vault id, key check; in clear.
 const IDENTITY: &str = "identity";
+/// In `ABOUT`: where the values rest, in clear. Not there for a vault that keeps them itself.
+const STORE: &str = "store";
 /// In `ABOUT`: the sealed header.
 const HEADER: &str = "header";
 /// In `ABOUT`: the sealed checkpoints of the audit log. None in a vault that never had any.
-const CHECKPOINTS: &str = "audit checkpoints";
+pub(super) const CHECKPOINTS: &str = "audit checkpoints";
 /// Most checkpoints kept: those of the newest four million records. Beyond it every second one goes, which makes the
 /// place of a change less exact and hides none.
 const MAX_CHECKPOINTS: usize = 1024;
@@ -103,10 +109,12 @@ pub(super) struct Disk {
     pub(super) header: Header,
     pub(super) names: NameIndex,
     pub(super) records: Arc<Records>,
+    /// Records whose change the keychain does not have yet.
+    pub(super) waiting: BTreeSet<RecordKey>,
 }
 
 /// Makes an empty vault. It has its real name only when it is complete and durable.
-pub(super) fn create(folder: &Folder, key: &VaultKey) -> Result<(), StoreError> {
+pub(super) fn create(folder: &Folder, key: &VaultKey, store: StoreKind) -> Result<(), StoreError> {
     folder.remove(DRAFT)?;
     let file = folder.create(DRAFT, OFlags::empty())?;
     let again = file.try_clone().map_err(|error| StoreError::Io(error.to_string()))?;
@@ -117,15 +125,36 @@ pub(super) fn create(folder: &Folder, key: &VaultKey) -> Result<(), StoreError> 
     let transaction = begin(&db)?;
     transaction.open_table(RECORDS).map_err(failed)?;
     transaction.open_table(OUTBOX).map_err(failed)?;
-    let identity = [[FORMAT].as_slice(), &vault, &key_check(key, &vault)].concat();
-    let mut about = transaction.open_table(ABOUT).map_err(failed)?;
-    about.insert(IDENTITY, identity.as_slice()).map_err(failed)?;
-    drop(about);
+    write_identity(&transaction, key, &vault)?;
+    if store == StoreKind::Keychain {
+        transaction.open_table(GONE).map_err(failed)?;
+        let mut about = transaction.open_table(ABOUT).map_err(failed)?;
+        about.insert(STORE, store.as_str().as_bytes()).map_err(failed)?;
+    }
     write_header(&transaction, &sealer, &Header::new())?;
     transaction.commit().map_err(failed)?;
     db.close().map_err(failed)?;
     again.sync_all().map_err(|error| StoreError::Io(error.to_string()))?;
     Ok(folder.publish(DRAFT, VAULT_FILE)?)
+}
+
+/// Says which vault it is, and lets its key be recognised.
+pub(super) fn write_identity(
+    transaction: &WriteTransaction,
+    key: &VaultKey,
+    vault: &VaultId,
+) -> Result<(), StoreError> {
+    let identity = [[FORMAT].as_slice(), vault, &key_check(key, vault)].concat();
+    let mut about = transaction.open_table(ABOUT).map_err(failed)?;
+    about.insert(IDENTITY, identity.as_slice()).map_err(failed)?;
+    Ok(())
+}
+
+/// Removes what the vault says about itself under this name.
+pub(super) fn forget(transaction: &WriteTransaction, row: &str) -> Result<(), StoreError> {
+    let mut about = transaction.open_table(ABOUT).map_err(failed)?;
+    about.remove(row).map_err(failed)?;
+    Ok(())
 }
 
 /// Opens the file and compares all its checksums. None if there is no vault.
@@ -139,6 +168,33 @@ pub(super) fn open(folder: &Folder) -> Result<Option<Database>, StoreError> {
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
     Ok(Some(builder.create_with_backend(backend).map_err(failed)?))
+}
+
+/// Opens a copy of the file in memory, so that nothing is written to the file itself. `checks` says whether all its
+/// checksums are compared.
+pub(super) fn open_copy(folder: &Folder, checks: bool) -> Result<Database, StoreError> {
+    let missing = || StoreError::Missing(format!("{VAULT_FILE} is missing; put it back from a backup"));
+    let file = folder.find(VAULT_FILE, OFlags::empty())?.ok_or_else(missing)?;
+    let unread = |error: std::io::Error| StoreError::Io(error.to_string());
+    let size = length(&file)?;
+    if size == 0 {
+        return Err(StoreError::Damaged("vault.redb is empty"));
+    }
+    let copy = InMemoryBackend::new();
+    copy.set_len(size).map_err(unread)?;
+    let mut chunk = vec![0; 1024 * 1024];
+    let mut at = 0;
+    while at < size {
+        let read = file.read_at(&mut chunk, at).map_err(unread)?;
+        if read == 0 {
+            break;
+        }
+        copy.write(at, chunk.get(..read).unwrap_or_default()).map_err(unread)?;
+        at += read as u64;
+    }
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE).set_check_integrity_on_open(checks);
+    builder.create_with_backend(copy).map_err(failed)
 }
 
 /// Which vault this is, if the key is its key.
@@ -157,12 +213,24 @@ pub(super) fn identify(db: &Database, key: &VaultKey) -> Result<VaultId, StoreEr
     }
 }
 
+/// Where the values of this vault rest.
+pub(super) fn store_kind(db: &Database) -> Result<StoreKind, StoreError> {
+    let snapshot = db.begin_read().map_err(failed)?;
+    let table = snapshot.open_table(ABOUT).map_err(failed)?;
+    match ReadableTable::get(&table, STORE).map_err(failed)? {
+        None => Ok(StoreKind::Vault),
+        Some(word) if word.value() == StoreKind::Keychain.as_str().as_bytes() => Ok(StoreKind::Keychain),
+        Some(_) => Err(StoreError::Damaged("its kind of store is unknown to this version")),
+    }
+}
+
 /// Reads every label and line, and compares them with the header.
-pub(super) fn load(db: Database, sealer: &Sealer) -> Result<Disk, StoreError> {
+pub(super) fn load(db: Database, sealer: &Sealer, store: StoreKind) -> Result<Disk, StoreError> {
     let snapshot = db.begin_read().map_err(failed)?;
     let header = read_header(&snapshot, sealer)?;
     let records = snapshot.open_table(RECORDS).map_err(failed)?;
     let (mut all, mut sum) = (Vec::new(), Fingerprint::default());
+    let mut waiting = BTreeSet::new();
     for entry in records.iter().map_err(failed)? {
         let (at, sealed) = entry.map_err(failed)?;
         let at = *at.value();
@@ -170,14 +238,27 @@ pub(super) fn load(db: Database, sealer: &Sealer) -> Result<Disk, StoreError> {
             .open_label(&at, sealed.value())
             .map_err(|_| StoreError::Damaged("a record was changed"))?;
         toggle(&mut sum, &sealer.fingerprint(&at, &nonce));
-        all.push((label.service, label.target, Place { at, nonce }));
+        if store == StoreKind::Keychain && has_value(sealed.value()) {
+            waiting.insert(at);
+        }
+        let bare = label.attributes.is_empty();
+        all.push((label.service, label.target, Place { at, nonce, bare }));
     }
     if all.len() as u64 != header.count || sum != header.sum {
         return Err(StoreError::Damaged("a record is missing, added or replaced by an older one"));
     }
     let names = NameIndex::build(all).ok_or(StoreError::Damaged("two records have one name"))?;
     lines(&snapshot, sealer, &header)?;
-    Ok(Disk { records: Arc::new(records), db, header, names })
+    if store == StoreKind::Keychain {
+        for entry in snapshot.open_table(GONE).map_err(failed)?.iter().map_err(failed)? {
+            let at = *entry.map_err(failed)?.0.value();
+            if ReadableTable::get(&records, &at).map_err(failed)?.is_some() {
+                return Err(StoreError::Damaged("a record is there and removed at once"));
+            }
+            waiting.insert(at);
+        }
+    }
+    Ok(Disk { records: Arc::new(records), db, header, names, waiting })
 }
 
 /// The outbox of the snapshot; every number that the header speaks of must be there.
@@ -313,7 +394,7 @@ impl From<FileError> for StoreError {
     }
 }
 
-fn read_header(snapshot: &ReadTransaction, sealer: &Sealer) -> Result<Header, StoreError> {
+pub(super) fn read_header(snapshot: &ReadTransaction, sealer: &Sealer) -> Result<Header, StoreError> {
     let sealed = about(snapshot, HEADER)?;
     let plain = sealer.open_header(&sealed).map_err(|_| StoreError::Damaged("its header was changed"))?;
     Header::from_bytes(plain.as_slice()).ok_or(StoreError::Damaged("its header was changed"))

@@ -85,6 +85,17 @@ impl Folder {
         }
     }
 
+    /// Gives the folder to whoever takes it next.
+    pub(crate) fn unlock(&self) -> Result<(), FileError> {
+        fs::flock(&self.0, FlockOperation::Unlock).map_err(|error| io_error("the data folder", error))
+    }
+
+    /// Another hand on the same open folder: both have one lock.
+    pub(crate) fn try_clone(&self) -> Result<Self, FileError> {
+        let again = rustix::io::fcntl_dupfd_cloexec(&self.0, 0);
+        again.map(Self).map_err(|error| io_error("the data folder", error))
+    }
+
     /// Opens a file that is ours alone, for reading and writing. None if there is none.
     pub(crate) fn find(&self, name: &str, extra: OFlags) -> Result<Option<File>, FileError> {
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | extra;

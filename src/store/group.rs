@@ -34,6 +34,10 @@ pub(super) struct Group<'t, 'v> {
     pub(super) base: &'v NameIndex,
     pub(super) records: Table<'t, &'static RecordKey, &'static [u8]>,
     pub(super) outbox: Table<'t, u64, &'static [u8]>,
+    /// What was removed and may still have an item; none where values rest here.
+    pub(super) gone: Option<Table<'t, &'static RecordKey, ()>>,
+    /// Every record that was changed.
+    pub(super) touched: Vec<RecordKey>,
     pub(super) overlay: Overlay,
     pub(super) header: Header,
 }
@@ -80,10 +84,15 @@ impl Group<'_, '_> {
         let mut touched = Vec::with_capacity(items.len());
         for WriteItem { target, value } in items {
             let label = Label { service: service.clone(), target, attributes: attributes.clone() };
-            let place = Place { at: self.sealer.record_key(service, &label.target), nonce: nonce()? };
+            let at = self.sealer.record_key(service, &label.target);
+            let place = Place { at, nonce: nonce()?, bare: attributes.is_empty() };
             let sealed = self.sealer.seal_record(&place.at, &place.nonce, &label, &value);
             let sealed = sealed.map_err(|_| unsealable())?;
             self.records.insert(&place.at, sealed.as_slice()).map_err(failed)?;
+            if let Some(gone) = &mut self.gone {
+                gone.remove(&place.at).map_err(failed)?;
+                self.touched.push(place.at);
+            }
             self.place(service, &label.target, Some(place));
             touched.push(label.target);
         }
@@ -105,6 +114,10 @@ impl Group<'_, '_> {
         for (target, place) in found {
             if self.records.remove(&place.at).map_err(failed)?.is_none() {
                 return Err(StoreError::Damaged("a record is missing"));
+            }
+            if let Some(gone) = &mut self.gone {
+                gone.insert(&place.at, ()).map_err(failed)?;
+                self.touched.push(place.at);
             }
             self.place(&service, &target, None);
             touched.push(target);

@@ -70,6 +70,11 @@ impl ExposeSecret<[u8; KEY_BYTES]> for SubKey {
 }
 
 impl SubKey {
+    /// The same key again, for whoever goes on when its owner is gone.
+    pub(super) fn again(&self) -> Self {
+        Self(Buffer::from(self.0.as_slice()))
+    }
+
     /// The keyed hash of this key. Made anew for each use, so that no key rests outside locked memory.
     pub(super) fn prf(&self) -> Prf {
         keyed(self.expose_secret())

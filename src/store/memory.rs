@@ -6,9 +6,12 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::batch::{
-    Answer, AuditMemory, Change, Committed, MAX_REMOVED, Names, OutboxEntry, PendingChange, Query, Record,
-    Selection, Store, StoreError, WriteItem,
+use super::{
+    batch::{
+        Answer, AuditMemory, Change, Committed, MAX_REMOVED, Names, OutboxEntry, PendingChange, Query,
+        Record, Selection, Store, StoreError, WriteItem,
+    },
+    keychain::StoreKind,
 };
 use crate::{
     chain::{Checkpoint, Head},
@@ -138,6 +141,18 @@ impl Store for Memory {
     fn settle(&self, id: u64) {
         let mut state = self.state();
         state.settled = state.settled.max(id);
+    }
+
+    fn kind(&self) -> StoreKind {
+        StoreKind::Vault
+    }
+
+    fn carry(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    fn waiting(&self) -> usize {
+        0
     }
 
     fn note_audit(&self, head: Head, ended: Option<Checkpoint>) {

@@ -5,15 +5,20 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod carry;
 mod disk;
+mod fetch;
 pub(crate) mod files;
 mod group;
 mod head;
 mod key;
+mod keychain;
 mod label;
+mod lockable;
 mod memory;
 mod names;
 mod owned;
+mod rekey;
 mod seal;
 pub(crate) mod seat;
 mod slot;
@@ -22,15 +27,21 @@ mod taken;
 #[cfg(test)]
 mod trials;
 mod vault;
+mod verify;
 
 pub use batch::{
     AuditMemory, Change, Committed, MAX_ANSWER, MAX_REMOVED, Names, OutboxEntry, PendingChange, Query,
     Record, RenderRecord, Selection, Store, StoreError, WriteItem,
 };
+pub use carry::MAX_WAITING;
+pub use keychain::{Items, Keychain, StoreKind, Take, UnknownStore};
+pub use lockable::{CARRIED_KEY, Lockable, carry_key};
 pub use memory::Memory;
 pub use owned::OwnedVault;
+pub use rekey::Progress;
 pub use seat::{Seat, Unreadable};
 pub use slot::Slot;
 pub use source::{ItemId, KeyMaterial, KeySource, MAX_SOURCE_SECRET, MIN_CREDENTIAL, UnknownSource};
 pub use taken::Taken;
 pub use vault::Vault;
+pub use verify::{DamagedRecord, Findings};

@@ -17,6 +17,8 @@ use crate::name::{Service, Target, TargetPrefix};
 pub(super) struct Place {
     pub(super) at: RecordKey,
     pub(super) nonce: Nonce,
+    /// Whether its label holds the name alone, and no attributes.
+    pub(super) bare: bool,
 }
 
 /// Names found, with their places.
@@ -165,7 +167,7 @@ mod tests {
     }
 
     fn place(number: u8) -> Place {
-        Place { at: [number; 32], nonce: [number; 24] }
+        Place { at: [number; 32], nonce: [number; 24], bare: true }
     }
 
     fn index(names: &[&str]) -> NameIndex {

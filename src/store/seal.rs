@@ -256,6 +256,17 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// The first part of a sealed record: what it says about itself, and its version. None if it is no record.
+pub(super) fn label_part(sealed: &[u8]) -> Option<&[u8]> {
+    let value = Parts::of(sealed)?.value;
+    sealed.get(..sealed.len() - value.len())
+}
+
+/// Whether the value of a sealed record is there as well.
+pub(super) fn has_value(sealed: &[u8]) -> bool {
+    label_part(sealed).is_some_and(|label| label.len() < sealed.len())
+}
+
 /// The nonce of a sealed record, without opening it.
 pub(super) fn nonce_of(sealed: &[u8]) -> Option<&Nonce> {
     sealed.first_chunk()

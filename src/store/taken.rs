@@ -5,22 +5,27 @@ use std::path::Path;
 use redb::Database;
 
 use super::{
-    batch::StoreError,
+    batch::{RenderRecord, StoreError},
     disk::{self, VAULT_FILE},
     files::Folder,
     head::{HEAD_FILE, Head},
     key::VaultKey,
+    keychain::Keychain,
     owned::OwnedVault,
+    rekey::{self, Progress},
     seal::VaultId,
+    seat::Seat,
     slot::{KEY_FILE, Slot, SlotKeys},
     source::{KeyMaterial, KeySource, WrappingKey},
     vault::{Vault, missing},
+    verify::{self, Findings},
 };
 
 /// A data folder that no other process can open a vault in, with what its `vault.key` says. Its key is not known yet.
 pub struct Taken {
     folder: Folder,
     slot: Option<Slot>,
+    keychain: Option<Keychain>,
 }
 
 impl Taken {
@@ -29,7 +34,13 @@ impl Taken {
         let folder = Folder::open(data_dir)?;
         folder.lock()?;
         let slot = Slot::load(&folder)?;
-        Ok(Self { folder, slot })
+        Ok(Self { folder, slot, keychain: None })
+    }
+
+    /// Opens, or makes, a vault whose values rest in the user's keychain. A vault that was made the other way is
+    /// [`StoreError::OtherStore`].
+    pub fn in_keychain(self, keychain: Keychain) -> Self {
+        Self { keychain: Some(keychain), ..self }
     }
 
     /// What `vault.key` says; None if there is none.
@@ -50,7 +61,7 @@ impl Taken {
     pub fn open(self, material: &KeyMaterial) -> Result<Vault, StoreError> {
         self.source()?;
         let Some(slot) = &self.slot else { return Err(StoreError::Absent) };
-        Vault::open_in(self.folder, slot, material)
+        Vault::open_in(self.folder, slot, material, self.keychain)
     }
 
     /// Makes key and vault, with the key wrapped under what `material` holds. The key is random in any case.
@@ -64,12 +75,50 @@ impl Taken {
         let key = VaultKey::generate().map_err(|error| StoreError::Io(error.to_string()))?;
         let (slot, _) = Slot::seal(material, &SlotKeys { current: key, next: None })?;
         slot.create(&self.folder)?;
-        Vault::open_in(self.folder, &slot, material)
+        Vault::open_in(self.folder, &slot, material, self.keychain)
     }
 
     /// Opens the vault for its owner, who has the key and asks no daemon.
     pub fn open_owned(self, material: &KeyMaterial) -> Result<OwnedVault, StoreError> {
         self.open(material).map(OwnedVault::new)
+    }
+
+    /// Whether `material` opens the slot. Nothing is opened.
+    pub fn try_key(&self, material: &KeyMaterial) -> Result<(), StoreError> {
+        let slot = self.slot.as_ref().ok_or(StoreError::Absent)?;
+        slot.open(material).map(drop)
+    }
+
+    /// Tries everything in the vault, and writes nothing. An error only where nothing can be tried.
+    pub fn verify(&self, material: &KeyMaterial, progress: Progress<'_>) -> Result<Findings, StoreError> {
+        self.source()?;
+        let slot = self.slot.as_ref().ok_or(StoreError::Absent)?;
+        verify::verify(&self.folder, slot, material, progress)
+    }
+
+    /// Gives the vault another random key, and seals everything in it anew, in one transaction. Whatever moment this is
+    /// interrupted at, the next opening finds the vault whole, with exactly one key that opens it.
+    ///
+    /// No process may hold the audit log meanwhile. `record` is the audit line of it.
+    pub fn rekey(
+        self,
+        material: &KeyMaterial,
+        record: RenderRecord,
+        progress: Progress<'_>,
+    ) -> Result<OwnedVault, StoreError> {
+        self.source()?;
+        rekey::rekey(self.folder, material, record, progress)
+    }
+
+    /// Gives the vault's key another source, or the same one with another secret. The slot is replaced as a whole.
+    pub fn change_source(
+        self,
+        old: &KeyMaterial,
+        new: &KeyMaterial,
+        record: RenderRecord,
+    ) -> Result<OwnedVault, StoreError> {
+        self.source()?;
+        rekey::change_source(self.folder, old, new, record)
     }
 
     fn nothing_here(&self) -> Result<(), StoreError> {
@@ -107,6 +156,7 @@ impl SlotKeys {
             Err(StoreError::WrongKey) => (disk::identify(db, &next)?, next, current),
             Err(error) => return Err(error),
         };
+        carry_seat(folder, &other, &key, vault)?;
         if !Head::fits(folder, &key)?
             && let Some(head) = Head::find(folder, &other, vault)?
         {
@@ -116,4 +166,16 @@ impl SlotKeys {
         slot.reseal(wrapping, &keys)?.replace(folder)?;
         Ok((vault, keys.current))
     }
+}
+
+/// Seals the state of the audit chain under the key that the vault has now, if it lies under the other.
+fn carry_seat(folder: &Folder, other: &VaultKey, key: &VaultKey, vault: VaultId) -> Result<(), StoreError> {
+    let seat = |key: &VaultKey| Seat::open(folder, key.derive("audit state", &vault), vault);
+    let mut ours = seat(key)?;
+    if let Err(_unreadable) = ours.load()
+        && let Ok(Some(epoch)) = seat(other)?.load()
+    {
+        ours.save(&epoch).map_err(|error| StoreError::Io(error.to_string()))?;
+    }
+    Ok(())
 }

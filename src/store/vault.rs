@@ -18,12 +18,16 @@ use super::{
         Answer, AuditMemory, Committed, Names, OutboxEntry, PendingChange, Query, Record, Selection, Store,
         StoreError,
     },
-    disk::{self, Disk, Header, RECORDS, Records, VAULT_FILE, failed},
+    carry::Carrier,
+    disk::{self, Disk, GONE, Header, RECORDS, Records, VAULT_FILE, failed},
     files::Folder,
     group::{Applied, Group, Step, current},
     head::{HEAD_FILE, Head},
+    key::{SubKey, VaultKey},
+    keychain::{Keychain, StoreKind},
+    lockable::transport,
     names::{Found, NameIndex, Overlay, Place},
-    seal::Sealer,
+    seal::{RecordKey, Sealer, VaultId},
     seat::Seat,
     slot::{KEY_FILE, Slot},
     source::{KeyMaterial, KeySource},
@@ -42,10 +46,10 @@ struct View {
     records: Option<Arc<Records>>,
 }
 
-struct Writer {
+pub(super) struct Writer {
     /// None after a disk error, until the file was opened again.
-    db: Option<Database>,
-    header: Header,
+    pub(super) db: Option<Database>,
+    pub(super) header: Header,
     head: Head,
 }
 
@@ -58,16 +62,22 @@ struct Staged {
     applied: Vec<Option<Applied>>,
     overlay: Overlay,
     header: Header,
+    /// Records whose change the keychain is yet to get.
+    touched: Vec<RecordKey>,
 }
 
 /// The store of `keychain-auth`: `vault.redb`, `vault.key` and `vault.head` in the data folder, taken for this process.
 pub struct Vault {
     source: KeySource,
-    sealer: Sealer,
+    /// Under which its key travels when it was locked.
+    transport: SubKey,
+    pub(super) sealer: Sealer,
     view: RwLock<View>,
     writer: Mutex<Writer>,
     /// Every outbox line up to this one is in the log.
     settled: AtomicU64,
+    /// Where the values rest, if not in the vault's own file.
+    pub(super) carrier: Option<Carrier>,
     /// How far the audit log has come, and the ends of epochs since the last commit.
     noted: Mutex<AuditMemory>,
     /// The place of the audit chain's key, until the log takes it.
@@ -94,25 +104,61 @@ impl Vault {
     /// it. Only a key without a vault and a head, which a crash while making them leaves, is taken up again.
     ///
     /// An older copy of all three files together can't be told from the current ones here; see [`Vault::generation`].
-    pub(super) fn open_in(folder: Folder, slot: &Slot, material: &KeyMaterial) -> Result<Self, StoreError> {
+    pub(super) fn open_in(
+        folder: Folder,
+        slot: &Slot,
+        material: &KeyMaterial,
+        keychain: Option<Keychain>,
+    ) -> Result<Self, StoreError> {
         let (keys, wrapping) = slot.open(material)?;
         if folder.stat(VAULT_FILE)?.is_none() {
             if folder.stat(HEAD_FILE)?.is_some() {
                 return Err(missing(VAULT_FILE, HEAD_FILE));
             }
-            disk::create(&folder, &keys.current)?;
+            disk::create(&folder, &keys.current, kind(keychain.as_ref()))?;
         }
         if !keys.fit(&folder)? {
             return Err(StoreError::WrongKey);
         }
         let db = disk::open(&folder)?.ok_or_else(|| missing(VAULT_FILE, KEY_FILE))?;
+        pinned_to(&db, keychain.as_ref())?;
         let (vault, key) = keys.settle(&db, &folder, slot, wrapping.as_ref())?;
-        let sealer = Sealer::new(&key, vault);
-        let disk = disk::load(db, &sealer)?;
-        let head = match Head::find(&folder, &key, vault)? {
+        Self::load(folder, slot.source(), db, vault, &key, keychain)
+    }
+
+    /// Opens the vault again in a folder whose slot was opened elsewhere. Nothing is made, settled or repaired.
+    pub(super) fn reopen_in(
+        folder: Folder,
+        source: KeySource,
+        key: &VaultKey,
+        keychain: Option<Keychain>,
+    ) -> Result<Self, StoreError> {
+        if folder.stat(HEAD_FILE)?.is_none() {
+            return Err(missing(HEAD_FILE, VAULT_FILE));
+        }
+        if !Head::fits(&folder, key)? {
+            return Err(StoreError::WrongKey);
+        }
+        let db = disk::open(&folder)?.ok_or_else(|| missing(VAULT_FILE, HEAD_FILE))?;
+        let vault = disk::identify(&db, key)?;
+        pinned_to(&db, keychain.as_ref())?;
+        Self::load(folder, source, db, vault, key, keychain)
+    }
+
+    fn load(
+        folder: Folder,
+        source: KeySource,
+        db: Database,
+        vault: VaultId,
+        key: &VaultKey,
+        keychain: Option<Keychain>,
+    ) -> Result<Self, StoreError> {
+        let sealer = Sealer::new(key, vault);
+        let disk = disk::load(db, &sealer, kind(keychain.as_ref()))?;
+        let head = match Head::find(&folder, key, vault)? {
             Some(head) => head,
             // a crash came between a new vault and its head
-            None if disk.header.generation == 1 => Head::create(&folder, &key, vault, 1)?,
+            None if disk.header.generation == 1 => Head::create(&folder, key, vault, 1)?,
             None => return Err(missing(HEAD_FILE, VAULT_FILE)),
         };
         not_behind(&disk.header, &head)?;
@@ -121,11 +167,13 @@ impl Vault {
         let view = View { names: disk.names, records: Some(disk.records) };
         let writer = Writer { db: Some(disk.db), header: disk.header, head };
         Ok(Self {
-            source: slot.source(),
+            source,
+            transport: transport(key),
             sealer,
             view: RwLock::new(view),
             writer: Mutex::new(writer),
             settled: AtomicU64::new(0),
+            carrier: keychain.map(|keychain| Carrier::new(keychain, vault, disk.waiting)),
             noted: Mutex::new(noted),
             seat: Mutex::new(Some(seat)),
             folder,
@@ -137,6 +185,26 @@ impl Vault {
         self.source
     }
 
+    /// Another hand on the folder that the vault is in.
+    pub(super) fn folder(&self) -> Result<Folder, StoreError> {
+        Ok(self.folder.try_clone()?)
+    }
+
+    /// The key under which the vault key travels to a locked daemon.
+    pub(super) fn transport(&self) -> &SubKey {
+        &self.transport
+    }
+
+    /// What was noted of the audit log and is not durable yet.
+    pub(super) fn noted_audit(&self) -> AuditMemory {
+        self.noted().clone()
+    }
+
+    /// Takes over what was noted while the vault was locked.
+    pub(super) fn note_memory(&self, memory: AuditMemory) {
+        *self.noted() = memory;
+    }
+
     /// How many commits the vault has seen. Grows with each; kept elsewhere too, it shows a vault that was put back.
     pub fn generation(&self) -> u64 {
         self.write_lock().header.generation
@@ -145,6 +213,11 @@ impl Vault {
     /// The place of the audit chain's key. Given once: the log that takes it is the only one.
     pub fn take_seat(&self) -> Option<Seat> {
         self.seat.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The keychain where the values rest.
+    pub(super) fn keychain(&self) -> Option<Keychain> {
+        self.carrier.as_ref().map(|carrier| carrier.keychain.clone())
     }
 
     /// How many secrets there are.
@@ -175,7 +248,11 @@ impl Vault {
         if count == 0 {
             return Vec::new();
         }
-        match self.transact(&mut self.write_lock(), steps) {
+        let done = match &self.carrier {
+            Some(carrier) => carrier.may_change(),
+            None => Ok(()),
+        };
+        match done.and_then(|()| self.transact(&mut self.write_lock(), steps)) {
             Ok(outcomes) => outcomes,
             Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
         }
@@ -211,6 +288,9 @@ impl Vault {
             }
         } else {
             self.publish(writer, staged.overlay, staged.header)?;
+            if let Some(carrier) = &self.carrier {
+                carrier.add(staged.touched);
+            }
         }
         self.noted().checkpoints.drain(..noted.checkpoints.len());
         let committed = |(records, line)| Committed::changed(records, line);
@@ -225,24 +305,32 @@ impl Vault {
         noted: &AuditMemory,
     ) -> Result<Staged, StoreError> {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let gone = self.carrier.as_ref().map(|_| transaction.open_table(GONE).map_err(failed)).transpose()?;
         let mut group = Group {
             sealer: &self.sealer,
             base: &view.names,
             records: transaction.open_table(RECORDS).map_err(failed)?,
             outbox: transaction.open_table(disk::OUTBOX).map_err(failed)?,
+            gone,
+            touched: Vec::new(),
             overlay: Overlay::default(),
             header: Header { generation: header.generation + 1, audit: noted.head, ..header },
         };
         group.forget(self.settled.load(Ordering::Acquire))?;
         let applied = changes.into_iter().map(|change| group.apply(change)).collect::<Result<Vec<_>, _>>()?;
-        let Group { overlay, header, .. } = group;
+        let Group { overlay, header, touched, .. } = group;
         disk::add_checkpoints(transaction, &self.sealer, &noted.checkpoints)?;
         disk::write_header(transaction, &self.sealer, &header)?;
-        Ok(Staged { applied, overlay, header })
+        Ok(Staged { applied, overlay, header, touched })
     }
 
     /// Shows a commit to the readers: its names and its table at once.
-    fn publish(&self, writer: &mut Writer, overlay: Overlay, header: Header) -> Result<(), StoreError> {
+    pub(super) fn publish(
+        &self,
+        writer: &mut Writer,
+        overlay: Overlay,
+        header: Header,
+    ) -> Result<(), StoreError> {
         let db = writer.db.as_ref().ok_or_else(closed)?;
         let opened =
             db.begin_read().map_err(failed).and_then(|read| read.open_table(RECORDS).map_err(failed));
@@ -259,7 +347,7 @@ impl Vault {
 
     /// After a disk error redb refuses everything; what the disk holds is then read anew. If even that fails, the next
     /// request tries again.
-    fn recover(&self, writer: &mut Writer, error: &StoreError) {
+    pub(super) fn recover(&self, writer: &mut Writer, error: &StoreError) {
         if matches!(error, StoreError::Io(_))
             && let Err(error) = self.reopen(writer)
         {
@@ -268,20 +356,33 @@ impl Vault {
     }
 
     /// Opens the file anew, with every check of a first open. Until that succeeds nothing is read.
-    fn reopen(&self, writer: &mut Writer) -> Result<(), StoreError> {
+    pub(super) fn reopen(&self, writer: &mut Writer) -> Result<(), StoreError> {
         self.write_view().records = None;
         // closes the file, which gives its lock back
         writer.db = None;
         let db = disk::open(&self.folder)?.ok_or_else(|| missing(VAULT_FILE, HEAD_FILE))?;
-        let Disk { db, header, names, records } = disk::load(db, &self.sealer)?;
+        let Disk { db, header, names, records, waiting } = disk::load(db, &self.sealer, self.kind())?;
         not_behind(&header, &writer.head)?;
+        if let Some(carrier) = &self.carrier {
+            carrier.set(waiting);
+        }
         (writer.db, writer.header) = (Some(db), header);
         *self.write_view() = View { names, records: Some(records) };
         Ok(())
     }
 
+    /// The records of the last commit.
+    pub(super) fn records(&self) -> Result<Arc<Records>, StoreError> {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        view.records.clone().ok_or_else(closed)
+    }
+
     /// The places that the selection means and the records of the same commit.
-    fn look_up(&self, service: &Service, names: Names) -> Result<(Found, Arc<Records>), StoreError> {
+    pub(super) fn look_up(
+        &self,
+        service: &Service,
+        names: Names,
+    ) -> Result<(Found, Arc<Records>), StoreError> {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         match &view.records {
             Some(records) => Ok((view.names.select(service, names), Arc::clone(records))),
@@ -291,13 +392,17 @@ impl Vault {
 
     /// Answers a query from one snapshot.
     pub(super) fn find(&self, query: &Query) -> Result<Committed, StoreError> {
-        match self.answer(query) {
+        let answer = |query| match &self.carrier {
+            Some(carrier) => self.answer_from(carrier, query),
+            None => self.answer(query),
+        };
+        match answer(query) {
             // redb refuses everything after one disk error; the disk may be well again
             Err(StoreError::Io(_)) => {
                 self.reopen(&mut self.write_lock())?;
-                self.answer(query)
+                answer(query)
             }
-            answer => answer,
+            done => done,
         }
     }
 
@@ -314,7 +419,7 @@ impl Vault {
             let sealed = ReadableTable::get(&*records, &place.at).map_err(failed)?;
             let sealed = sealed.ok_or(StoreError::Damaged("a record is missing"))?;
             current(sealed.value(), &place)?;
-            let opened = self.open_record(service, &target, &place, sealed.value(), filter, query.values)?;
+            let opened = self.open_record(service, target, &place, sealed.value(), filter, query.values)?;
             if let Some(record) = opened {
                 answer.push(record)?;
             }
@@ -323,18 +428,25 @@ impl Vault {
     }
 
     /// One record, or None if it does not satisfy the filter; its value is then not decrypted.
+    ///
+    /// A value opens only at the place of its name, in the version that the index names, and beside the tag of the label
+    /// that it was sealed with. Where that label holds nothing but the name, opening it as well tells nothing more.
     fn open_record(
         &self,
         service: &Service,
-        target: &Target,
+        target: Target,
         place: &Place,
         sealed: &[u8],
         filter: &Attributes,
         values: bool,
     ) -> Result<Option<Record>, StoreError> {
         let damaged = |_| StoreError::Damaged("a record was changed");
+        if values && place.bare && filter.is_empty() {
+            let value = Some(self.sealer.open_value(&place.at, sealed).map_err(damaged)?);
+            return Ok(Some(Record { target, value, attributes: Attributes::new() }));
+        }
         let (label, _) = self.sealer.open_label(&place.at, sealed).map_err(damaged)?;
-        if label.service != *service || label.target != *target {
+        if label.service != *service || label.target != target {
             return Err(StoreError::Damaged("a record has another name"));
         }
         if !label.attributes.satisfy(filter) {
@@ -348,7 +460,7 @@ impl Vault {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_lock(&self) -> MutexGuard<'_, Writer> {
+    pub(super) fn write_lock(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -382,6 +494,18 @@ impl Store for Vault {
         self.settled.fetch_max(id, Ordering::AcqRel);
     }
 
+    fn kind(&self) -> StoreKind {
+        kind(self.keychain().as_ref())
+    }
+
+    fn carry(&self) -> Result<bool, StoreError> {
+        self.carrier.as_ref().map_or(Ok(false), |carrier| self.carry_some(carrier))
+    }
+
+    fn waiting(&self) -> usize {
+        self.carrier.as_ref().map_or(0, Carrier::count)
+    }
+
     fn note_audit(&self, head: chain::Head, ended: Option<Checkpoint>) {
         let mut noted = self.noted();
         noted.head = head;
@@ -402,6 +526,17 @@ impl Store for Vault {
         let checkpoints = disk::checkpoints(&db.begin_read().map_err(failed)?, &self.sealer)?;
         Ok(AuditMemory { head: writer.header.audit, checkpoints })
     }
+}
+
+/// Where values rest, with such a keychain or without one.
+pub(super) fn kind(keychain: Option<&Keychain>) -> StoreKind {
+    if keychain.is_some() { StoreKind::Keychain } else { StoreKind::Vault }
+}
+
+/// Refuses a vault that was made for another kind of store.
+fn pinned_to(db: &Database, keychain: Option<&Keychain>) -> Result<(), StoreError> {
+    let (pinned, asked) = (disk::store_kind(db)?, kind(keychain));
+    if pinned == asked { Ok(()) } else { Err(StoreError::OtherStore { pinned, asked }) }
 }
 
 fn not_behind(header: &Header, head: &Head) -> Result<(), StoreError> {

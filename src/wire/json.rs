@@ -1,5 +1,5 @@
-//! A reader for the JSON that requests are made of: one flat object whose members are strings, lists of strings or
-//! flat objects of strings.
+//! A reader for the JSON that requests, and secrets on their way in, are made of: one flat object whose members are
+//! strings, lists of strings or flat objects of strings.
 //!
 //! Our own, since a general reader keeps secrets in buffers that nobody wipes and quotes the input in its errors. It
 //! never recurses, so nesting has no depth to bound, and it refuses where the grammar allows two readings. A property
@@ -9,13 +9,13 @@ use super::malformed::{Malformed, Problem};
 use crate::secret::Buffer;
 
 /// A string as it stands in the line, or with its escapes resolved in a buffer that is wiped.
-pub(super) enum Text<'a> {
+pub(crate) enum Text<'a> {
     Plain(&'a str),
     Resolved(Buffer),
 }
 
 impl Text<'_> {
-    pub(super) fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         match self {
             Self::Plain(text) => text,
             // made of whole characters only
@@ -24,7 +24,7 @@ impl Text<'_> {
     }
 
     /// The bytes in a buffer of their own.
-    pub(super) fn into_buffer(self) -> Buffer {
+    pub(crate) fn into_buffer(self) -> Buffer {
         match self {
             Self::Plain(text) => Buffer::from(text.as_bytes()),
             Self::Resolved(bytes) => bytes,
@@ -33,23 +33,23 @@ impl Text<'_> {
 }
 
 /// A position in a line.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     text: &'a str,
     at: usize,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
+    pub(crate) fn new(text: &'a str) -> Self {
         Self { text, at: 0 }
     }
 
     /// The error at the present position.
-    pub(super) fn fail(&self, problem: impl Into<Problem>) -> Malformed {
+    pub(crate) fn fail(&self, problem: impl Into<Problem>) -> Malformed {
         Malformed { problem: problem.into(), column: self.at + 1 }
     }
 
     /// `{"name": …, …}`: calls `member` with each name, at its value.
-    pub(super) fn object(
+    pub(crate) fn object(
         &mut self,
         mut member: impl FnMut(&mut Self, Text<'a>) -> Result<(), Malformed>,
     ) -> Result<(), Malformed> {
@@ -73,7 +73,7 @@ impl<'a> Reader<'a> {
     }
 
     /// `["…", …]`: calls `item` with each string.
-    pub(super) fn strings(
+    pub(crate) fn strings(
         &mut self,
         mut item: impl FnMut(&mut Self, Text<'a>) -> Result<(), Malformed>,
     ) -> Result<(), Malformed> {
@@ -92,7 +92,7 @@ impl<'a> Reader<'a> {
     }
 
     /// `"…"`.
-    pub(super) fn string(&mut self) -> Result<Text<'a>, Malformed> {
+    pub(crate) fn string(&mut self) -> Result<Text<'a>, Malformed> {
         self.expect(b'"', Problem::WrongType)?;
         let start = self.at;
         let mut escaped = false;
@@ -125,7 +125,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Nothing but white space may follow.
-    pub(super) fn end(&mut self) -> Result<(), Malformed> {
+    pub(crate) fn end(&mut self) -> Result<(), Malformed> {
         self.skip_space();
         if self.peek().is_some() { Err(self.fail(Problem::TrailingBytes)) } else { Ok(()) }
     }

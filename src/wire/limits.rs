@@ -23,11 +23,16 @@ pub const IDLE: Duration = Duration::from_secs(5 * 60);
 /// How long a refused connection is read and thrown away, so that its writer can still read the reason.
 pub const DRAIN: Duration = Duration::from_secs(1);
 
+/// Most bytes of replies that wait to be taken by one executable, beyond which it gets no others: on 1,024 connections
+/// they would be 10 GiB.
+pub const MAX_UNTAKEN: usize = 64 * 1024 * 1024;
+
 /// Most connections: each costs a descriptor here and two in the witness's hands while it looks.
 pub const MAX_CONNECTIONS: usize = 2048;
 /// Most connections of one registered executable: half of all, so that no tool can lock out the others.
 pub const MAX_PER_REGISTERED: usize = 1024;
 /// Most connections of one stranger's executable: it gets a refusal and nothing else on each.
 pub const MAX_PER_STRANGER: usize = 64;
-/// Most bytes of unfinished lines over all connections: 2,048 lines of 1 MiB would be 2 GiB.
+/// Most bytes of lines that are unfinished or not answered yet over all connections: 2,048 lines of 1 MiB would be 2 GiB,
+/// and twice that while the witness looks at who wrote them.
 pub const MAX_UNFINISHED: usize = 64 * 1024 * 1024;

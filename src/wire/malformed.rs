@@ -50,7 +50,7 @@ pub enum Problem {
     #[error("a required member is missing")]
     MissingMember,
     /// `type` is none of the protocol's.
-    #[error("\"type\" must be \"REQUEST\", \"HELLO\" or \"STATUS\"")]
+    #[error("\"type\" must be \"REQUEST\", \"HELLO\", \"STATUS\", \"LOCK\" or \"UNLOCK\"")]
     UnknownType,
     /// `action` is none of the five.
     #[error("\"action\" must be read, write, delete, search or check")]
@@ -76,6 +76,9 @@ pub enum Problem {
     /// A nonce that is not 64 hexadecimal digits.
     #[error("\"nonce\" must be 64 hexadecimal digits")]
     Nonce,
+    /// The key of an `UNLOCK` has another form.
+    #[error("\"key\" must be 144 hexadecimal digits")]
+    SealedKey,
     /// A name that breaks its rule.
     #[error("{0}")]
     Name(#[from] NameError),

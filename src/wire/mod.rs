@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod frame;
-mod json;
+pub(crate) mod json;
 pub mod limits;
 mod malformed;
 mod nonce;
@@ -15,4 +15,4 @@ pub use frame::{Frame, FrameBuffer, FrameError, Writer};
 pub use malformed::{Malformed, Problem};
 pub use nonce::Nonce;
 pub use reply::{Reason, Reply, Status, TooLarge, UNRECORDED, fits};
-pub use request::{Action, Asked, Batch, Message, Request};
+pub use request::{Action, Asked, Batch, CarriedKey, Message, Request};

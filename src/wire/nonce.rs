@@ -22,6 +22,11 @@ impl Nonce {
         self.0.ct_eq(&other.0).into()
     }
 
+    /// The 32 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The 64 digits.
     pub fn to_hex(&self) -> String {
         HEXLOWER.encode(&self.0)

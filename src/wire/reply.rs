@@ -141,6 +141,16 @@ impl Reply {
         Self::object(facts)
     }
 
+    /// The answer to `LOCK` and `UNLOCK`, once the record of it is written.
+    pub fn vault(kind: &'static str, state: &'static str, _recorded: Receipt) -> Self {
+        Self::object(&VaultState { kind, state, nonce: None })
+    }
+
+    /// The answer to an `UNLOCK` without a key: whether one is needed, and the nonce to seal it for.
+    pub fn unlock_nonce(state: &'static str, nonce: &Nonce) -> Self {
+        Self::object(&VaultState { kind: "UNLOCK", state, nonce: Some(nonce.to_hex()) })
+    }
+
     /// The line.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_slice()
@@ -173,6 +183,15 @@ struct Hello<'a> {
     kind: &'static str,
     version: &'a str,
     nonce: String,
+}
+
+#[derive(Serialize)]
+struct VaultState {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nonce: Option<String>,
 }
 
 fn refusal(reason: Reason, message: &str) -> Buffer {

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use data_encoding::HEXLOWER;
+
 use super::{
     json::{Reader, Text},
     limits::MAX_TARGETS,
@@ -11,7 +13,7 @@ use super::{
 use crate::{
     name::{Attributes, Service, Target, TargetPrefix},
     secret::SecretValue,
-    store::{Change, Names, Query, Selection, WriteItem},
+    store::{CARRIED_KEY, Change, Names, Query, Selection, WriteItem},
 };
 
 /// What a request asks for.
@@ -55,8 +57,20 @@ pub enum Message {
     Hello,
     /// Asks how the daemon is; answered to any process of the user, releases nothing.
     Status,
+    /// Asks the daemon to forget the vault's key.
+    Lock,
+    /// Asks for a nonce, or brings the vault's key, sealed for the one that was given.
+    Unlock(Option<CarriedKey>),
     /// Asks for secrets.
     Request(Request),
+}
+
+/// A vault key on its way to a locked daemon: sealed for one nonce.
+pub struct CarriedKey {
+    /// The nonce that it was sealed for.
+    pub nonce: Nonce,
+    /// The sealed key.
+    pub key: [u8; CARRIED_KEY],
 }
 
 /// A well-formed request. Nothing is decided about it yet.
@@ -119,6 +133,8 @@ enum Kind {
     Request,
     Hello,
     Status,
+    Lock,
+    Unlock,
 }
 
 /// The members of the object, each parsed by its own rule; which of them belong together is decided afterwards.
@@ -132,6 +148,7 @@ struct Members {
     values: Option<Vec<SecretValue>>,
     attributes: Option<Attributes>,
     nonce: Option<Nonce>,
+    key: Option<[u8; CARRIED_KEY]>,
 }
 
 impl Members {
@@ -153,6 +170,8 @@ impl Members {
                 "REQUEST" => Some(Kind::Request),
                 "HELLO" => Some(Kind::Hello),
                 "STATUS" => Some(Kind::Status),
+                "LOCK" => Some(Kind::Lock),
+                "UNLOCK" => Some(Kind::Unlock),
                 _ => None,
             }),
             "action" => word(&mut self.action, reader, Problem::UnknownAction, Action::parse),
@@ -162,6 +181,9 @@ impl Members {
                 _ => None,
             }),
             "nonce" => word(&mut self.nonce, reader, Problem::Nonce, Nonce::parse),
+            "key" => word(&mut self.key, reader, Problem::SealedKey, |text| {
+                HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok()
+            }),
             "service" => once(&mut self.service, reader, |reader| {
                 let text = reader.string()?;
                 Service::parse(text.as_str()).map_err(|error| reader.fail(error))
@@ -177,11 +199,23 @@ impl Members {
         match self.kind.ok_or(Problem::MissingMember)? {
             Kind::Hello => self.alone().map(|()| Message::Hello),
             Kind::Status => self.alone().map(|()| Message::Status),
+            Kind::Lock => self.alone().map(|()| Message::Lock),
+            Kind::Unlock => self.into_unlock().map(Message::Unlock),
             Kind::Request => self.into_request().map(Message::Request),
         }
     }
 
-    /// `HELLO` and `STATUS` take no other member.
+    /// The nonce and the key come together.
+    fn into_unlock(mut self) -> Result<Option<CarriedKey>, Problem> {
+        let carried = match (self.nonce.take(), self.key.take()) {
+            (Some(nonce), Some(key)) => Some(CarriedKey { nonce, key }),
+            (None, None) => None,
+            _ => return Err(Problem::MissingMember),
+        };
+        self.alone().map(|()| carried)
+    }
+
+    /// `HELLO`, `STATUS` and `LOCK` take no other member.
     fn alone(self) -> Result<(), Problem> {
         let others = self.action.is_some()
             || self.service.is_some()
@@ -189,11 +223,15 @@ impl Members {
             || self.targets.is_some()
             || self.values.is_some()
             || self.attributes.is_some()
-            || self.nonce.is_some();
+            || self.nonce.is_some()
+            || self.key.is_some();
         if others { Err(Problem::MisplacedMember) } else { Ok(()) }
     }
 
     fn into_request(self) -> Result<Request, Problem> {
+        if self.key.is_some() {
+            return Err(Problem::MisplacedMember);
+        }
         let action = self.action.ok_or(Problem::MissingMember)?;
         let service = self.service.ok_or(Problem::MissingMember)?;
         let attributes = self.attributes.unwrap_or_default();

@@ -114,6 +114,10 @@ pub(super) fn custody(process: BorrowedFd<'_>, inode: u32) -> Result<Custody, Un
     let mut seen = 0;
     while let Some(entry) = entries.next() {
         let entry = entry.map_err(unseen)?;
+        // "." and ".." are no descriptors
+        if entry.file_name().to_bytes().starts_with(b".") {
+            continue;
+        }
         seen += 1;
         if seen > MAX_DESCRIPTORS {
             return Err(Unseen::TooLarge);

@@ -22,6 +22,7 @@ use rustix::{
         RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
         SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
     },
+    param::page_size,
     process::nice,
 };
 
@@ -52,8 +53,10 @@ pub fn serve<E>(
         channel,
         watched: Mutex::default(),
         looking: Mutex::new((diagnosis, Libraries::default())),
-        fingerprints: Fingerprints::new(running_files_are_protected),
+        running: Fingerprints::new(running_files_are_protected),
+        others: Fingerprints::new(running_files_are_protected),
         common_filters: common_filters(),
+        page: page_size() as u64,
     };
     let (watched_lane, watched_jobs) = sync_channel(WATCHED_LANE);
     let (stranger_lane, stranger_jobs) = sync_channel(STRANGER_LANE);
@@ -84,8 +87,14 @@ struct Desk<'a> {
     channel: BorrowedFd<'a>,
     watched: Mutex<HashMap<String, Vec<Watched>>>,
     looking: Mutex<(SocketDiagnosis, Libraries)>,
-    fingerprints: Fingerprints,
+    /// Digests of executables that were running when they were hashed: the kernel kept them from being written.
+    running: Fingerprints,
+    /// Digests of libraries, and of strangers' files, which may run no more. Somebody may have had them in memory to
+    /// write, where a change leaves no trace: they are told, and never prove who runs.
+    others: Fingerprints,
     common_filters: u32,
+    /// Size of a page, asked for before the cage is closed.
+    page: u64,
 }
 
 /// A look that waits for a digest.
@@ -147,7 +156,7 @@ impl Desk<'_> {
         };
         let file = running.file.take();
         let Some(watched) = self.watched_as(&running.executable) else {
-            let digest = self.fingerprints.known(&running.executable.key);
+            let digest = self.others.known(&running.executable.key);
             let sighting = Box::new(subject.sighting(running.executable, digest));
             return self.tell(
                 &Answer::Stranger { id, sighting },
@@ -158,7 +167,7 @@ impl Desk<'_> {
             return self.tell(&Answer::Unseen { id, why: Unseen::Unreadable }, &[]);
         };
         let look = Look { id, subject, running, file, watched };
-        if self.fingerprints.known(&look.running.executable.key).is_some() {
+        if self.running.known(&look.running.executable.key).is_some() {
             self.finish(look);
         } else if let Err(error) = watched_lane.try_send(look) {
             let (std::sync::mpsc::TrySendError::Full(look)
@@ -185,7 +194,7 @@ impl Desk<'_> {
     /// Hashes if need be, then looks.
     fn finish(&self, look: Look) {
         let Look { id, subject, running, file, watched } = look;
-        let digest = match self.fingerprints.make(file, &running.executable.key, subject.pidfd.as_ref()) {
+        let digest = match self.running.make(file, &running.executable.key, subject.pidfd.as_ref()) {
             Ok(digest) => digest,
             Err(why) => return self.tell(&Answer::Unseen { id, why }, &[]),
         };
@@ -194,8 +203,9 @@ impl Desk<'_> {
         let instruments = Instruments {
             diagnosis,
             libraries,
-            fingerprints: &self.fingerprints,
+            libraries_digests: &self.others,
             common_filters: self.common_filters,
+            page: self.page,
         };
         let answer = subject.look(running, digest, &watched, instruments);
         drop(looking);
@@ -221,7 +231,7 @@ impl Desk<'_> {
         for Fingerprint { id, file } in jobs {
             let answer = match fstat(&file) {
                 Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
-                    match self.fingerprints.make(file, &file_key(&stat), None) {
+                    match self.others.make(file, &file_key(&stat), None) {
                         Ok(digest) => Answer::Fingerprint { id, digest },
                         Err(why) => Answer::Unseen { id, why },
                     }

@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, fstat, fstatfs, openat, readlinkat, statat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, Stat, fstat, fstatfs, openat, readlinkat, statat};
 
 use super::{
     custody::{SocketDiagnosis, custody, unseen},
@@ -19,6 +19,7 @@ use super::{
     libraries::Libraries,
     procfs::{Status, parse_maps, parse_statm, parse_status},
     protocol::{Unseen, Watched},
+    written::PageMap,
 };
 use crate::{
     caller::{Custody, Executable, Facts, FileKey, Namespace, Sighting},
@@ -30,6 +31,8 @@ use crate::{
 const MAX_MAPS: u64 = 4 << 20;
 /// Most bytes of a status file: a process may be in 65,536 groups.
 const MAX_STATUS: u64 = 1 << 20;
+/// Most threads of a process that are looked at.
+const MAX_THREADS: usize = 1024;
 const MAX_ARGUMENTS: usize = 32;
 const MAX_ARGUMENT: usize = 256;
 /// Filesystems that may show other bytes to the reader than to the processor: FUSE and network filesystems.
@@ -77,8 +80,11 @@ pub(super) struct Pin {
 pub(super) struct Instruments<'a> {
     pub(super) diagnosis: &'a SocketDiagnosis,
     pub(super) libraries: &'a mut Libraries,
-    pub(super) fingerprints: &'a Fingerprints,
+    /// Digests of files that may be written while they are mapped.
+    pub(super) libraries_digests: &'a Fingerprints,
     pub(super) common_filters: u32,
+    /// Size of a page in bytes.
+    pub(super) page: u64,
 }
 
 /// How many seccomp filters every process here has, as in a container: those of the first process, which nobody can
@@ -127,17 +133,20 @@ impl Subject {
         let pin = self.open("maps")?;
         let size = self.open("statm")?;
         let pages = pages_of(&size)?;
+        // the kernel may lack it (CONFIG_PROC_PAGE_MONITOR), which is no sign of an end
+        let mut written =
+            PageMap::new(self.open("pagemap").map_err(|_| Unseen::Unreadable)?, instruments.page);
         let before = self.runs()?;
         let peer = instruments.diagnosis.peer_of(self.socket)?;
         let custody = custody(self.folder.as_fd(), peer)?;
         let mappings = parse_maps(&read_bounded(&pin, MAX_MAPS)?).map_err(|_| Unseen::Unreadable)?;
         let code = instruments.libraries.sort(
             &mappings,
-            &executable.path,
-            &before,
+            &executable,
             &watched.libraries,
-            instruments.fingerprints,
-        );
+            instruments.libraries_digests,
+            &mut written,
+        )?;
         let Status { tracer, uids, filters } = self.status()?;
         let custody = match custody {
             Custody::HeldCloseOnExec if filters > instruments.common_filters => Custody::HeldUnderFilter,
@@ -151,7 +160,7 @@ impl Subject {
             custody,
             executable_mapped: code.executable_mapped,
             foreign_code: code.foreign,
-            tracer,
+            tracer: if tracer == 0 { self.tracer_of_a_thread()? } else { tracer },
             user_namespace: self.namespace("ns/user")?,
             pid_namespace: self.namespace("ns/pid")?,
             mount_namespace: self.namespace("ns/mnt")?,
@@ -179,6 +188,39 @@ impl Subject {
 
     fn status(&self) -> Result<Status, Unseen> {
         parse_status(&read_bounded(&self.open("status")?, MAX_STATUS)?).map_err(|_| Unseen::Unreadable)
+    }
+
+    /// Who traces any thread but the first, 0 for nobody: such a tracer reads all memory as well.
+    fn tracer_of_a_thread(&self) -> Result<u32, Unseen> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = openat(&self.folder, "task", flags, Mode::empty()).map_err(unseen)?;
+        let mut entries = Vec::with_capacity(4096);
+        let mut entries = RawDir::new(&folder, entries.spare_capacity_mut());
+        let mut seen = 0;
+        while let Some(entry) = entries.next() {
+            let name = entry.map_err(unseen)?.file_name().to_string_lossy().into_owned();
+            if name.parse::<u32>().map_or(true, |thread| thread == self.pid) {
+                continue;
+            }
+            seen += 1;
+            if seen > MAX_THREADS {
+                return Err(Unseen::TooLarge);
+            }
+            // a thread may end while we look
+            let status = match self.open(&format!("task/{name}/status")) {
+                Ok(file) => read_bounded(&file, MAX_STATUS),
+                Err(why) => Err(why),
+            };
+            let status = match status {
+                Err(Unseen::Gone) => continue,
+                status => status?,
+            };
+            let Status { tracer, .. } = parse_status(&status).map_err(|_| Unseen::Unreadable)?;
+            if tracer != 0 {
+                return Ok(tracer);
+            }
+        }
+        Ok(0)
     }
 
     fn namespace(&self, name: &str) -> Result<Namespace, Unseen> {

@@ -9,10 +9,10 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, fstatfs, openat};
 use sha2::{Digest as _, Sha256};
 
-use super::{custody::unseen, examine::file_key, protocol::Unseen};
+use super::{custody::unseen, examine::file_key, libraries::only_root_writes, protocol::Unseen};
 use crate::{
     caller::{DigestCache, FileKey},
     digest::Digest,
@@ -25,6 +25,15 @@ pub(super) const MAX_EXECUTABLE: u64 = 1 << 30;
 /// refusal still reaches the pending queue. About 30 ms of work.
 pub(super) const SMALL: u64 = 32 << 20;
 const CHUNK: usize = 256 * 1024;
+/// Filesystems that stamp a file at its first write through shared memory, as at every other. Filesystems in memory don't:
+/// there a page that was read can be written without a fault. Of an overlay nobody tells what is below.
+const STAMPING: [u64; 5] = [
+    0xef53,      // ext2, ext3, ext4
+    0x5846_5342, // XFS
+    0x9123_683e, // btrfs
+    0xf2f5_2010, // F2FS
+    0xca45_1a4e, // bcachefs
+];
 
 /// The cache and its rule, shared by the desk and its hashing lanes.
 pub(super) struct Fingerprints(Mutex<DigestCache>);
@@ -73,7 +82,9 @@ impl Fingerprints {
             return Err(Unseen::Changed);
         }
         let digest = Digest::new(hash.finalize().into());
-        self.cache().remember(*key, digest, began);
+        if changes_show(&file, &after) {
+            self.cache().remember(*key, digest, began);
+        }
         Ok(digest)
     }
 
@@ -91,6 +102,12 @@ impl Fingerprints {
         // the cache is whole between its calls, whatever thread panicked
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether nobody but root can change this file without its key becoming another.
+fn changes_show(file: &File, stat: &Stat) -> bool {
+    only_root_writes(stat)
+        || fstatfs(file).is_ok_and(|found| STAMPING.contains(&(found.f_type as u64 & 0xffff_ffff)))
 }
 
 fn now() -> i64 {

@@ -11,6 +11,7 @@ mod hashing;
 mod libraries;
 mod procfs;
 mod protocol;
+mod written;
 
 pub use custody::peer_in;
 pub use desk::serve;

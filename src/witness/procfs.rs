@@ -11,6 +11,8 @@ pub struct ProcfsError;
 /// An executable mapping, as `/proc/P/maps` tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CodeMapping {
+    /// Its first address, and the one behind its last.
+    pub range: (u64, u64),
     /// Major and minor device number; 0:0 for memory without a file.
     pub device: (u32, u32),
     /// Inode number, 0 for memory without a file.
@@ -24,15 +26,21 @@ impl CodeMapping {
     pub fn is_kernel(&self) -> bool {
         self.inode == 0 && matches!(self.name.as_str(), "[vdso]" | "[vsyscall]")
     }
+
+    /// Whether its pages can tell whether they were written: those of a file, and the kernel's code page that each
+    /// process has a mapping of. Memory without a file is the process's own anyway.
+    pub(super) fn has_pages(&self) -> bool {
+        self.inode != 0 || self.name == "[vdso]"
+    }
 }
 
-/// The executable mappings of a `/proc/P/maps` file, runs of the same file joined.
+/// The executable mappings of a `/proc/P/maps` file.
 pub fn parse_maps(maps: &[u8]) -> Result<Vec<CodeMapping>, ProcfsError> {
-    let mut code: Vec<CodeMapping> = Vec::new();
+    let mut code = Vec::new();
     for line in maps.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         // "start-end perms offset major:minor inode   name"; only the name can hold anything
         let mut fields = line.splitn(6, |byte| *byte == b' ');
-        let (_range, perms) = (field(fields.next())?, field(fields.next())?);
+        let (range, perms) = (field(fields.next())?, field(fields.next())?);
         let (_offset, device, inode) = (field(fields.next())?, field(fields.next())?, field(fields.next())?);
         if perms.len() != 4 {
             return Err(ProcfsError);
@@ -40,17 +48,17 @@ pub fn parse_maps(maps: &[u8]) -> Result<Vec<CodeMapping>, ProcfsError> {
         if !perms.contains('x') {
             continue;
         }
+        let (from, to) = range.split_once('-').ok_or(ProcfsError)?;
+        let address = |text| u64::from_str_radix(text, 16).map_err(|_| ProcfsError);
         let (major, minor) = device.split_once(':').ok_or(ProcfsError)?;
         let hex = |text| u32::from_str_radix(text, 16).map_err(|_| ProcfsError);
         let name = fields.next().unwrap_or_default().trim_ascii_start();
-        let mapping = CodeMapping {
+        code.push(CodeMapping {
+            range: (address(from)?, address(to)?),
             device: (hex(major)?, hex(minor)?),
             inode: inode.parse().map_err(|_| ProcfsError)?,
             name: String::from_utf8_lossy(name).into_owned(),
-        };
-        if code.last() != Some(&mapping) {
-            code.push(mapping);
-        }
+        });
     }
     Ok(code)
 }
@@ -130,7 +138,8 @@ mod tests {
             7fff-8000 r-xp 00000000 00:00 0                        [vdso]\n";
         let code = parse_maps(maps).unwrap();
         assert_eq!(code.len(), 3);
-        assert_eq!(code[0], CodeMapping { device: (0xfe, 0), inode: 1311, name: "/usr/bin/a b".into() });
+        let (range, name) = ((0x55d1, 0x55d2), "/usr/bin/a b".to_owned());
+        assert_eq!(code[0], CodeMapping { range, device: (0xfe, 0), inode: 1311, name });
         assert_eq!(code[1].name, "");
         assert!(code[2].is_kernel() && !code[1].is_kernel());
     }

@@ -23,7 +23,8 @@ const ORDER: [&str; 14] = [
     "seq",
     "mac",
 ];
-const ACTIONS: [&str; 7] = ["read", "write", "delete", "search", "check", "connect", "policy"];
+const ACTIONS: [&str; 9] =
+    ["read", "write", "delete", "search", "check", "connect", "policy", "import", "export"];
 const RESULTS: [&str; 3] = ["GRANTED", "DENIED", "ERROR"];
 
 impl World {

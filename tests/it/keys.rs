@@ -8,7 +8,7 @@ use crate::{
     client::Client,
     keyring::{Keyring, missing},
     skip::skip,
-    world::{Entry, World, is_root},
+    world::{Entry, Outcome, World, is_root, run},
 };
 
 const PASSPHRASE: &str = "correct horse battery staple";
@@ -21,13 +21,19 @@ pub fn askpass(world: &World, name: &str, answer: &str) -> PathBuf {
     path
 }
 
+/// `keychain-auth ARGS` with more of an environment.
+pub fn cli_with(world: &World, env: &[(&str, &str)], args: &[&str]) -> Outcome {
+    let mut command = world.command(&world.binary());
+    run(command.args(args).envs(env.iter().copied()))
+}
+
 fn say(world: &mut World, key: &str, value: &str) {
     world.start_env.retain(|(known, _)| known != key);
     world.start_env.push((key.to_owned(), value.to_owned()));
 }
 
 /// A world whose daemon will ask this program for a passphrase.
-fn with_passphrase() -> World {
+pub fn with_passphrase() -> World {
     let mut world = World::new();
     let program = askpass(&world, "askpass", PASSPHRASE);
     say(&mut world, "KEYCHAIN_AUTH_ASKPASS", program.to_str().unwrap());

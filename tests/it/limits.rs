@@ -1,12 +1,18 @@
 //! Slow, silent, flooding and half-closed clients, and batches at their limits.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::{
     client::{Client, Got, assert_refused, found, written},
-    world::{Entry, World},
+    tools::Link,
+    world::{Entry, Guarded, World, spawn},
 };
 
 fn world_with_tool() -> (World, std::path::PathBuf) {
@@ -289,4 +295,52 @@ fn last(client: &mut Client) -> Got {
         Got::Line(_) => client.recv(),
         other => other,
     }
+}
+
+#[test]
+fn strangers_that_ask_for_the_status_without_end_delay_no_registered_client() {
+    let (world, tool) = world_with_tool();
+    let mut client = Client::connected(&world, &tool);
+    assert_eq!(client.write("s", &[("k", "v")]), written());
+    let flood = world.install("attacks/flood.c", Link::Dynamic, "bin/flood");
+    let line = "{\"type\":\"STATUS\"}";
+    let mut command = world.command(&flood);
+    command.arg(world.socket()).arg(line).arg("64").stdout(Stdio::piped());
+    let mut flooding = Guarded(spawn(&mut command));
+    let mut said = String::new();
+    BufReader::new(flooding.0.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    for _ in 0..10 {
+        let begun = Instant::now();
+        assert_eq!(client.read("s", &["k"]), found(&[("k", "v")]));
+        assert!(begun.elapsed() < Duration::from_secs(1), "served after {:?}", begun.elapsed());
+    }
+}
+
+#[test]
+fn whole_lines_that_wait_for_the_witness_cost_bounded_memory() {
+    let (world, tool) = world_with_tool();
+    let mut client = Client::connected(&world, &tool);
+    assert_eq!(client.write("s", &[("k", "v")]), written());
+    let quiet = resident(world.pid());
+    let value = "x".repeat(60 << 10);
+    let targets: Vec<String> = (0..15).map(|number| format!("t{number}")).collect();
+    let values = vec![value.as_str(); 15];
+    let line = format!(
+        "{}\n",
+        json!({"type": "REQUEST", "action": "write", "service": "s", "targets": targets, "values": values})
+    );
+    let witness = Pid::from_raw(world.witness().cast_signed()).unwrap();
+    kill_process(witness, Signal::STOP).unwrap();
+    let mut crowd: Vec<Client> =
+        (0..8).map(|number| Client::spawn(&world, &stranger(&world, number))).collect();
+    for number in 0..320 {
+        let client = &mut crowd[number % 8];
+        client.slot(number);
+        if client.try_connect() == "ok" {
+            client.send(line.as_bytes());
+        }
+    }
+    let grown = resident(world.pid()).saturating_sub(quiet);
+    kill_process(witness, Signal::CONT).unwrap();
+    assert!(grown < 200, "{grown} MiB for 290 MiB of lines");
 }

@@ -15,6 +15,10 @@ pub enum Meaning {
     Hello,
     /// `STATUS`.
     Status,
+    /// `LOCK`.
+    Lock,
+    /// `UNLOCK`, with nonce and key or without.
+    Unlock(Option<(String, String)>),
     /// `REQUEST`.
     Request(Asked),
 }
@@ -46,6 +50,18 @@ pub fn read(line: &str) -> Option<Meaning> {
         let meaning = match kind.as_str() {
             "HELLO" => Meaning::Hello,
             "STATUS" => Meaning::Status,
+            "LOCK" => Meaning::Lock,
+            "UNLOCK" => {
+                let mut digits = |name: &str, count: usize| match members.remove(name) {
+                    None => Some(None),
+                    Some(text) => text.text().filter(|text| is_hex(text, count)).map(Some),
+                };
+                match (digits("nonce", 64)?, digits("key", 144)?) {
+                    (Some(nonce), Some(key)) => Meaning::Unlock(Some((nonce, key))),
+                    (None, None) => Meaning::Unlock(None),
+                    _ => return None,
+                }
+            }
             _ => return None,
         };
         return members.is_empty().then_some(meaning);
@@ -102,8 +118,7 @@ pub fn read(line: &str) -> Option<Meaning> {
         }
     }
     if let Some(nonce) = members.remove("nonce") {
-        let hex = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        asked.nonce = Some(nonce.text().filter(|text| text.len() == 64 && text.as_bytes().iter().all(hex))?);
+        asked.nonce = Some(nonce.text().filter(|text| is_hex(text, 64))?);
     }
     members.is_empty().then_some(Meaning::Request(asked))
 }
@@ -118,6 +133,11 @@ fn attributes(map: Json) -> Option<BTreeMap<String, String>> {
         (is_name(&name, 64) && value.len() <= 256).then_some((name, value))
     };
     members.into_iter().map(checked).collect()
+}
+
+fn is_hex(text: &str, count: usize) -> bool {
+    let digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    text.len() == count && text.as_bytes().iter().all(digit)
 }
 
 fn is_name(text: &str, limit: usize) -> bool {

@@ -9,6 +9,7 @@ pub mod config;
 pub mod contract;
 pub mod corridor;
 pub mod frames;
+pub mod imports;
 pub mod pending;
 pub mod procfs;
 mod receipts;
@@ -31,14 +32,20 @@ pub enum Seen {
 pub type Law = fn(&[u8]) -> Seen;
 
 /// Every law that has a fuzz target, by the name of the target and of its seeds.
-pub const ALL: [(&str, Law); 14] = [
+pub const ALL: [(&str, Law); 20] = [
     ("audit_line", audit_line::hold),
     ("buffers", buffers::hold),
     ("config", config::hold),
     ("corridor", corridor::hold),
+    ("env_file", imports::env_file),
+    ("export_head", imports::export_head),
+    ("export_lines", imports::export_lines),
     ("fdinfo", procfs::fdinfo),
     ("frames", frames::hold),
+    ("go_json", imports::go_json),
+    ("keychain_item", imports::keychain_item),
     ("maps", procfs::maps),
+    ("pass_content", imports::pass_content),
     ("pending", pending::hold),
     ("reply", reply::hold),
     ("request", request::hold),

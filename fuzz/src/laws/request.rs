@@ -5,7 +5,7 @@ use std::str;
 use keychain_auth::{
     name::Attributes,
     store::{Change, Names, Selection},
-    wire::{Batch, Malformed, Message, Request},
+    wire::{Batch, CarriedKey, Malformed, Message, Request},
 };
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Everything that may stand in an error about a line. A new rule is added here after somebody has read its words.
-pub const SENTENCES: [&str; 27] = [
+pub const SENTENCES: [&str; 28] = [
     "the line is not a JSON object",
     "the JSON syntax is broken",
     "the line ends too early",
@@ -28,7 +28,7 @@ pub const SENTENCES: [&str; 27] = [
     "a member is given twice",
     "a member has the wrong type",
     "a required member is missing",
-    "\"type\" must be \"REQUEST\", \"HELLO\" or \"STATUS\"",
+    "\"type\" must be \"REQUEST\", \"HELLO\", \"STATUS\", \"LOCK\" or \"UNLOCK\"",
     "\"action\" must be read, write, delete, search or check",
     "\"match\" must be exact or prefix",
     "a member does not belong to this action",
@@ -37,6 +37,7 @@ pub const SENTENCES: [&str; 27] = [
     "\"values\" must have as many members as \"targets\"",
     "a value is over 65536 bytes",
     "\"nonce\" must be 64 hexadecimal digits",
+    "\"key\" must be 144 hexadecimal digits",
     "empty name",
     "name over 64 bytes",
     "name over 256 bytes",
@@ -84,6 +85,10 @@ pub fn meaning_of(message: Message) -> Meaning {
     match message {
         Message::Hello => Meaning::Hello,
         Message::Status => Meaning::Status,
+        Message::Lock => Meaning::Lock,
+        Message::Unlock(carried) => Meaning::Unlock(carried.map(|CarriedKey { nonce, key }| {
+            (nonce.to_hex(), key.iter().map(|byte| format!("{byte:02x}")).collect())
+        })),
         Message::Request(request) => Meaning::Request(asked_in(request)),
     }
 }
@@ -167,6 +172,18 @@ pub fn members(meaning: &Meaning) -> Map<String, Value> {
         }
         Meaning::Status => {
             add("type", json!("STATUS"));
+            return members;
+        }
+        Meaning::Lock => {
+            add("type", json!("LOCK"));
+            return members;
+        }
+        Meaning::Unlock(carried) => {
+            add("type", json!("UNLOCK"));
+            if let Some((nonce, key)) = carried {
+                add("nonce", json!(nonce));
+                add("key", json!(key));
+            }
             return members;
         }
         Meaning::Request(asked) => asked,

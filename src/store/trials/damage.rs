@@ -155,7 +155,7 @@ fn a_key_of_another_vault_is_an_error_that_says_so() {
 type Edit<'a> = &'a dyn Fn(&redb::WriteTransaction);
 
 /// Edits the closed vault through redb itself, with valid checksums, as one who has the file but not the key.
-fn edit(dir: &Path, change: impl FnOnce(&redb::WriteTransaction)) {
+pub(super) fn edit(dir: &Path, change: impl FnOnce(&redb::WriteTransaction)) {
     let db = redb::Database::open(dir.join("vault.redb")).unwrap();
     let transaction = db.begin_write().unwrap();
     change(&transaction);

@@ -24,7 +24,11 @@ mod behaviour;
 mod crash;
 mod damage;
 mod disk_errors;
+mod keychain;
+mod lockable;
+mod rekey;
 mod speed;
+mod verify;
 
 /// Opens a vault. A process that another test is just forking holds copies of every lock until it has executed, so a
 /// vault that is in use is tried again for a while.
@@ -34,6 +38,17 @@ fn open_vault(dir: &Path) -> Result<Vault, StoreError> {
         match Vault::open(dir) {
             Err(StoreError::InUse) if Instant::now() < until => thread::yield_now(),
             opened => return opened,
+        }
+    }
+}
+
+/// Takes a folder, as [`open_vault`] does.
+fn open_taken(dir: &Path) -> Taken {
+    let until = Instant::now() + Duration::from_secs(2);
+    loop {
+        match Taken::take(dir) {
+            Err(StoreError::InUse) if Instant::now() < until => thread::yield_now(),
+            taken => return taken.unwrap(),
         }
     }
 }

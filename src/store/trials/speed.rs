@@ -7,11 +7,11 @@ use std::{
 
 use super::*;
 
-fn say(what: &str, time: Duration) {
+pub(super) fn say(what: &str, time: Duration) {
     std::io::stdout().write_all(format!("{what}: {time:?}\n").as_bytes()).unwrap();
 }
 
-fn best(times: u32, mut run: impl FnMut()) -> Duration {
+pub(super) fn best(times: u32, mut run: impl FnMut()) -> Duration {
     let one = |_| {
         let start = Instant::now();
         run();

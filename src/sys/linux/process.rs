@@ -3,7 +3,7 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     process::ExitCode,
 };
 
@@ -26,42 +26,67 @@ pub fn close_to_others() -> io::Result<()> {
     Ok(())
 }
 
-/// A child of this process and the channel to it: a `SEQPACKET` socket that keeps messages whole.
+/// A child of this process and the channels to it: `SEQPACKET` sockets that keep messages whole.
 #[derive(Debug)]
-pub struct Child {
+pub struct Child<const CHANNELS: usize = 1> {
     /// Its process id.
     pub pid: u32,
-    /// Our end. Both ends see the other's death as end of stream.
-    pub channel: OwnedFd,
+    /// Our ends. Both ends see the other's death as end of stream.
+    pub channels: [OwnedFd; CHANNELS],
 }
 
-/// Forks a child that runs `body` with its end of a channel, and exits with what it returns.
+/// Forks a child that runs `body` with its ends of the channels, and exits with what it returns. It has everything else open
+/// that this process has, unless it calls [`close_all_but`].
 ///
 /// A fork without exec: after an exec the child would be dumpable again for a moment, in which any process of the same
 /// user could take it over. Called while this process has one thread and no secret.
 ///
 /// The child ignores the terminal's and the service manager's signals, since it is over when its parent is: the kernel
 /// kills it then.
-pub fn spawn(body: impl FnOnce(BorrowedFd<'_>) -> ExitCode) -> io::Result<Child> {
-    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+pub fn spawn<const CHANNELS: usize>(
+    body: impl FnOnce([BorrowedFd<'_>; CHANNELS]) -> ExitCode,
+) -> io::Result<Child<CHANNELS>> {
+    let pair = || socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+    let pairs = (0..CHANNELS).map(|_| pair()).collect::<Result<Vec<_>, _>>()?;
+    let (ours, theirs): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+    let counted = |_| io::Error::other("as many channels as were made");
+    let channels = <[OwnedFd; CHANNELS]>::try_from(ours).map_err(counted)?;
+    let theirs = <[OwnedFd; CHANNELS]>::try_from(theirs).map_err(counted)?;
     if threads()? != 1 {
-        return Err(io::Error::other("the witness must be started before any thread"));
+        return Err(io::Error::other("a child must be started before any thread"));
     }
     let parent = getpid();
     // SAFETY: this process has one thread, so no lock of another one can be held for ever in the child
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
-            drop(ours);
+            let theirs = theirs.each_ref().map(AsFd::as_fd);
             let code = match settle(parent) {
-                Ok(()) => body(theirs.as_fd()),
+                Ok(()) => body(theirs),
                 Err(_) => ExitCode::FAILURE,
             };
             // SAFETY: ends this process at once; nothing of the parent's is flushed or run a second time
             unsafe { libc::_exit(i32::from(code != ExitCode::SUCCESS)) }
         }
-        child => Ok(Child { pid: child.unsigned_abs(), channel: ours }),
+        child => Ok(Child { pid: child.unsigned_abs(), channels }),
     }
+}
+
+/// Closes, in a child, what its parent had open: another child's channel, a passphrase, a socket that the service manager
+/// passed. Standard input, output and error stay. The parent's objects that own these descriptors are never dropped in the
+/// child.
+pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut kept: Vec<u32> = kept.iter().map(|fd| fd.as_raw_fd().unsigned_abs()).collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for kept in kept.into_iter().chain([u32::MAX]) {
+        // SAFETY: no object of this process uses these descriptors from here on
+        if first < kept && unsafe { libc::syscall(libc::SYS_close_range, first, kept - 1, 0) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        first = kept.saturating_add(1);
+    }
+    Ok(())
 }
 
 /// The child's own settings.

@@ -4,6 +4,8 @@
 //! real daemon, where it must not, and where the audit log must say why.
 
 mod descriptors;
+mod digests;
+mod disks;
 mod exec;
 mod identity;
 mod injection;

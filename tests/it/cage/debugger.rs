@@ -42,7 +42,7 @@ fn snapshot(folder: &Path) -> BTreeMap<PathBuf, (u32, u32, i64, i64, Vec<u8>)> {
 
 /// Makes the attempts on every thread of `pid`, and fails where one has another fate.
 #[track_caller]
-fn try_all(debugger: &Debugger, world: &World, pid: u32, attempts: &[Attempt]) {
+pub(super) fn try_all(debugger: &Debugger, world: &World, pid: u32, attempts: &[Attempt]) {
     let calls: Vec<Call> =
         attempts.iter().map(|(_, number, args, _)| Call::new(*number, args.clone())).collect();
     let threads = threads(pid);

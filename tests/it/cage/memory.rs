@@ -246,3 +246,39 @@ fn keys_are_nowhere_but_in_secret_memory() {
     assert!(places.is_empty(), "{places:#?}");
     assert!(found(&all, &slab).len() >= keys.len(), "the search finds them where they are");
 }
+
+#[test]
+fn a_locked_daemon_has_neither_the_keys_nor_a_name() {
+    let Some(debugger) = Debugger::new() else { return };
+    let marker = Marker::new();
+    let (world, tool) = after_traffic(World::new(), &Marker::new());
+    // a name that nothing but the vault's index holds once its client is gone
+    let name = &marker.parts[0];
+    let mut client = Client::connected(&world, &tool);
+    assert_eq!(client.write("s", &[(name.as_str(), "v")]), written());
+    drop(client);
+    let keys_in = |slab: &Piece| -> std::collections::BTreeSet<Vec<u8>> {
+        let pieces = slab.bytes.chunks(64).map(|piece| piece[..32].to_vec());
+        pieces.filter(|key| key.iter().any(|byte| *byte != 0)).collect()
+    };
+    let before = keys_in(&secret_memory(&debugger, &world));
+    let names = forms("the name", name.as_bytes());
+    assert!(!found(&names, &everything(&world)).is_empty(), "the search finds the name while it is open");
+    world.cli(&["vault", "lock"]).done();
+    let after = keys_in(&secret_memory(&debugger, &world));
+    let left: Vec<_> = after.intersection(&before).collect();
+    // the transport key, and the two of the audit chain, which goes on
+    assert!(
+        left.len() <= 4 && before.len() > left.len() + 5,
+        "{} of {} keys are left",
+        left.len(),
+        before.len()
+    );
+    let file = std::fs::read_to_string(world.data().join("vault.key")).unwrap();
+    let vault_key = data_encoding::HEXLOWER.decode(file.trim().as_bytes()).unwrap();
+    assert!(
+        found(&forms_of_key("the vault's key", &vault_key), &[secret_memory(&debugger, &world)]).is_empty()
+    );
+    let places = found(&names, &everything(&world));
+    assert!(places.is_empty(), "{places:#?}");
+}

@@ -2,8 +2,9 @@
 //! taken over can still do.
 
 mod attempts;
+mod broker;
 mod debugger;
-mod dump;
+pub mod dump;
 mod inside;
 mod memory;
 pub(crate) mod older_kernels;

@@ -39,14 +39,14 @@ const BY_CHANCE: &[&str] = &[
 
 /// A system call as strace saw it.
 #[derive(Debug)]
-struct Seen {
+pub(super) struct Seen {
     thread: u32,
     name: String,
     args: Vec<u64>,
 }
 
 /// The calls in what `strace -f -X raw` wrote.
-fn calls(trace: &str) -> Vec<Seen> {
+pub(super) fn calls(trace: &str) -> Vec<Seen> {
     let mut begun: HashMap<&str, &str> = HashMap::new();
     let mut calls = Vec::new();
     for line in trace.lines() {
@@ -85,7 +85,7 @@ fn number(arg: &str) -> u64 {
 }
 
 /// What the threads of a process called after its list was in force.
-fn caged<'s>(seen: &'s [Seen], threads: &[u32]) -> Vec<&'s Seen> {
+pub(super) fn caged<'s>(seen: &'s [Seen], threads: &[u32]) -> Vec<&'s Seen> {
     let own: Vec<&Seen> = seen.iter().filter(|seen| threads.contains(&seen.thread)).collect();
     let locked = own.iter().position(|seen| seen.name == "seccomp").expect("a list comes into force");
     own[locked + 1..].to_vec()
@@ -102,7 +102,7 @@ fn holds(only: &Only, args: &[u64], pid: u32) -> bool {
 }
 
 /// The rules of `list` that none of `calls` needed, in words.
-fn unneeded(list: &[Call], calls: &[&Seen], pid: u32) -> Vec<String> {
+pub(super) fn unneeded(list: &[Call], calls: &[&Seen], pid: u32) -> Vec<String> {
     let mut unneeded = Vec::new();
     for rule in list {
         let own: Vec<_> = calls.iter().filter(|call| call.name == rule.name).collect();

@@ -13,6 +13,7 @@
  *   run PROG REQ OUT    starts PROG with the connection as descriptor 9 and "9 REQ OUT" as arguments
  *   load FILE           dlopen (dynamic build), or map FILE executable (static build)
  *   hammer N MS         N raw bytes follow; connects, sends them, takes a reply, closes, again and again: "ROUNDS"
+ *   thread              starts a thread that does nothing: its number
  *   pid
  */
 #define _GNU_SOURCE
@@ -20,6 +21,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +29,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -196,6 +199,15 @@ static void gift(const char *bytes, size_t n)
 		answer("ok");
 }
 
+static void *idle(void *told)
+{
+	printf("%ld\n", (long)syscall(SYS_gettid));
+	fflush(stdout);
+	for (;;)
+		pause();
+	return told;
+}
+
 static void run(char *program, char *request, char *out)
 {
 	pid_t child = fork();
@@ -297,6 +309,10 @@ static void obey(char *line)
 		char *bytes = payload(n);
 		hammer(bytes, n, atol(b));
 		free(bytes);
+	} else if (!strcmp(verb, "thread")) {
+		pthread_t thread;
+		if (pthread_create(&thread, NULL, idle, NULL) != 0)
+			answer_errno();
 	} else if (!strcmp(verb, "pid")) {
 		printf("%d\n", (int)getpid());
 		fflush(stdout);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::super::row::{Area, Row, State};
-use crate::cli::status_query::{AuditStatus, DaemonStatus, Found, Protection};
+use crate::cli::status_query::{AuditStatus, DaemonStatus, Found, KeychainState, Protection};
 
 const OURS: &str = env!("CARGO_PKG_VERSION");
 /// How a protection comes back.
@@ -42,6 +42,7 @@ fn running(status: &DaemonStatus, config: &Path) -> Vec<Row> {
                 .but(State::Unknown, "stop it and start the newest version"),
         );
     }
+    rows.extend(status.keychain.as_ref().map(keychain));
     rows.extend(status.protections.iter().map(protection));
     if let Some(audit) = &status.audit {
         rows.push(chain(audit));
@@ -64,6 +65,18 @@ fn chain(audit: &AuditStatus) -> Row {
         Some(what) => Row { means: format!("something was done to the log: {what}"), ..row }
             .but(State::Bad, "keychain-auth audit verify"),
         None => row,
+    }
+}
+
+fn keychain(found: &KeychainState) -> Row {
+    let KeychainState { state, waiting } = found;
+    let means = format!("the secrets rest in your keychain; {waiting} changed records wait for it");
+    let row = Row::ok(Area::Daemon, "keychain", state.as_str(), means);
+    match state.as_str() {
+        "unlocked" => row,
+        "unknown" => row.but(State::Unknown, "it is asked with the first request"),
+        "locked" => row.but(State::Warn, "unlock it; until then every request is answered store_locked"),
+        _ => row.but(State::Bad, "start your keychain (gnome-keyring, KWallet, KeePassXC) and unlock it"),
     }
 }
 

@@ -1,0 +1,9 @@
+//! The head of an export.
+#![no_main]
+
+use keychain_auth_fuzz::laws::imports;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = imports::export_head(bytes);
+});

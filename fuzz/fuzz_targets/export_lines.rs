@@ -1,0 +1,9 @@
+//! The records of an export.
+#![no_main]
+
+use keychain_auth_fuzz::laws::imports;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = imports::export_lines(bytes);
+});

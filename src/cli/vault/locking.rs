@@ -1,0 +1,37 @@
+//! `vault lock` and `vault unlock`: the running daemon forgets the key, and gets it again.
+
+use data_encoding::HEXLOWER;
+
+use super::super::{context::Context, daemon_link::DaemonLink, failure::Failure, output::Output};
+use crate::store::{Slot, StoreError, carry_key};
+
+pub(super) fn lock(cx: &Context, out: &mut Output) -> Result<(), Failure> {
+    link(cx)?.ask("{\"type\":\"LOCK\"}\n")?;
+    out.line("Locked the vault");
+    Ok(())
+}
+
+/// The key goes to the daemon sealed for it: whatever process listens in its place learns nothing.
+pub(super) fn unlock(cx: &Context, out: &mut Output) -> Result<(), Failure> {
+    let mut link = link(cx)?;
+    let told = link.ask("{\"type\":\"UNLOCK\"}\n")?;
+    if told.state == "unlocked" {
+        out.line("The vault is unlocked already");
+        return Ok(());
+    }
+    let slot = Slot::peek(&cx.paths.data_dir)?.ok_or(StoreError::Absent)?;
+    let material = cx.asking().for_slot(&slot)?;
+    let nonce = HEXLOWER.decode(told.nonce.as_bytes()).ok().and_then(|nonce| nonce.try_into().ok());
+    let nonce: [u8; 32] = nonce.ok_or_else(|| {
+        Failure::new("the daemon gave no nonce", "restart the daemon, so that both are of one version")
+    })?;
+    let carried = HEXLOWER.encode(&carry_key(&slot, &material, &nonce)?);
+    link.ask(&format!("{{\"type\":\"UNLOCK\",\"nonce\":\"{}\",\"key\":\"{carried}\"}}\n", told.nonce))?;
+    out.line("Unlocked the vault");
+    Ok(())
+}
+
+fn link(cx: &Context) -> Result<DaemonLink, Failure> {
+    DaemonLink::open(cx)?
+        .ok_or_else(|| Failure::new("no daemon runs, so nobody has the vault's key", cx.start_command()))
+}

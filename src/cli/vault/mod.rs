@@ -1,0 +1,58 @@
+//! `vault`: the vault as a whole, its key and its state.
+
+mod init;
+mod locking;
+mod rekey;
+mod state;
+mod verify;
+
+use clap::Subcommand;
+
+use super::{
+    context::Context, failure::Failure, output::Output, owner::close_to_others, vault_export, vault_import,
+};
+
+/// About as many bytes as a record takes: bars are for what takes long.
+const RECORD: u64 = 512;
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Make an empty vault, and its key
+    Init(init::Args),
+    /// Say where the vault's key comes from, and whether it is locked
+    Status(state::Args),
+    /// Let the daemon forget the vault's key: requests are answered with store_locked until it is unlocked
+    Lock,
+    /// Give the daemon the vault's key again
+    Unlock,
+    /// Give the vault another key, and seal every secret anew; no daemon may run
+    Rekey,
+    /// Try everything in the vault, and say what is damaged; nothing is changed
+    Verify(verify::Args),
+    /// Let the vault's key come from elsewhere, or under another passphrase
+    ChangeKeySource(rekey::ChangeArgs),
+    /// Take in secrets from elsewhere; only says what it would do until --apply is given
+    #[command(subcommand)]
+    Import(vault_import::Source),
+    /// Write secrets into a file that is encrypted to you
+    Export(vault_export::Args),
+}
+
+pub(super) fn run(command: &Command, cx: &Context, out: &mut Output) -> Result<(), Failure> {
+    match command {
+        Command::Status(args) => state::run(args, cx, out),
+        Command::Lock => locking::lock(cx, out),
+        _ => {
+            close_to_others()?;
+            match command {
+                Command::Init(args) => init::run(args, cx, out),
+                Command::Verify(args) => verify::run(args, cx, out),
+                Command::Rekey => rekey::rekey(cx, out),
+                Command::ChangeKeySource(args) => rekey::change(args, cx, out),
+                Command::Import(source) => vault_import::run(source, cx, out),
+                Command::Export(args) => vault_export::run(args, cx, out),
+                _ => locking::unlock(cx, out),
+            }
+        }
+    }
+}

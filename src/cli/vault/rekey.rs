@@ -1,0 +1,83 @@
+//! `vault rekey` and `vault change-key-source`: another key, or another place for it.
+
+use super::super::{
+    context::Context,
+    failure::Failure,
+    output::Output,
+    owner::{Owner, alone, vault_record},
+};
+use crate::{
+    keys::{Asking, forget_item},
+    store::{KeyMaterial, KeySource, StoreError, Taken},
+    sys::activation::named_descriptor,
+};
+
+#[derive(clap::Args)]
+pub(in super::super) struct ChangeArgs {
+    /// Where the key comes from, from now on: credential, keychain, passphrase, file. The source that it has already is a
+    /// new passphrase, item or credential
+    #[arg(long, value_name = "SOURCE")]
+    key: KeySource,
+    /// Read the new passphrase from this descriptor
+    #[arg(long, value_name = "N")]
+    new_passphrase_fd: Option<i32>,
+}
+
+/// Every secret is sealed anew: who has the old key, from a copy of the old files, can't read what comes later.
+pub(super) fn rekey(cx: &Context, out: &mut Output) -> Result<(), Failure> {
+    // not beside a locked daemon: it goes on with the audit chain under the old key
+    let alone = alone(cx)?;
+    let taken = Taken::take(&cx.paths.data_dir)?;
+    let material = material(&taken, cx)?;
+    let vault = taken.rekey(&material, vault_record(cx, "vault given another key"), &mut |done, all| {
+        out.progress(done * super::RECORD, all * super::RECORD);
+    })?;
+    out.end_progress();
+    let count = vault.count();
+    Owner::over(vault, cx, "vault rekey").close_alone(&alone)?;
+    out.line(&format!(
+        "Gave the vault another key; {count} {} sealed anew",
+        if count == 1 { "secret is" } else { "secrets are" }
+    ));
+    Ok(())
+}
+
+pub(super) fn change(args: &ChangeArgs, cx: &Context, out: &mut Output) -> Result<(), Failure> {
+    let new_passphrase = args.new_passphrase_fd.map(named_descriptor).transpose().map_err(|error| {
+        Failure::new(
+            format!("--new-passphrase-fd can't be read: {}", error.kind()),
+            "name a descriptor that is open, for example: --new-passphrase-fd 4 4< <(pass show vault)",
+        )
+    })?;
+    let taken = Taken::take(&cx.paths.data_dir)?;
+    let old_item = taken.slot().and_then(crate::store::Slot::item);
+    let old = material(&taken, cx)?;
+    // the old key is tried before anything new is made or asked for
+    taken.try_key(&old)?;
+    let asking = Asking { passphrase: new_passphrase.as_ref().map(std::os::fd::AsFd::as_fd), ..cx.asking() };
+    let new = asking.for_new(args.key)?;
+    let record = vault_record(cx, "source of the vault's key changed");
+    let vault = match taken.change_source(&old, &new, record) {
+        Ok(vault) => vault,
+        Err(error) => {
+            if let KeyMaterial::Keychain(item, _) = new {
+                let _ = forget_item(item);
+            }
+            return Err(error.into());
+        }
+    };
+    Owner::over(vault, cx, "vault change-key-source").close()?;
+    if let Some(item) = old_item
+        && forget_item(item).is_err()
+    {
+        out.note("The old item could not be removed from the keychain; it opens nothing any more");
+    }
+    out.line(&format!("The vault's key comes from the source {} now: {}", args.key, args.key.means()));
+    Ok(())
+}
+
+fn material(taken: &Taken, cx: &Context) -> Result<KeyMaterial, Failure> {
+    taken.source()?;
+    let slot = taken.slot().ok_or(StoreError::Absent)?;
+    Ok(cx.asking().for_slot(slot)?)
+}

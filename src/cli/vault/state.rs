@@ -1,0 +1,66 @@
+//! `vault status`: where the key comes from, and who has it now.
+
+use serde::Serialize;
+
+use super::super::{
+    context::Context,
+    failure::Failure,
+    output::{Output, Style},
+    status_query::{Found, ask},
+};
+use crate::store::Slot;
+
+#[derive(clap::Args)]
+pub(in super::super) struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    /// `absent`, `closed`, `locked` or `unlocked`.
+    state: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_source: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_means: Option<&'static str>,
+    data_path: String,
+}
+
+pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
+    let source = Slot::peek(&cx.paths.data_dir)?.map(|slot| slot.source());
+    let state = match (source, ask(&cx.paths.socket, cx.uid)) {
+        (None, _) => "absent".to_owned(),
+        (Some(_), Found::Running(status)) => {
+            status.vault.map_or_else(|| "unlocked".to_owned(), |vault| vault.state)
+        }
+        (Some(_), _) => "closed".to_owned(),
+    };
+    let report = Report {
+        state,
+        key_source: source.map(|source| source.to_string()),
+        key_means: source.map(|source| source.means()),
+        data_path: cx.paths.data_dir.display().to_string(),
+    };
+    if args.json {
+        out.json(&report);
+        return Ok(());
+    }
+    let means = match report.state.as_str() {
+        "absent" => "there is no vault yet; the first start makes one",
+        "closed" => "no daemon runs; the key is in nobody's memory",
+        "locked" => "the daemon runs without the key; requests are answered with store_locked",
+        _ => "the daemon has the key and serves",
+    };
+    out.cells(&[
+        (Style::Plain, "state           "),
+        (Style::Bold, &report.state),
+        (Style::Plain, &format!(": {means}")),
+    ]);
+    if let (Some(source), Some(means)) = (&report.key_source, report.key_means) {
+        out.line(&format!("key_source      {source}: {means}"));
+    }
+    out.line(&format!("data_path       {}", report.data_path));
+    Ok(())
+}

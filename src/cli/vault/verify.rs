@@ -1,0 +1,172 @@
+//! `vault verify`: whether the vault is whole, and if not, what is damaged.
+
+use std::{
+    os::fd::{BorrowedFd, OwnedFd},
+    panic,
+    process::ExitCode,
+};
+
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, SendFlags, recv, send},
+};
+use serde::{Deserialize, Serialize};
+
+use super::super::{
+    context::Context,
+    failure::Failure,
+    output::{Output, Style},
+};
+use crate::{
+    store::{Findings, KeyMaterial, StoreError, Taken},
+    sys::process,
+};
+
+/// Bytes of one packet from the child.
+const PACKET: usize = 32 * 1024;
+
+#[derive(clap::Args)]
+pub(in super::super) struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Report {
+    whole: bool,
+    records_whole: u64,
+    /// Those of them whose value is an item of the keychain, which is seen only when it is read.
+    #[serde(default)]
+    values_in_keychain: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    records_expected: Option<u64>,
+    damaged: Vec<Damaged>,
+    problems: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Damaged {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    service: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+    place: String,
+    what: String,
+}
+
+/// Reads everything and writes nothing. Names of damaged records are told, values never.
+pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
+    let taken = Taken::take(&cx.paths.data_dir)?;
+    taken.source()?;
+    let slot = taken.slot().ok_or(StoreError::Absent)?;
+    let material = cx.asking().for_slot(slot)?;
+    let report = in_a_child(&taken, &material)?;
+    if args.json {
+        out.json(&report);
+    } else {
+        show(&report, out);
+    }
+    if report.whole {
+        return Ok(());
+    }
+    Err(Failure::new(
+        format!("the vault is damaged; {} of its records are whole", report.records_whole),
+        "restore vault.redb and vault.head together from a backup; keep the damaged files until then",
+    ))
+}
+
+/// Looks in a child of its own: what is damaged badly enough makes the database's own code stop the process.
+fn in_a_child(taken: &Taken, material: &KeyMaterial) -> Result<Report, Failure> {
+    let child = process::spawn(|[channel]| {
+        // its last words would be about pages
+        panic::set_hook(Box::new(|_| {}));
+        let found = taken.verify(material, &mut |_, _| {});
+        let told = found.map(|findings| report(&findings)).map_err(|error| {
+            let failure = Failure::from(error);
+            (failure.sentence().to_owned(), failure.advice().to_owned())
+        });
+        match serde_json::to_vec(&told).map(|told| send_all(channel, &told)) {
+            Ok(Ok(())) => ExitCode::SUCCESS,
+            _ => ExitCode::FAILURE,
+        }
+    });
+    let child = child.map_err(|error| {
+        let sentence = format!("no process can be started: {}", error.kind());
+        Failure::new(sentence, "end some programs, then try again")
+    })?;
+    let [channel] = &child.channels;
+    match serde_json::from_slice::<Result<Report, (String, String)>>(&read_all(channel)) {
+        Ok(Ok(report)) => Ok(report),
+        Ok(Err((sentence, advice))) => Err(Failure::new(sentence, advice)),
+        Err(_) => Ok(Report {
+            problems: vec!["its pages are damaged so badly that no record can be reached".to_owned()],
+            ..Report::default()
+        }),
+    }
+}
+
+fn send_all(channel: BorrowedFd<'_>, bytes: &[u8]) -> Result<(), Errno> {
+    for packet in bytes.chunks(PACKET) {
+        send(channel, packet, SendFlags::NOSIGNAL)?;
+    }
+    Ok(())
+}
+
+/// Everything up to the child's end.
+fn read_all(channel: &OwnedFd) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut packet = vec![0; PACKET];
+    loop {
+        match recv(channel, packet.as_mut_slice(), RecvFlags::empty()) {
+            Ok((_, 0)) => return bytes,
+            Ok((count, _)) => bytes.extend_from_slice(packet.get(..count).unwrap_or_default()),
+            Err(Errno::INTR) => {}
+            Err(_) => return bytes,
+        }
+    }
+}
+
+fn report(findings: &Findings) -> Report {
+    let damaged = |one: &crate::store::DamagedRecord| Damaged {
+        service: one.name.as_ref().map(|(service, _)| service.as_str().to_owned()),
+        target: one.name.as_ref().map(|(_, target)| target.as_str().to_owned()),
+        place: one.place.clone(),
+        what: one.what.to_owned(),
+    };
+    Report {
+        whole: findings.is_whole(),
+        records_whole: findings.whole,
+        values_in_keychain: findings.elsewhere,
+        records_expected: findings.expected,
+        damaged: findings.damaged.iter().map(damaged).collect(),
+        problems: findings.problems.iter().map(|what| (*what).to_owned()).collect(),
+    }
+}
+
+fn show(report: &Report, out: &mut Output) {
+    for one in &report.damaged {
+        let name = match (&one.service, &one.target) {
+            (Some(service), Some(target)) => format!("{service} {target}"),
+            _ => format!("the record at {}", one.place),
+        };
+        out.cells(&[(Style::Bad, "damaged  "), (Style::Plain, &format!("{name}: {}", one.what))]);
+    }
+    for problem in &report.problems {
+        out.cells(&[(Style::Bad, "damaged  "), (Style::Plain, &format!("the vault: {problem}"))]);
+    }
+    if report.values_in_keychain > 0 {
+        let count = report.values_in_keychain;
+        let values = if count == 1 { "1 value rests".to_owned() } else { format!("{count} values rest") };
+        let means = format!("{values} in the keychain; this command does not look there");
+        out.cells(&[(Style::Plain, "elsewhere"), (Style::Plain, &format!(" {means}"))]);
+    }
+    if report.whole {
+        let count = report.records_whole;
+        let records = if count == 1 { "1 record is".to_owned() } else { format!("{count} records are") };
+        out.cells(&[
+            (Style::Good, "whole    "),
+            (Style::Plain, &format!("{records} there, and what belongs to them")),
+        ]);
+    }
+}

@@ -1,0 +1,141 @@
+//! `vault export`: secrets into a file that is encrypted to recipients or with a passphrase.
+
+use std::{
+    env,
+    fs::OpenOptions,
+    io::{Read, Write},
+    os::fd::AsFd,
+    path::PathBuf,
+};
+
+use super::{
+    args,
+    context::Context,
+    failure::Failure,
+    output::Output,
+    owner::{MAX_READ, Owner},
+    vault_import::passphrase_descriptor,
+};
+use crate::{
+    import::MAX_SECRETS,
+    keys::export_passphrase,
+    name::{Service, Target},
+    store::StoreError,
+    transfer::{ExportFile, Sealing, TransferError},
+};
+
+/// What has to be typed before secrets are written in clear.
+const CONFIRMATION: &str = "plaintext";
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// The file to write; one that is there already is left alone
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+    /// Only this service; may be repeated
+    #[arg(long, value_name = "SERVICE", value_parser = args::service)]
+    service: Vec<Service>,
+    /// Encrypt to this age recipient (age1…); may be repeated
+    #[arg(long, short, value_name = "RECIPIENT")]
+    recipient: Vec<String>,
+    /// Read the passphrase of the file from this descriptor, up to a line feed or its end, instead of asking for it
+    #[arg(long, value_name = "N", conflicts_with_all = ["recipient", "plaintext"])]
+    export_passphrase_fd: Option<i32>,
+    /// Encrypt nothing, after a confirmation typed on the terminal
+    #[arg(long, conflicts_with = "recipient")]
+    plaintext: bool,
+}
+
+pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
+    let sealing = args.sealing()?;
+    let words = match &sealing {
+        Sealing::Recipients(all) if all.len() == 1 => "encrypted to 1 recipient".to_owned(),
+        Sealing::Recipients(all) => format!("encrypted to {} recipients", all.len()),
+        Sealing::Passphrase(_) => "encrypted with a passphrase".to_owned(),
+        Sealing::Plain => "in plaintext".to_owned(),
+    };
+    let owner = Owner::open(cx, format!("vault export, {words}"))?;
+    let names = args.chosen(owner.names())?;
+    let count: usize = names.iter().map(|(_, targets)| targets.len()).sum();
+    if count > MAX_SECRETS {
+        return Err(Failure::new(
+            format!("there are {count} secrets, and one export holds at most {MAX_SECRETS}"),
+            "export service by service, with --service",
+        ));
+    }
+    if args.plaintext {
+        confirm(count, args)?;
+    }
+    let mut file = ExportFile::create(&args.output, &sealing, count)?;
+    for (service, targets) in names {
+        for some in targets.chunks(MAX_READ) {
+            let found = owner.read(&service, some.to_vec())?;
+            // the head has promised them all
+            if found.len() != some.len() {
+                return Err(StoreError::Damaged("a record is missing").into());
+            }
+            found.iter().try_for_each(|record| file.add(&service, record))?;
+        }
+    }
+    owner.close()?;
+    file.finish()?;
+    let noun = if count == 1 { "secret" } else { "secrets" };
+    out.line(&format!("Exported {count} {noun} to {}, {words}", args.output.display()));
+    Ok(())
+}
+
+impl Args {
+    /// A passphrase, unless it was said otherwise.
+    fn sealing(&self) -> Result<Sealing, Failure> {
+        if self.plaintext {
+            return Ok(Sealing::Plain);
+        }
+        if !self.recipient.is_empty() {
+            return Ok(Sealing::to_recipients(&self.recipient)?);
+        }
+        let descriptor = self.export_passphrase_fd.map(passphrase_descriptor).transpose()?;
+        let descriptor = descriptor.as_ref().map(AsFd::as_fd);
+        let asked = export_passphrase(&|name| env::var_os(name), descriptor, true);
+        Ok(Sealing::Passphrase(asked.map_err(TransferError::from)?))
+    }
+
+    fn chosen(&self, all: Vec<(Service, Vec<Target>)>) -> Result<Vec<(Service, Vec<Target>)>, Failure> {
+        if self.service.is_empty() {
+            return Ok(all);
+        }
+        let missing = self.service.iter().find(|service| !all.iter().any(|(there, _)| there == *service));
+        if let Some(service) = missing {
+            return Err(Failure::new(
+                format!("the vault has no secret of the service {service}"),
+                "see which services there are: keychain-auth list shows what was granted",
+            ));
+        }
+        Ok(all.into_iter().filter(|(service, _)| self.service.contains(service)).collect())
+    }
+}
+
+/// Asks on the terminal itself, so that no script answers by its standard input.
+fn confirm(count: usize, args: &Args) -> Result<(), Failure> {
+    let refused = |why: &str| {
+        Failure::new(
+            format!("an export in plaintext has to be confirmed on a terminal: {why}"),
+            "encrypt it instead: --recipient age1…",
+        )
+    };
+    let Ok(mut terminal) = OpenOptions::new().read(true).write(true).open("/dev/tty") else {
+        return Err(refused("there is none"));
+    };
+    let question = format!(
+        "Whoever reads {} will read {count} secrets. Type {CONFIRMATION} to write it: ",
+        crate::text::plain(&args.output.to_string_lossy())
+    );
+    let mut typed = [0; 64];
+    let answered = terminal.write_all(question.as_bytes()).and_then(|()| terminal.read(&mut typed));
+    let count = answered.map_err(|_| refused("it can't be read"))?;
+    let typed = typed.get(..count).unwrap_or_default();
+    if typed.trim_ascii() == CONFIRMATION.as_bytes() {
+        Ok(())
+    } else {
+        Err(refused("something else was typed"))
+    }
+}

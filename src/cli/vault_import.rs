@@ -1,0 +1,299 @@
+//! `vault import`: says what would be written, and writes it when it is told to.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+};
+
+use super::{args, context::Context, failure::Failure, output::Output, owner::Owner, vault_plan::show};
+use crate::{
+    import::{Found, Naming, PassLines, Plan, TooMuch},
+    keys::{bus_address, export_passphrase},
+    name::{Service, Target, TargetPrefix},
+    sys::activation::named_descriptor,
+    transfer::{self, Opening},
+};
+
+#[derive(clap::Subcommand)]
+pub(super) enum Source {
+    /// An .env file: NAME=value, one an entry
+    Env(EnvArgs),
+    /// The store of pass, the standard Unix password manager
+    Pass(PassArgs),
+    /// Items of the keychain (Secret Service) that have all of these attributes
+    SecretService(ServiceArgs),
+    /// The file store of the earlier system: keychain.enc with its keychain.key
+    GoStore(GoArgs),
+    /// A file that `vault export` wrote
+    Export(ExportArgs),
+}
+
+#[derive(clap::Args)]
+pub(super) struct EnvArgs {
+    /// The file; - is standard input
+    file: PathBuf,
+    #[command(flatten)]
+    into: Into,
+    #[command(flatten)]
+    doing: Doing,
+}
+
+#[derive(clap::Args)]
+pub(super) struct PassArgs {
+    /// Only this entry, or the entries of this folder
+    name: Option<PathBuf>,
+    /// The store [default: $PASSWORD_STORE_DIR, else ~/.password-store]
+    #[arg(long, value_name = "FOLDER")]
+    store: Option<PathBuf>,
+    /// Of entries with several lines, take the first one
+    #[arg(long)]
+    first_line: bool,
+    /// Take entries whole, with all their lines
+    #[arg(long, conflicts_with = "first_line")]
+    whole: bool,
+    #[command(flatten)]
+    into: Into,
+    #[command(flatten)]
+    doing: Doing,
+}
+
+#[derive(clap::Args)]
+pub(super) struct ServiceArgs {
+    /// Attributes that an item must have, each as NAME=VALUE
+    #[arg(required = true, value_name = "NAME=VALUE", value_parser = pair)]
+    attributes: Vec<(String, String)>,
+    /// The attribute whose value names the secret [default: the label of the item]
+    #[arg(long, value_name = "ATTRIBUTE")]
+    name_from: Option<String>,
+    #[command(flatten)]
+    into: Into,
+    #[command(flatten)]
+    doing: Doing,
+}
+
+#[derive(clap::Args)]
+pub(super) struct GoArgs {
+    /// The folder that holds both files
+    folder: PathBuf,
+    /// A service that names begin with, where the colon alone does not tell; may be repeated
+    #[arg(long, value_name = "SERVICE", value_parser = args::service)]
+    service: Vec<Service>,
+    #[command(flatten)]
+    doing: Doing,
+}
+
+#[derive(clap::Args)]
+pub(super) struct ExportArgs {
+    /// The file; - is standard input
+    file: PathBuf,
+    /// A file with the age identity that opens it; may be repeated
+    #[arg(long, short, value_name = "FILE")]
+    identity: Vec<PathBuf>,
+    /// Read the passphrase of the file from this descriptor, up to a line feed or its end, instead of asking for it
+    #[arg(long, value_name = "N")]
+    export_passphrase_fd: Option<i32>,
+    #[command(flatten)]
+    doing: Doing,
+}
+
+/// Where secrets go that know no service themselves.
+#[derive(clap::Args)]
+struct Into {
+    /// The service that they get
+    #[arg(long, value_name = "SERVICE", value_parser = args::service)]
+    service: Service,
+    /// What their names get in front, for example dev/
+    #[arg(long, value_name = "PREFIX", value_parser = args::prefix)]
+    prefix: Option<TargetPrefix>,
+}
+
+/// What is done with what was read.
+#[derive(clap::Args)]
+pub(super) struct Doing {
+    /// Write, instead of only saying what would be written
+    #[arg(long)]
+    pub(super) apply: bool,
+    /// Write over secrets that are there already
+    #[arg(long)]
+    overwrite: bool,
+    /// Leave secrets as they are that are there already
+    #[arg(long, conflicts_with = "overwrite")]
+    keep: bool,
+    /// Import the others when some are refused
+    #[arg(long)]
+    skip_refused: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl Source {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Env(_) => "env",
+            Self::Pass(_) => "pass",
+            Self::SecretService(_) => "secret-service",
+            Self::GoStore(_) => "go-store",
+            Self::Export(_) => "export",
+        }
+    }
+
+    fn doing(&self) -> &Doing {
+        match self {
+            Self::Env(args) => &args.doing,
+            Self::Pass(args) => &args.doing,
+            Self::SecretService(args) => &args.doing,
+            Self::GoStore(args) => &args.doing,
+            Self::Export(args) => &args.doing,
+        }
+    }
+
+    fn read(&self, sink: transfer::Sink<'_>) -> Result<(), Failure> {
+        match self {
+            Self::Env(EnvArgs { file, into, .. }) => {
+                transfer::env_file(file, &into.service, into.prefix.as_ref(), sink)?;
+            }
+            Self::Pass(args) => {
+                let root = args.store()?;
+                let lines = match (args.whole, args.first_line) {
+                    (true, _) => PassLines::Whole,
+                    (_, true) => PassLines::First,
+                    _ => PassLines::Only,
+                };
+                let Into { service, prefix } = &args.into;
+                transfer::pass_store(&root, args.name.as_deref(), lines, service, prefix.as_ref(), sink)?;
+            }
+            Self::SecretService(args) => args.read(sink)?,
+            Self::GoStore(GoArgs { folder, service, .. }) => transfer::go_folder(folder, service, sink)?,
+            Self::Export(ExportArgs { file, identity, export_passphrase_fd, .. }) => {
+                let descriptor = export_passphrase_fd.map(passphrase_descriptor).transpose()?;
+                let descriptor = descriptor.as_ref().map(AsFd::as_fd);
+                let ask = || export_passphrase(&|name| env::var_os(name), descriptor, false);
+                let opening = Opening::new(identity, &ask)?;
+                transfer::export_file(file, &opening, sink)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn run(source: &Source, cx: &Context, out: &mut Output) -> Result<(), Failure> {
+    let owner = Owner::open(cx, format!("vault import {}", source.word()))?;
+    let there: BTreeMap<Service, BTreeSet<Target>> = owner
+        .names()
+        .into_iter()
+        .map(|(service, targets)| (service, targets.into_iter().collect()))
+        .collect();
+    let mut plan = Plan::new();
+    let mut add = |found: Found| -> Result<(), TooMuch> {
+        plan.add(found, |service, target| there.get(service).is_some_and(|names| names.contains(target)))
+    };
+    source.read(&mut add)?;
+    let doing = source.doing();
+    show(&plan, doing, out);
+    let kept = if doing.keep { plan.existing() } else { 0 };
+    doing.allowed(&plan)?;
+    if doing.keep {
+        plan.keep_existing();
+    }
+    let count = plan.len();
+    if !doing.apply {
+        owner.close()?;
+        out.note(&format!("{}; nothing was written yet: add --apply to do it", would(count, kept)));
+        return Ok(());
+    }
+    if !plan.is_empty() {
+        owner.write(plan.into_batches())?;
+    }
+    owner.close()?;
+    out.note(&format!("Imported {}", secrets(count)));
+    Ok(())
+}
+
+impl Doing {
+    /// Whether the plan may be carried out, as a dry run says it too.
+    fn allowed(&self, plan: &Plan) -> Result<(), Failure> {
+        let refused = plan.refused().len();
+        if refused > 0 && !self.skip_refused {
+            let verb = if refused == 1 { "entry is" } else { "entries are" };
+            return Err(Failure::new(
+                format!("{refused} {verb} refused, so nothing is imported"),
+                "mend them at their source, or add --skip-refused to import the others",
+            ));
+        }
+        let existing = plan.existing();
+        if existing > 0 && !self.overwrite && !self.keep {
+            let verb = if existing == 1 { "is" } else { "are" };
+            return Err(Failure::new(
+                format!("{} {verb} there already, so nothing is imported", secrets(existing)),
+                "add --overwrite to write over them, or --keep to leave them as they are",
+            ));
+        }
+        Ok(())
+    }
+
+    /// What becomes of a secret.
+    pub(super) fn word(&self, exists: bool) -> &'static str {
+        match (exists, self.overwrite, self.keep) {
+            (false, ..) => "write",
+            (true, true, _) => "overwrite",
+            (true, _, true) => "keep",
+            (true, ..) => "exists",
+        }
+    }
+}
+
+impl PassArgs {
+    /// Where `pass` keeps its entries.
+    fn store(&self) -> Result<PathBuf, Failure> {
+        let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let usual = || set("HOME").map(|home| home.join(".password-store"));
+        self.store
+            .clone()
+            .or_else(|| set("PASSWORD_STORE_DIR"))
+            .or_else(usual)
+            .ok_or_else(|| Failure::new("nobody knows where the store of pass is", "name it with --store"))
+    }
+}
+
+impl ServiceArgs {
+    fn read(&self, sink: transfer::Sink<'_>) -> Result<(), Failure> {
+        let address = bus_address(&|name| env::var_os(name)).ok_or_else(|| {
+            Failure::new(
+                "there is no session bus, and so no keychain",
+                "start it within the desktop session, so that DBUS_SESSION_BUS_ADDRESS is set",
+            )
+        })?;
+        let attributes = self.attributes.iter().cloned().collect();
+        let naming = self.name_from.clone().map_or(Naming::Label, Naming::Attribute);
+        let Into { service, prefix } = &self.into;
+        Ok(transfer::secret_service(&address, &attributes, &naming, service, prefix.as_ref(), sink)?)
+    }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    pair.map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(|| "not NAME=VALUE".to_owned())
+}
+
+/// Where the passphrase of an export can be read.
+pub(super) fn passphrase_descriptor(number: i32) -> Result<OwnedFd, Failure> {
+    named_descriptor(number).map_err(|error| {
+        Failure::new(
+            format!("--export-passphrase-fd can't be read: {}", error.kind()),
+            "name a descriptor that is open, for example: --export-passphrase-fd 3 3< <(pass show export)",
+        )
+    })
+}
+
+fn secrets(count: usize) -> String {
+    if count == 1 { "1 secret".to_owned() } else { format!("{count} secrets") }
+}
+
+fn would(count: usize, kept: usize) -> String {
+    let verb = if count == 1 { "is" } else { "are" };
+    let kept = if kept == 0 { String::new() } else { format!(", {kept} stay as they are") };
+    format!("{} {verb} to be written{kept}", secrets(count))
+}

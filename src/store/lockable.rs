@@ -1,0 +1,289 @@
+//! A vault that a running daemon can lock and unlock: locked, its key and every key made from it are gone from memory,
+//! with all names, and its folder is free for commands that work on the files.
+//!
+//! What stays of the key while it is locked is the **transport key**, made from it one way. Who unlocks shows that he has
+//! the vault key by sealing it under the transport key for a nonce of this daemon: a process that takes the daemon's
+//! place, or listens, learns nothing from it, and what it hears opens nothing a second time.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    thread,
+    time::Duration,
+};
+
+use chacha20poly1305::{AeadInOut, KeyInit, XChaCha20Poly1305};
+use secrecy::ExposeSecret;
+
+use super::{
+    batch::{AuditMemory, Committed, OutboxEntry, PendingChange, Query, Store, StoreError},
+    disk::{self, VAULT_FILE},
+    files::Folder,
+    key::{KEY_BYTES, SubKey, VaultKey},
+    keychain::{Keychain, StoreKind},
+    seal::{NONCE, TAG},
+    seat::Seat,
+    slot::{KEY_FILE, Slot},
+    source::{KeyMaterial, KeySource},
+    vault::{Vault, kind, missing},
+};
+use crate::{
+    chain::{Checkpoint, Head},
+    policy::Authorized,
+    secret::Buffer,
+};
+
+/// Bytes of a vault key on its way: nonce, key, tag.
+pub const CARRIED_KEY: usize = NONCE + KEY_BYTES + TAG;
+
+/// The vault of a daemon, open or locked.
+pub struct Lockable {
+    folder: Folder,
+    /// Where the values rest, if not in the vault's own file.
+    keychain: Option<Keychain>,
+    state: RwLock<State>,
+}
+
+/// Either there is a vault, or what it left behind.
+struct State {
+    source: KeySource,
+    /// Shared with those who wait for the keychain, so that they hold no lock that others wait for.
+    vault: Option<Arc<Vault>>,
+    /// False from an unlock on until the lines that commands left in the outbox are in the log: only then changes may
+    /// follow them.
+    serves: bool,
+    rest: Option<Rest>,
+}
+
+/// What a locked vault leaves behind.
+struct Rest {
+    transport: SubKey,
+    /// A vault that is put back to an earlier state meanwhile is noticed.
+    generation: u64,
+    count: u64,
+    /// How far the log has come, and which epochs ended, since the last commit.
+    noted: Mutex<AuditMemory>,
+}
+
+impl Lockable {
+    /// Takes over an open vault.
+    pub fn new(vault: Vault) -> Result<Self, StoreError> {
+        let (folder, source, keychain) = (vault.folder()?, vault.source(), vault.keychain());
+        let state = State { source, vault: Some(Arc::new(vault)), serves: true, rest: None };
+        Ok(Self { folder, keychain, state: RwLock::new(state) })
+    }
+
+    /// Where the vault's key comes from.
+    pub fn source(&self) -> KeySource {
+        self.state().source
+    }
+
+    /// Whether the key is gone.
+    pub fn is_locked(&self) -> bool {
+        self.state().vault.is_none()
+    }
+
+    /// How many secrets there are, or were when it was locked.
+    pub fn count(&self) -> u64 {
+        let state = self.state();
+        let left = state.rest.as_ref().map_or(0, |rest| rest.count);
+        state.vault.as_ref().map_or(left, |vault| vault.count())
+    }
+
+    /// The place of the audit chain's key, once; see [`Vault::take_seat`].
+    pub fn take_seat(&self) -> Option<Seat> {
+        self.state().vault.as_ref().and_then(|vault| vault.take_seat())
+    }
+
+    /// Closes the vault and forgets its key. Waits for what is being committed; nothing of it is lost.
+    ///
+    /// It is locked also when closing fails: the file is whole in any case.
+    pub fn lock(&self) -> Result<(), StoreError> {
+        let mut state = self.state_mut();
+        let Some(vault) = state.vault.take() else { return Ok(()) };
+        state.serves = false;
+        state.rest = Some(Rest {
+            transport: vault.transport().again(),
+            generation: vault.generation(),
+            count: vault.count(),
+            noted: Mutex::new(vault.noted_audit()),
+        });
+        drop(state);
+        let closed = alone(vault).close();
+        self.folder.unlock()?;
+        closed
+    }
+
+    /// Opens the vault with a key that was sealed by [`carry_key`] for `nonce`. Everything is checked as at the first
+    /// start, and that the vault is not older than it was when it was locked.
+    ///
+    /// Requests are answered with [`StoreError::Locked`] until [`Lockable::resume`].
+    pub fn unlock(&self, nonce: &[u8; 32], carried: &[u8]) -> Result<(), StoreError> {
+        let (key, generation) = match &self.state().rest {
+            Some(rest) => (opened(&rest.transport, nonce, carried)?, rest.generation),
+            None => return Ok(()),
+        };
+        self.folder.lock()?;
+        let opened = self.folder.try_clone().map_err(StoreError::from).and_then(|folder| {
+            // a command may have given the key another source meanwhile
+            let slot = Slot::load(&folder)?.ok_or_else(|| missing(KEY_FILE, VAULT_FILE))?;
+            let vault = Vault::reopen_in(folder, slot.source(), &key, self.keychain.clone())?;
+            if vault.generation() < generation {
+                return Err(StoreError::Damaged("it was put back to an earlier state"));
+            }
+            Ok(vault)
+        });
+        let vault = match opened {
+            Ok(vault) => vault,
+            Err(error) => {
+                self.folder.unlock()?;
+                return Err(error);
+            }
+        };
+        let mut state = self.state_mut();
+        if let Some(rest) = state.rest.take() {
+            vault.note_memory(rest.noted.into_inner().unwrap_or_else(PoisonError::into_inner));
+        }
+        state.source = vault.source();
+        state.vault = Some(Arc::new(vault));
+        Ok(())
+    }
+
+    /// Serves again: every line of the outbox is in the log.
+    pub fn resume(&self) {
+        let mut state = self.state_mut();
+        state.serves = state.vault.is_some();
+    }
+
+    /// Closes the vault at the end of the daemon.
+    pub fn close(self) -> Result<(), StoreError> {
+        let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        state.vault.map_or(Ok(()), |vault| alone(vault).close())
+    }
+
+    /// Asks the vault that serves.
+    fn serving<T>(&self, ask: impl FnOnce(&Vault) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let state = self.state();
+        let vault = match &state.vault {
+            Some(vault) if state.serves => Arc::clone(vault),
+            _ => return Err(StoreError::Locked),
+        };
+        drop(state);
+        ask(&vault)
+    }
+
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for Lockable {
+    fn read(&self, query: Authorized<Query>) -> Result<Committed, StoreError> {
+        self.serving(|vault| vault.read(query))
+    }
+
+    fn commit(&self, changes: Vec<PendingChange>) -> Vec<Result<Committed, StoreError>> {
+        let count = changes.len();
+        self.serving(|vault| Ok(vault.commit(changes)))
+            .unwrap_or_else(|error| (0..count).map(|_| Err(error.clone())).collect())
+    }
+
+    fn outbox(&self) -> Result<Vec<OutboxEntry>, StoreError> {
+        self.state().vault.as_ref().map_or(Err(StoreError::Locked), |vault| vault.outbox())
+    }
+
+    fn settle(&self, id: u64) {
+        // a line that is settled while the vault is locked is found in the log again when it is unlocked
+        let _ = self.serving(|vault| {
+            vault.settle(id);
+            Ok(())
+        });
+    }
+
+    fn note_audit(&self, head: Head, ended: Option<Checkpoint>) {
+        let state = self.state();
+        match (&state.vault, &state.rest) {
+            (Some(vault), _) => vault.note_audit(head, ended),
+            (None, Some(rest)) => {
+                let mut noted = rest.noted.lock().unwrap_or_else(PoisonError::into_inner);
+                noted.head = head;
+                noted.checkpoints.extend(ended);
+            }
+            (None, None) => {}
+        }
+    }
+
+    fn keep_audit(&self) -> Result<(), StoreError> {
+        match self.serving(Vault::keep_audit) {
+            // what was noted goes with the first commit after the unlock
+            Err(StoreError::Locked) => Ok(()),
+            kept => kept,
+        }
+    }
+
+    fn audit_memory(&self) -> Result<AuditMemory, StoreError> {
+        self.state().vault.as_ref().map_or(Err(StoreError::Locked), |vault| vault.audit_memory())
+    }
+
+    fn kind(&self) -> StoreKind {
+        kind(self.keychain.as_ref())
+    }
+
+    fn carry(&self) -> Result<bool, StoreError> {
+        match self.serving(Vault::carry) {
+            // what waits is carried after the unlock
+            Err(StoreError::Locked) if self.is_locked() => Ok(false),
+            carried => carried,
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        self.state().vault.as_ref().map_or(0, |vault| vault.waiting())
+    }
+}
+
+/// The vault, when all who still ask it have their answer: less than 5 s, where the keychain lets them wait.
+fn alone(mut vault: Arc<Vault>) -> Vault {
+    loop {
+        match Arc::try_unwrap(vault) {
+            Ok(vault) => return vault,
+            Err(shared) => vault = shared,
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The vault key, sealed for a locked daemon that gave this nonce. Opens with what the slot's source gave.
+pub fn carry_key(slot: &Slot, material: &KeyMaterial, nonce: &[u8; 32]) -> Result<Vec<u8>, StoreError> {
+    let (keys, _) = slot.open(material)?;
+    let (key, transport) = (keys.current.bytes(), transport(&keys.current));
+    let mut carried = vec![0; CARRIED_KEY];
+    let failed = || StoreError::Io("sealing failed".to_owned());
+    let (place, body) = carried.split_first_chunk_mut::<NONCE>().ok_or_else(failed)?;
+    *place = disk::nonce()?;
+    let (text, tag) = body.split_last_chunk_mut::<TAG>().ok_or_else(failed)?;
+    text.copy_from_slice(key);
+    *tag = XChaCha20Poly1305::new(transport.expose_secret().into())
+        .encrypt_inout_detached((&*place).into(), nonce, (&mut *text).into())
+        .map_err(|_| failed())?
+        .into();
+    Ok(carried)
+}
+
+/// The key under which the vault key travels. Nothing of the vault key can be told from it.
+pub(super) fn transport(key: &VaultKey) -> SubKey {
+    key.derive("unlock transport", b"")
+}
+
+fn opened(transport: &SubKey, nonce: &[u8; 32], carried: &[u8]) -> Result<VaultKey, StoreError> {
+    let (place, body) = carried.split_first_chunk::<NONCE>().ok_or(StoreError::WrongKey)?;
+    let (text, tag) = body.split_last_chunk::<TAG>().ok_or(StoreError::WrongKey)?;
+    let mut key = Buffer::from(text);
+    XChaCha20Poly1305::new(transport.expose_secret().into())
+        .decrypt_inout_detached(place.into(), nonce, key.as_mut_slice().into(), tag.into())
+        .map_err(|_| StoreError::WrongKey)?;
+    VaultKey::from_buffer(key).ok_or(StoreError::WrongKey)
+}

@@ -1,0 +1,97 @@
+//! A vault that is locked and unlocked while commands work on its files.
+
+use super::*;
+
+fn made(dir: &Path, material: &KeyMaterial) -> Lockable {
+    Lockable::new(Taken::take(dir).unwrap().create(material).unwrap()).unwrap()
+}
+
+fn passphrase() -> KeyMaterial {
+    KeyMaterial::Credential(Buffer::from(&[b'k'; 32][..]))
+}
+
+fn unlock(vault: &Lockable, dir: &Path, nonce: [u8; 32]) -> Result<(), StoreError> {
+    let slot = Slot::peek(dir).unwrap().unwrap();
+    let carried = carry_key(&slot, &passphrase(), &nonce).unwrap();
+    vault.unlock(&nonce, &carried)
+}
+
+/// As [`open_vault`]: another test may hold a copy of a lock for a moment.
+fn unlocked(vault: &Lockable, dir: &Path) {
+    let until = Instant::now() + Duration::from_secs(2);
+    while unlock(vault, dir, [1; 32]) == Err(StoreError::InUse) && Instant::now() < until {
+        thread::yield_now();
+    }
+    assert!(!vault.is_locked());
+}
+
+#[test]
+fn what_an_owner_did_while_the_vault_was_locked_is_there_and_its_line_comes_before_any_change() {
+    let dir = scratch();
+    let vault = made(dir.path(), &passphrase());
+    done(&vault, write("s", &[("a", "1")], &[]));
+    assert_eq!(Taken::take(dir.path()).err(), Some(StoreError::InUse));
+    vault.lock().unwrap();
+    vault.lock().unwrap();
+    assert!(vault.is_locked());
+    assert_eq!(read(&vault, "s", Names::All).err(), Some(StoreError::Locked));
+    assert_eq!(commit_one(&vault, write("s", &[("a", "2")], &[])).err(), Some(StoreError::Locked));
+    vault.settle(7);
+
+    let owner = open_taken(dir.path()).open_owned(&passphrase()).unwrap();
+    assert_eq!(unlock(&vault, dir.path(), [1; 32]), Err(StoreError::InUse), "one at a time");
+    let item = WriteItem { target: Target::parse("b").unwrap(), value: secret("2") };
+    let line = |_: &[Target]| b"by its owner".to_vec();
+    owner.write(&service("s"), vec![item], Attributes::new(), Box::new(line)).unwrap();
+    owner.close().unwrap();
+
+    unlocked(&vault, dir.path());
+    assert_eq!(lines(&vault), ["write a", "by its owner"]);
+    // its line would be forgotten unseen if a later one were settled before it is in the log
+    assert_eq!(commit_one(&vault, write("s", &[("c", "3")], &[])).err(), Some(StoreError::Locked));
+    vault.resume();
+    done(&vault, write("s", &[("c", "3")], &[]));
+    assert_eq!(read(&vault, "s", Names::All).unwrap(), ["a=1", "b=2", "c=3"]);
+    vault.close().unwrap();
+}
+
+#[test]
+fn a_key_is_taken_for_its_nonce_only_and_no_other_key_opens() {
+    let dir = scratch();
+    let vault = made(dir.path(), &passphrase());
+    let slot = Slot::peek(dir.path()).unwrap().unwrap();
+    let carried = carry_key(&slot, &passphrase(), &[1; 32]).unwrap();
+    assert_eq!(carried.len(), CARRIED_KEY);
+    vault.lock().unwrap();
+    assert_eq!(vault.unlock(&[2; 32], &carried), Err(StoreError::WrongKey));
+    for at in 0..carried.len() {
+        let mut changed = carried.clone();
+        changed[at] ^= 1;
+        assert_eq!(vault.unlock(&[1; 32], &changed), Err(StoreError::WrongKey), "byte {at}");
+    }
+    assert_eq!(vault.unlock(&[1; 32], &carried[1..]), Err(StoreError::WrongKey));
+    // the key of another vault, sealed as it should be, under the transport key of that other vault
+    let other = scratch();
+    drop(made(other.path(), &passphrase()));
+    let slot = Slot::peek(other.path()).unwrap().unwrap();
+    let foreign = carry_key(&slot, &passphrase(), &[1; 32]).unwrap();
+    assert_eq!(vault.unlock(&[1; 32], &foreign), Err(StoreError::WrongKey));
+    assert!(vault.is_locked());
+    vault.unlock(&[1; 32], &carried).unwrap();
+    vault.resume();
+    assert_eq!(read(&vault, "s", Names::All).unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn what_the_log_notes_while_the_vault_is_locked_is_kept_when_it_is_unlocked() {
+    let dir = scratch();
+    let vault = made(dir.path(), &passphrase());
+    vault.lock().unwrap();
+    let head = crate::chain::Head { seq: 9, epoch: 3, ..Default::default() };
+    vault.note_audit(head, None);
+    vault.keep_audit().unwrap();
+    unlocked(&vault, dir.path());
+    vault.resume();
+    vault.keep_audit().unwrap();
+    assert_eq!(vault.audit_memory().unwrap().head, head);
+}

@@ -1,0 +1,363 @@
+//! `--store keychain` with a real gnome-keyring: what it keeps, what it shows, and what happens when it is locked, ends,
+//! hangs or is tampered with.
+
+use std::{
+    fs,
+    os::unix::process::CommandExt,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    client::{Client, assert_refused, found, written},
+    keyring::{self, Keyring},
+    skip::skip,
+    world::{Entry, World, await_that, is_root},
+};
+
+const OURS: [(&str, &str); 1] = [("application", "keychain-auth")];
+
+/// A keyring of the ordinary user, and a world whose daemon will keep its secrets there.
+pub fn world() -> Option<(World, Keyring)> {
+    if let Some(program) = keyring::missing() {
+        skip(&format!("{program} is not installed"));
+        return None;
+    }
+    let mut world = World::with_account();
+    let folder = world.tmp("keyring");
+    world.folder(&folder, 0o700);
+    let uid = world.uid();
+    let keyring = Keyring::start(&folder, move |program| {
+        let mut command = Command::new(program);
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("LANG", "C.UTF-8");
+        if is_root() {
+            command.uid(uid).gid(uid);
+        }
+        command
+    });
+    // else the keychain would hold the key too, as one more item
+    world.start_args = vec!["--store=keychain".into(), "--key=file".into()];
+    world.start_env = vec![("DBUS_SESSION_BUS_ADDRESS".into(), keyring.address())];
+    Some((world, keyring))
+}
+
+fn status(world: &World) -> Value {
+    serde_json::from_str(&world.cli(&["status", "--json"]).done()).unwrap()
+}
+
+/// Waits until the keychain has everything.
+pub fn carried(world: &World) {
+    await_that("everything is carried", || (status(world)["keychain"]["waiting"] == json!(0)).then_some(()));
+}
+
+#[test]
+fn every_secret_is_an_item_that_shows_nothing_and_survives_restarts() {
+    const WORDS: [&str; 4] = ["service-7f3a1c", "target-90be4d", "value-5d2c8e77", "label-e61fa2"];
+    let Some((mut world, keyring)) = world() else { return };
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &[WORDS[0]])]);
+    world.start();
+    let mut client = Client::connected(&world, &tool);
+    let write = json!({"type": "REQUEST", "action": "write", "service": WORDS[0], "targets": [WORDS[1], "other"],
+        "values": [WORDS[2], "v"], "attributes": {(WORDS[3]): WORDS[3]}});
+    assert_eq!(client.request(&write), written());
+    carried(&world);
+    assert_eq!(status(&world)["store"], "keychain");
+    assert_eq!(status(&world)["keychain"]["state"], "unlocked");
+    let items = keyring.items(&OURS);
+    assert_eq!(items.len(), 2, "one item for each secret");
+    // what secret-tool shows to anybody of the same user
+    let mut search = keyring.command("/usr/bin/secret-tool");
+    let shown =
+        crate::world::run(search.args(["search", "--all", "--unlock", "application", "keychain-auth"]));
+    let shown = shown.out + &shown.err;
+    assert!(shown.contains("keychain-auth item"), "{shown}");
+    for word in WORDS {
+        assert!(!shown.contains(word), "{word} is in {shown}");
+        let item = keyring.value(&items[0]);
+        let plain = data_encoding::BASE64.decode(&item).unwrap();
+        assert!(!plain.windows(word.len()).any(|window| window == word.as_bytes()));
+    }
+    let reply = client
+        .request(&json!({"type": "REQUEST", "action": "read", "service": WORDS[0], "targets": [WORDS[1]]}));
+    assert_eq!(reply["results"][0]["value"], WORDS[2], "{reply}");
+    assert_eq!(reply["results"][0]["attributes"], json!({(WORDS[3]): WORDS[3]}));
+    assert!(world.stop().success(), "{}", world.log());
+    for file in fs::read_dir(world.data()).unwrap() {
+        let path = file.unwrap().path();
+        let bytes = fs::read(&path).unwrap();
+        assert!(!bytes.windows(WORDS[2].len()).any(|window| window == WORDS[2].as_bytes()), "{path:?}");
+    }
+    world.start();
+    let mut client = Client::connected(&world, &tool);
+    assert_eq!(client.read(WORDS[0], &["other"])["results"][0]["value"], "v");
+    let delete = json!({"type": "REQUEST", "action": "delete", "service": WORDS[0], "targets": ["other"]});
+    assert_eq!(client.request(&delete)["results"][0]["target"], "other");
+    carried(&world);
+    assert_eq!(keyring.items(&OURS).len(), 1);
+    assert!(world.stop().success(), "{}", world.log());
+}
+
+#[test]
+fn key_and_secrets_may_both_rest_in_the_keychain() {
+    let Some((mut world, mut keyring)) = world() else { return };
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start_args = vec!["--store=keychain".into(), "--key=keychain".into()];
+    world.start();
+    assert_eq!(Client::connected(&world, &tool).write("s", &[("k", "v")]), written());
+    carried(&world);
+    assert_eq!(keyring.items(&OURS).len(), 2, "the key and the secret");
+    assert!(world.stop().success());
+    keyring.kill();
+    keyring.start_again();
+    world.start();
+    assert_eq!(Client::connected(&world, &tool).read("s", &["k"]), found(&[("k", "v")]));
+    keyring.lock();
+    assert_refused(&Client::connected(&world, &tool).read("s", &["k"]), "error", "store_locked");
+}
+
+#[test]
+fn a_locked_keychain_is_told_within_5_s_changes_nothing_and_hinders_nobody_else() {
+    let Some((mut world, keyring)) = world() else { return };
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start();
+    let mut client = Client::connected(&world, &tool);
+    assert_eq!(client.write("s", &[("k", "v")]), written());
+    carried(&world);
+    keyring.lock();
+    let search = json!({"type": "REQUEST", "action": "search", "service": "s"});
+    let begun = Instant::now();
+    assert_refused(&client.read("s", &["k"]), "error", "store_locked");
+    assert_refused(&client.write("s", &[("k", "w")]), "error", "store_locked");
+    assert_refused(&client.request(&search), "error", "store_locked");
+    assert!(begun.elapsed() < Duration::from_secs(5), "three refusals took {:?}", begun.elapsed());
+    assert_eq!(status(&world)["keychain"]["state"], "locked");
+    let check = json!({"type": "REQUEST", "action": "check", "service": "s"});
+    assert_eq!(client.request(&check)["status"], "success", "what needs no secret is served");
+    keyring.unlock();
+    assert_eq!(client.read("s", &["k"]), found(&[("k", "v")]));
+    assert_eq!(client.write("s", &[("k", "w")]), written());
+    assert_eq!(client.read("s", &["k"]), found(&[("k", "w")]));
+    let refused = world.audit().into_iter().filter(|record| record["reason"] == "store_locked").count();
+    assert_eq!(refused, 3, "each has its record");
+}
+
+#[test]
+fn a_keychain_that_hangs_is_given_up_within_5_s_and_hinders_nobody_else() {
+    let Some((mut world, keyring)) = world() else { return };
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start();
+    let mut clients: Vec<Client> = (0..6).map(|_| Client::connected(&world, &tool)).collect();
+    assert_eq!(clients[0].write("s", &[("k", "v")]), written());
+    carried(&world);
+    keyring.hang();
+    thread::scope(|scope| {
+        let asked = clients.iter_mut().enumerate().map(|(number, client)| {
+            scope.spawn(move || {
+                let begun = Instant::now();
+                let reply =
+                    if number % 2 == 0 { client.read("s", &["k"]) } else { client.write("s", &[("k", "w")]) };
+                assert_refused(&reply, "error", "store_locked");
+                begun.elapsed()
+            })
+        });
+        let asked: Vec<_> = asked.collect();
+        let check = json!({"type": "REQUEST", "action": "check", "service": "s"});
+        let mut other = Client::connected(&world, &tool);
+        for _ in 0..10 {
+            let begun = Instant::now();
+            assert_eq!(other.request(&check)["status"], "success");
+            assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        }
+        for asked in asked {
+            let waited = asked.join().unwrap();
+            assert!(waited < Duration::from_secs(5), "the contract's limit: {waited:?}");
+        }
+    });
+    keyring.resume();
+    await_that("it serves again", || (clients[0].read("s", &["k"]) == found(&[("k", "v")])).then_some(()));
+}
+
+#[test]
+fn a_keychain_that_is_killed_and_started_again_loses_nothing() {
+    let Some((mut world, mut keyring)) = world() else { return };
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start();
+    let mut client = Client::connected(&world, &tool);
+    let names: Vec<String> = (0..200).map(|number| format!("k{number:03}")).collect();
+    let pairs = |value: &'static str| names.iter().map(|name| (name.as_str(), value)).collect::<Vec<_>>();
+    let targets: Vec<&str> = names.iter().map(String::as_str).collect();
+    for round in ["1", "2", "3", "4"] {
+        assert_eq!(client.write("s", &pairs(round)), written());
+        // somewhere on the way
+        await_that("something is carried", || {
+            let waiting = status(&world)["keychain"]["waiting"].as_u64().unwrap();
+            (waiting < 200).then_some(())
+        });
+        keyring.kill();
+        assert_refused(&client.read("s", &targets), "error", "store_locked");
+        assert_refused(&client.write("s", &pairs("never")), "error", "store_locked");
+        keyring.start_again();
+        assert_eq!(client.read("s", &targets), found(&pairs(round)), "whole, after it was killed");
+        carried(&world);
+        assert_eq!(client.read("s", &targets), found(&pairs(round)));
+    }
+    assert_eq!(keyring.items(&OURS).len(), 200);
+}
+
+#[test]
+fn a_daemon_that_is_killed_at_any_moment_tears_no_batch_and_loses_no_acknowledged_one() {
+    let Some((mut world, keyring)) = world() else { return };
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    let names: Vec<String> = (0..40).map(|number| format!("k{number:03}")).collect();
+    let targets: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut acknowledged = 0;
+    for round in 0..25_u64 {
+        world.start();
+        let mut client = Client::connected(&world, &tool);
+        if round > 0 {
+            let reply = client.read("s", &targets);
+            let results = reply["results"].as_array().unwrap_or_else(|| panic!("{reply}"));
+            let values: Vec<u64> =
+                results.iter().map(|r| r["value"].as_str().unwrap().parse().unwrap()).collect();
+            assert_eq!(values.len(), if values.is_empty() { 0 } else { names.len() }, "round {round}");
+            assert!(values.iter().all(|value| *value == values[0]), "round {round}: torn: {values:?}");
+            let value = values.first().copied().unwrap_or_default();
+            assert!(value >= acknowledged, "round {round}: {value} of {acknowledged}");
+            acknowledged = value;
+        }
+        let mut sent = acknowledged;
+        for _ in 0..=round % 4 {
+            sent += 1;
+            let value = sent.to_string();
+            let pairs: Vec<(&str, &str)> = targets.iter().map(|name| (*name, value.as_str())).collect();
+            assert_eq!(client.write("s", &pairs), written());
+            acknowledged = sent;
+        }
+        // the moment itself is what is tried
+        thread::sleep(Duration::from_micros(round * 7919 % 60_000));
+        world.kill();
+    }
+    world.start();
+    carried(&world);
+    assert_eq!(keyring.items(&OURS).len(), names.len());
+    let written =
+        world.audit().iter().filter(|r| r["action"] == "write" && r["result"] == "GRANTED").count() as u64;
+    assert_eq!(written, acknowledged, "every committed write is in the log");
+}
+
+#[test]
+fn an_item_that_is_removed_or_put_back_to_an_older_one_is_never_fewer_or_older_secrets() {
+    let Some((mut world, keyring)) = world() else { return };
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start();
+    let mut client = Client::connected(&world, &tool);
+    assert_eq!(client.write("s", &[("a", "old"), ("b", "1")]), written());
+    carried(&world);
+    let items = keyring.items(&OURS);
+    let old: Vec<Vec<u8>> = items.iter().map(|item| keyring.value(item)).collect();
+    assert_eq!(client.write("s", &[("a", "new"), ("b", "2")]), written());
+    carried(&world);
+    let new: Vec<Vec<u8>> = items.iter().map(|item| keyring.value(item)).collect();
+    keyring.set_value(&items[0], &old[0]);
+    assert_refused(&client.read("s", &["a", "b"]), "error", "internal_error");
+    keyring.set_value(&items[0], &new[1]);
+    assert_refused(&client.read("s", &["a", "b"]), "error", "internal_error");
+    keyring.set_value(&items[0], &new[0]);
+    assert_eq!(client.read("s", &["a", "b"]), found(&[("a", "new"), ("b", "2")]));
+    keyring.remove(&items[0]);
+    assert_refused(&client.read("s", &["a", "b"]), "error", "internal_error");
+    assert!(world.log().contains("an item of the keychain is missing or was changed"), "{}", world.log());
+    assert_eq!(client.write("s", &[("a", "again"), ("b", "3")]), written(), "writing mends it");
+    assert_eq!(client.read("s", &["a", "b"]), found(&[("a", "again"), ("b", "3")]));
+}
+
+#[test]
+fn a_store_is_pinned_and_another_one_is_an_error_that_names_both() {
+    let Some((mut world, _keyring)) = world() else { return };
+    world.start();
+    assert!(world.stop().success());
+    let args = std::mem::replace(&mut world.start_args, vec!["--key=file".into()]);
+    assert!(world.try_start().is_err());
+    let log = world.log();
+    assert!(log.contains("rest in the store keychain, not in the store vault"), "{log}");
+    assert!(log.contains("--store keychain"), "{log}");
+    world.start_args = args;
+    world.start();
+    assert!(world.stop().success());
+    world.start_env.clear();
+    assert!(world.try_start().is_err());
+    assert!(world.log().contains("no session bus"), "{}", world.log());
+}
+
+#[test]
+fn without_its_broker_the_daemon_ends() {
+    let Some((mut world, _keyring)) = world() else { return };
+    world.start();
+    let [_witness, broker] = world.children();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(broker.cast_signed()).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
+    assert_eq!(world.ended().code(), Some(1));
+    assert!(world.log().contains("the broker process"), "{}", world.log());
+}
+
+/// Lets a read wait for the keychain, does something to its caller or its permission meanwhile, and gives the reply.
+fn while_it_waits(meanwhile: impl FnOnce(&World, &mut Client)) -> Option<Value> {
+    let (mut world, keyring) = world()?;
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start();
+    let mut client = Client::connected(&world, &tool);
+    assert_eq!(client.write("s", &[("k", "v")]), written());
+    carried(&world);
+    assert_eq!(client.read("s", &["k"]), found(&[("k", "v")]));
+    keyring.hang();
+    let read = json!({"type": "REQUEST", "action": "read", "service": "s", "targets": ["k"]});
+    client.send(format!("{read}\n").as_bytes());
+    // the daemon does one thing after the other: by then it has looked at the first caller and waits for the keychain
+    let mut other = Client::connected(&world, &tool);
+    for _ in 0..20 {
+        let check = json!({"type": "REQUEST", "action": "check", "service": "s"});
+        assert_eq!(other.request(&check)["status"], "success");
+    }
+    meanwhile(&world, &mut client);
+    keyring.resume();
+    let reply = client.recv().json();
+    let granted = |record: &Value| record["action"] == "read" && record["result"] == "GRANTED";
+    assert_eq!(world.audit().iter().filter(|record| granted(record)).count(), 1, "{reply}");
+    Some(reply)
+}
+
+#[test]
+fn a_permission_that_is_revoked_while_the_keychain_is_asked_is_gone() {
+    let reply = while_it_waits(|world, _client| {
+        let tool = world.root().join("bin/tool");
+        world.policy(&[Entry::all(&tool, &["other"])]);
+    });
+    let Some(reply) = reply else { return };
+    assert_refused(&reply, "denied", "service_not_allowed");
+}
+
+#[test]
+fn a_caller_that_loads_code_while_the_keychain_is_asked_gets_nothing() {
+    let reply = while_it_waits(|world, client| {
+        let code = world.tmp("code");
+        world.write(&code, &[0xc3; 4096]);
+        assert_eq!(client.order(&format!("load {}", code.display()), &[]), "ok");
+    });
+    let Some(reply) = reply else { return };
+    assert_refused(&reply, "denied", "untrusted_caller");
+    assert!(reply["message"].as_str().unwrap().starts_with("injected_code"), "{reply}");
+}

@@ -1,0 +1,181 @@
+//! `vault lock` and `vault unlock` of a daemon that runs.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    os::unix::{fs::PermissionsExt, net::UnixListener},
+    path::{Path, PathBuf},
+    thread,
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    client::{Client, assert_refused, found, written},
+    keys::{askpass, cli_with, with_passphrase},
+    world::{Entry, World},
+};
+
+const RIGHT: &str = "correct horse battery staple";
+
+fn started() -> (World, PathBuf) {
+    let mut world = with_passphrase();
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start();
+    assert_eq!(Client::connected(&world, &tool).write("s", &[("a", "1")]), written());
+    (world, tool)
+}
+
+fn unlock(world: &World, passphrase: &str) -> crate::world::Outcome {
+    let program = askpass(world, "typed", passphrase);
+    cli_with(world, &[("KEYCHAIN_AUTH_ASKPASS", program.to_str().unwrap())], &["vault", "unlock"])
+}
+
+fn state(world: &World) -> Value {
+    serde_json::from_str(&world.cli(&["vault", "status", "--json"]).done()).unwrap()
+}
+
+#[test]
+fn a_locked_vault_serves_nobody_until_somebody_gives_its_key() {
+    let (world, tool) = started();
+    let mut client = Client::connected(&world, &tool);
+    assert_eq!(client.read("s", &["a"]), found(&[("a", "1")]));
+    assert_eq!(state(&world)["state"], "unlocked");
+    world.cli(&["vault", "lock"]).done();
+    world.cli(&["vault", "lock"]).done();
+    assert_eq!(state(&world)["state"], "locked");
+    let status: Value = serde_json::from_str(&world.cli(&["status", "--json"]).done()).unwrap();
+    assert_eq!(status["vault"]["state"], "locked");
+    // on the open connection, on a new one, and every action that touches the store
+    for action in ["read", "delete", "search"] {
+        let ask = json!({"type": "REQUEST", "action": action, "service": "s", "targets": ["a"]});
+        assert_refused(&client.request(&ask), "error", "store_locked");
+    }
+    assert_refused(&Client::connected(&world, &tool).write("s", &[("a", "2")]), "error", "store_locked");
+    let check = json!({"type": "REQUEST", "action": "check", "service": "s"});
+    assert_eq!(client.request(&check), written(), "a check touches no secret");
+
+    let refused = unlock(&world, "incorrect horse");
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.err.contains("does not open vault.key"), "{}", refused.err);
+    assert_refused(&client.read("s", &["a"]), "error", "store_locked");
+    unlock(&world, RIGHT).done();
+    assert_eq!(state(&world)["state"], "unlocked");
+    assert_eq!(client.read("s", &["a"]), found(&[("a", "1")]));
+    assert_eq!(client.write("s", &[("a", "2")]), written());
+    assert!(unlock(&world, RIGHT).done().contains("already"));
+    let log = fs::read_to_string(world.data().join("audit.log")).unwrap();
+    for words in ["vault locked", "vault unlocked"] {
+        assert!(log.contains(r#""action":"vault""#) && log.contains(words), "{words}: {log}");
+    }
+    assert!(world.cli(&["audit", "verify"]).code == Some(0));
+}
+
+#[test]
+fn a_locked_daemon_ends_cleanly_and_the_next_start_needs_the_key_again() {
+    let (mut world, tool) = started();
+    world.cli(&["vault", "lock"]).done();
+    assert!(world.stop().success());
+    world.start();
+    assert_eq!(Client::connected(&world, &tool).read("s", &["a"]), found(&[("a", "1")]));
+}
+
+#[test]
+fn a_key_that_was_sealed_for_another_nonce_or_another_daemon_opens_nothing() {
+    let (world, tool) = started();
+    world.cli(&["vault", "lock"]).done();
+    // a process that took the daemon's place listens, and gets what it can use for nothing
+    let place = world.root().join("run/impostor");
+    world.folder(&place, 0o700);
+    let socket = place.join("agent.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    world.own(&socket, 0o600);
+    let nonce = "ab".repeat(32);
+    let impostor = {
+        let nonce = nonce.clone();
+        thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            lines.next().unwrap().unwrap();
+            writeln!(&stream, r#"{{"type":"UNLOCK","state":"locked","nonce":"{nonce}"}}"#).unwrap();
+            let heard = lines.next().unwrap().unwrap();
+            writeln!(&stream, r#"{{"type":"UNLOCK","state":"unlocked"}}"#).unwrap();
+            heard
+        })
+    };
+    let program = askpass(&world, "typed", RIGHT);
+    let socket = socket.to_str().unwrap().to_owned();
+    if crate::world::is_root() {
+        // this process's own user listens, whom the command of another user does not believe; root's it does
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o711)).unwrap();
+        fs::set_permissions(Path::new(&socket), fs::Permissions::from_mode(0o666)).unwrap();
+    }
+    let env = [("KEYCHAIN_AUTH_ASKPASS", program.to_str().unwrap())];
+    cli_with(&world, &env, &["--socket", &socket, "vault", "unlock"]).done();
+    let heard = impostor.join().unwrap();
+    let message: Value = serde_json::from_str(&heard).unwrap();
+    let sealed = message["key"].as_str().unwrap().to_owned();
+
+    let mut client = Client::connected(&world, &tool);
+    let mut unlock = |nonce: &str| client.request(&json!({"type": "UNLOCK", "nonce": nonce, "key": sealed}));
+    assert_refused(&unlock(&nonce), "error", "store_locked");
+    let mut client = Client::connected(&world, &tool);
+    let given = client.request(&json!({"type": "UNLOCK"}));
+    assert_eq!(given["state"], "locked");
+    let ours = given["nonce"].as_str().unwrap();
+    for nonce in [ours, &nonce] {
+        let answer = client.request(&json!({"type": "UNLOCK", "nonce": nonce, "key": sealed}));
+        assert_refused(&answer, "error", "store_locked");
+    }
+    assert_eq!(state(&world)["state"], "locked");
+}
+
+#[test]
+fn a_vault_that_was_put_back_while_it_was_locked_is_not_opened() {
+    let (world, tool) = started();
+    let data = world.data();
+    let files = ["vault.redb", "vault.head"];
+    let lock = || world.cli(&["vault", "lock"]).done();
+    lock();
+    let old: Vec<Vec<u8>> = files.iter().map(|name| fs::read(data.join(name)).unwrap()).collect();
+    unlock(&world, RIGHT).done();
+    assert_eq!(Client::connected(&world, &tool).write("s", &[("a", "2")]), written());
+    lock();
+    let new: Vec<Vec<u8>> = files.iter().map(|name| fs::read(data.join(name)).unwrap()).collect();
+    for (name, bytes) in files.iter().zip(&old) {
+        world.write(&data.join(name), bytes);
+    }
+    let refused = unlock(&world, RIGHT);
+    assert!(refused.code == Some(1) && refused.err.contains("damaged"), "{}", refused.err);
+    assert_eq!(state(&world)["state"], "locked");
+    for (name, bytes) in files.iter().zip(&new) {
+        world.write(&data.join(name), bytes);
+    }
+    unlock(&world, RIGHT).done();
+    assert_eq!(Client::connected(&world, &tool).read("s", &["a"]), found(&[("a", "2")]));
+}
+
+#[test]
+fn init_makes_a_vault_once_and_start_takes_it() {
+    let mut world = World::new();
+    let program = askpass(&world, "askpass", RIGHT);
+    let env = [("KEYCHAIN_AUTH_ASKPASS", program.to_str().unwrap())];
+    let short = askpass(&world, "short", "short");
+    let refused = cli_with(
+        &world,
+        &[("KEYCHAIN_AUTH_ASKPASS", short.to_str().unwrap())],
+        &["vault", "init", "--key", "passphrase"],
+    );
+    assert!(refused.code == Some(1) && refused.err.contains("fewer than 8 bytes"), "{}", refused.err);
+    assert_eq!(state(&world)["state"], "absent");
+    let made = cli_with(&world, &env, &["vault", "init", "--key", "passphrase"]).done();
+    assert!(made.contains("source passphrase"), "{made}");
+    let again = cli_with(&world, &env, &["vault", "init", "--key", "file"]);
+    assert!(again.code == Some(1) && again.err.contains("there is a vault already"), "{}", again.err);
+    assert_eq!(state(&world)["state"], "closed");
+    world.start_env.push(("KEYCHAIN_AUTH_ASKPASS".into(), program.display().to_string()));
+    world.start();
+    let busy = cli_with(&world, &env, &["vault", "init"]);
+    assert!(busy.code == Some(1) && busy.err.contains("vault lock"), "{}", busy.err);
+}
