@@ -46,10 +46,13 @@ fn event(number: u32, target: &str) -> Event {
 
 /// Epochs with so many records each, beside the one with which each begins.
 fn written(key: &VerificationKey, epochs: &[Vec<String>]) -> Log {
+    written_behind(key, Head { chain: key.chain(), ..Head::default() }, epochs)
+}
+
+fn written_behind(key: &VerificationKey, mut head: Head, epochs: &[Vec<String>]) -> Log {
     let mut ratchet: Ratchet = key.first();
-    let mut head = Head { chain: key.chain(), ..Head::default() };
     let mut log = Log { lines: Vec::new(), head, checkpoints: Vec::new(), epochs: Vec::new() };
-    let mut before = 0;
+    let mut before = head.seq;
     for (number, targets) in epochs.iter().enumerate() {
         let (first, because) = if number == 0 { (0, Because::NewChain) } else { (before + 1, Because::Full) };
         if number > 0 {
@@ -202,6 +205,23 @@ proptest! {
         prop_assert!(verdict.wrong > 0);
         let verdict = checked(&lines, Witnesses { key: Some(key(KEY)), head: Some(log.head), checkpoints: Vec::new() });
         prop_assert!(verdict.wrong > 0);
+        // a whole chain of his own behind records of ours, with nothing but the key to check it
+        if cut > 0 {
+            let mut lines = log.lines[..cut].to_vec();
+            let before = keychain_auth::chain::Linked::of(&lines[cut - 1]).unwrap();
+            let digest = lines.iter().fold([0; 32], |hash, line| keychain_auth::chain::running(&hash, line));
+            let own = key(&KEY.replace('c', "d"));
+            let head = Head { chain: own.chain(), epoch: 0, seq: before.seq, mac: before.mac, digest };
+            lines.extend(written_behind(&own, head, &[vec!["forged".to_owned(); 3]]).lines);
+            let verdict = checked(&lines, Witnesses { key: Some(key(KEY)), ..Witnesses::default() });
+            prop_assert_eq!(first(&verdict).line, cut as u64 + 1);
+            let rest = &lines[cut..];
+            prop_assert!(compared(&log, rest).wrong > 0, "with nothing of ours left");
+            let knows = |head| checked(rest, Witnesses { head: Some(head), ..Witnesses::default() }).findings;
+            prop_assert_eq!(knows(head), []);
+            let from = Wrong::Missing { from: head.seq, to: head.seq };
+            prop_assert_eq!(knows(Head { mac: [9; 32], ..head })[0].wrong, from);
+        }
     }
 
     #[test]

@@ -97,6 +97,23 @@ impl Boundary {
     }
 }
 
+/// What the last record of a chain says of the one that follows it. Without such a record, whoever has no key could end a
+/// chain anywhere and go on with one of his own.
+pub(super) fn announcement(ends: ChainId, next: ChainId) -> String {
+    format!("chain={ends} ends, chain={next} follows")
+}
+
+/// The chain that a record announces, where it is the last one of `ends`.
+pub(super) fn announced(record: &RecordLine, ends: ChainId) -> Option<ChainId> {
+    if record.action != "policy" || record.result != "GRANTED" {
+        return None;
+    }
+    let detail = record.detail.as_deref()?;
+    let next =
+        detail.strip_suffix(" follows")?.rsplit_once("chain=").and_then(|(_, id)| ChainId::parse(id))?;
+    (announcement(ends, next) == detail).then_some(next)
+}
+
 impl fmt::Display for Boundary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { chain, epoch, because, first, count, previous, digest } = self;

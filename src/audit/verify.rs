@@ -12,10 +12,10 @@ use std::{collections::BTreeMap, fmt, io, path::PathBuf};
 
 use super::{
     archive::open,
-    boundary::Boundary,
+    boundary::{Boundary, announced},
     query::{Line, Lines, RecordLine},
 };
-use crate::chain::{Checkpoint, Hash, Head, Linked, Ratchet, VerificationKey, fits};
+use crate::chain::{ChainId, Checkpoint, Hash, Head, Linked, Ratchet, VerificationKey, fits};
 
 /// Most epochs of a chain that are gone through for a number in a line: more than a century of hours.
 const MAX_EPOCHS: u64 = 1 << 20;
@@ -62,6 +62,9 @@ pub enum Wrong {
     },
     /// The epoch that begins here does not follow the one before: epochs are missing, or from elsewhere.
     Epoch,
+    /// Another chain begins, and the last record before it does not say so: its state was lost, or somebody without the
+    /// key goes on with a chain of his own.
+    Unannounced,
     /// The epoch that ended had another number of records than stand here.
     Count {
         /// How many there were.
@@ -99,6 +102,7 @@ impl fmt::Display for Wrong {
                 write!(f, "a record between {from} and {to} was changed")
             }
             Self::Epoch => f.write_str("this epoch does not follow the one before it"),
+            Self::Unannounced => f.write_str("a chain begins that the record before it does not announce"),
             Self::Count { was, is } => {
                 write!(f, "the epoch that ended had {was} records, and {is} are there")
             }
@@ -170,6 +174,8 @@ pub struct Verifier {
     head: Option<Head>,
     /// Whether there were chained records before the first boundary.
     headless: bool,
+    /// The chain that the last record announces.
+    announced: Option<ChainId>,
     /// The number before the epoch's first record.
     epoch_before: u64,
     /// Chained records of this epoch so far.
@@ -195,6 +201,7 @@ impl Verifier {
             checkpoints: witnesses.checkpoints.iter().map(|one| (one.seq, one.digest)).collect(),
             head: None,
             headless: false,
+            announced: None,
             epoch_before: 0,
             epoch_count: 0,
             troubled: false,
@@ -248,6 +255,7 @@ impl Verifier {
             self.verdict.first = Some(linked.seq);
             self.settled = linked.seq.saturating_sub(1);
             self.epoch_before = self.settled;
+            self.begins(&head);
         }
         if linked.seq <= head.seq {
             return self.wrong(Wrong::Repeated);
@@ -259,11 +267,20 @@ impl Verifier {
             Some(boundary) => self.epoch(&boundary, &head, linked.seq),
             None => Head { seq: linked.seq - 1, ..head },
         };
+        self.announced = announced(record, before.chain);
         self.keyed(&before, linked);
         self.epoch_count += 1;
         let after = before.after(bytes, linked.seq, linked.mac);
         self.head = Some(after);
         self.compare(&after);
+    }
+
+    /// What is known must not lie before the beginning: the oldest files may be gone, and not the newest records.
+    fn begins(&mut self, before: &Head) {
+        let Some(known) = self.known.filter(|known| known.seq <= before.seq) else { return };
+        if known.seq < before.seq || known.mac != before.mac || known.digest != before.digest {
+            self.wrong(Wrong::Missing { from: known.seq, to: before.seq });
+        }
     }
 
     /// A new epoch: compares what it says with what was read, and goes on from what it says.
@@ -277,6 +294,8 @@ impl Verifier {
             let counts = boundary.first > 0 || says.epoch > 0;
             if !follows {
                 self.wrong(Wrong::Epoch);
+            } else if says.chain != head.chain && self.announced != Some(says.chain) {
+                self.wrong(Wrong::Unannounced);
             } else if !self.troubled && counts && boundary.count != self.epoch_count {
                 self.wrong(Wrong::Count { was: boundary.count, is: self.epoch_count });
             } else if !self.troubled && (says.digest != head.digest || says.mac != head.mac) {

@@ -157,7 +157,44 @@ fn without_its_state_the_log_goes_on_with_another_chain_and_says_so() {
         record["detail"].as_str().is_some_and(|detail| detail.contains("audit.state"))
     });
     let report = report(&world, &["--key", key.to_str().unwrap()]);
-    assert_eq!(report["whole"], json!(true), "both chains are whole: {report}");
+    let findings = report["findings"].as_array().unwrap();
+    assert_eq!(findings.len(), 1, "both chains are whole: {report}");
+    assert!(findings[0]["what"].as_str().unwrap().contains("does not announce"), "{report}");
+}
+
+/// Who has no key, but every file, goes on with a chain of his own.
+#[test]
+fn a_chain_of_somebody_else_behind_the_real_one_is_found() {
+    let (mut world, tool, key) = sealed();
+    world.stop();
+    let log = world.data().join("audit.log");
+    let real = fs::read_to_string(&log).unwrap();
+    let count = real.lines().count();
+    // a daemon whose state is gone begins a chain that nobody announced, as a forger would
+    let kept: String = real.lines().take(6).map(|line| format!("{line}\n")).collect();
+    for file in ["vault.redb", "vault.head", "vault.key", "audit.state"] {
+        fs::rename(world.data().join(file), world.tmp(file)).unwrap();
+    }
+    world.write(&log, kept.as_bytes());
+    world.start();
+    serve(&world, &tool);
+    serve(&world, &tool);
+    world.stop();
+    assert!(fs::read_to_string(&log).unwrap().lines().count() > count);
+    let copied = ["audit", "verify", "--log", log.to_str().unwrap(), "--key", key.to_str().unwrap()];
+    let alone = world.cli(&copied);
+    assert!(alone.err.contains("audit.log:7: a chain begins"), "with the key alone: {alone:?}");
+    for file in ["vault.redb", "vault.head", "vault.key", "audit.state"] {
+        fs::rename(world.tmp(file), world.data().join(file)).unwrap();
+    }
+    assert_eq!(report(&world, &[])["whole"], json!(false), "with the vault alone");
+    // and with nothing of the real one left
+    let forged = fs::read_to_string(&log).unwrap();
+    let from =
+        forged.lines().position(|line| line.contains("because=new_chain") && line.contains("\"seq\":7,"));
+    let rest: String = forged.lines().skip(from.unwrap()).map(|line| format!("{line}\n")).collect();
+    world.write(&log, rest.as_bytes());
+    assert_eq!(report(&world, &[])["whole"], json!(false), "with the vault alone");
 }
 
 #[test]

@@ -33,6 +33,7 @@ mod keychain;
 #[allow(dead_code)]
 mod keyring;
 mod keys;
+mod kills;
 mod lifecycle;
 mod limits;
 mod locking;

@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use super::{Log, begin::obtain};
 use crate::{
     audit::{
-        boundary::{Because, Boundary},
+        boundary::{Because, Boundary, announcement},
         error::{AuditError, failed},
+        record::{Event, Outcome},
         resume::{self, EPOCH_RECORDS, Resumed},
     },
     chain::{Checkpoint, Epoch, Head, VerificationKey},
@@ -40,6 +41,9 @@ impl Log {
     /// Ends this chain and begins another one, whose key is kept off the machine.
     pub fn begin_chain(&mut self, key: &VerificationKey) -> Result<(), AuditError> {
         self.ready()?;
+        let last = Event { outcome: Outcome::Granted, reason: None, ..self.about_itself() };
+        let detail = announcement(self.head.chain, key.chain());
+        let _ = self.put(&Event { detail: Some(detail.into()), ..last }.render(), false)?;
         self.end_epoch();
         let first = self.epoch.before.seq + 1;
         let Resumed { epoch, head, .. } = resume::begin(key, self.head, Timestamp::now().as_second());

@@ -70,8 +70,8 @@ struct Wanted {
     /// A name that was asked for or touched
     #[arg(long)]
     target: Option<String>,
-    /// The action: read, write, delete, search, check, connect or policy
-    #[arg(long, value_parser = ["read", "write", "delete", "search", "check", "connect", "policy"])]
+    /// The action: read, write, delete, search, check, connect, policy or vault
+    #[arg(long, value_parser = ["read", "write", "delete", "search", "check", "connect", "policy", "vault"])]
     action: Option<String>,
     /// The result
     #[arg(long, ignore_case = true, value_parser = ["GRANTED", "DENIED", "ERROR"])]
