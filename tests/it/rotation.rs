@@ -79,7 +79,11 @@ fn a_full_file_is_moved_and_packed_the_oldest_goes_and_the_chain_goes_on() {
     whole(&world);
     let changed = world.audit().into_iter().filter(|record| record["reason"] == "audit_log_changed").count();
     assert_eq!(changed, 0);
-    for name in names(&world) {
+    let packed = await_that("every earlier file is packed", || {
+        let names = names(&world);
+        names[1..].iter().all(|name| name.ends_with(".zst")).then_some(names)
+    });
+    for name in packed {
         let path = world.data().join(&name);
         let mut bytes = fs::read(&path).unwrap();
         let middle = bytes.len() / 2;
