@@ -251,7 +251,7 @@ impl World {
         let log = File::create(self.log_file(self.starts)).unwrap();
         let words: Vec<String> =
             self.start_through.iter().cloned().chain([self.binary().display().to_string()]).collect();
-        let user = if self.start_undropped { rustix::process::geteuid().as_raw() } else { ordinary_uid() };
+        let user = if self.start_undropped { rustix::process::geteuid().as_raw() } else { self.uid };
         let mut command = self.command_as(Path::new(&words[0]), user);
         command.current_dir(self.home());
         command.args(&words[1..]).arg("start").args(&self.start_args).envs(self.start_env.iter().cloned());
