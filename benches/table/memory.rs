@@ -37,8 +37,8 @@ pub fn measure(stages: &mut [Stage; 3], scale: &Scale) -> Vec<Row> {
     let held = Running::ready(idle.arg(scale.idle_connections.to_string()));
     let each = (middle.resident() - before) as f64 / scale.idle_connections as f64;
     rows.push(row("an idle connection", format!("{} KiB", short(each)), "10 KB", each * 1024.0 / 10e3));
-    // the log is synced a moment after its last record
-    thread::sleep(Duration::from_secs(1));
+    // the log is synced a moment after its last record, and the vault forgets two seconds later what the log has
+    thread::sleep(Duration::from_secs(4));
     let woken = middle.wakes();
     thread::sleep(Duration::from_secs(scale.quiet_seconds));
     let woken = middle.wakes() - woken;

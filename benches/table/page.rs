@@ -52,5 +52,7 @@ fn machine() -> String {
     let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let processor = processor.lines().find_map(|line| line.strip_prefix("model name"));
     let processor = processor.unwrap_or_default().trim_start_matches([' ', '\t', ':']);
-    format!("{cores} cores ({processor}), Linux {version}")
+    let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    let built = if flags.is_empty() { String::new() } else { format!(", built with `RUSTFLAGS='{flags}'`") };
+    format!("{cores} cores ({processor}), Linux {version}{built}")
 }

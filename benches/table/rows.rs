@@ -21,6 +21,8 @@ struct Race {
     what: &'static str,
     target: Target,
     large: bool,
+    /// The client's core; the daemon's is 1.
+    core: usize,
     how: &'static str,
     ask: Ask,
     numbers: Vec<usize>,
@@ -30,8 +32,8 @@ struct Race {
 impl Race {
     fn round(&mut self, stage: &Stage, ours_first: bool) {
         let client = if self.large { &stage.large } else { &stage.client };
-        let ours = || stage.ours(client, self.how, self.ask, &self.numbers);
-        let floor = || stage.floor(client, self.how, self.ask, &self.numbers);
+        let ours = || stage.ours_on(self.core, client, self.how, self.ask, &self.numbers);
+        let floor = || stage.floor_on(self.core, client, self.how, self.ask, &self.numbers);
         let both = if ours_first {
             let ours = ours();
             (ours, floor())
@@ -42,19 +44,27 @@ impl Race {
         self.runs.push(both);
     }
 
+    /// One connection is compared by median times, which other work on the machine moves least; many by answers a second.
     fn row(&self) -> Row {
         let of = |figure: fn(&Run) -> f64| {
             let ours = median(self.runs.iter().map(|(ours, _)| figure(ours)));
             (ours, median(self.runs.iter().map(|(_, floor)| figure(floor))))
         };
-        let (ours, floor) = of(Run::rate);
+        let half: fn(&Run) -> f64 = |run| run.within(0.5);
+        let (ours, floor, ratio) = if self.how == "many" {
+            let ((ours, floor), ratios) = (of(Run::rate), self.runs.iter().map(|(a, b)| a.rate() / b.rate()));
+            (format!("{}/s", short(ours)), format!("{}/s", short(floor)), median(ratios))
+        } else {
+            let ((ours, floor), ratios) = (of(half), self.runs.iter().map(|(a, b)| half(b) / half(a)));
+            (format!("{} µs", short(ours)), format!("{} µs", short(floor)), median(ratios))
+        };
         Row {
             what: self.what.into(),
-            ours: format!("{}/s", short(ours)),
-            floor: format!("{}/s", short(floor)),
-            ratio: median(self.runs.iter().map(|(ours, floor)| ours.rate() / floor.rate())),
+            ours,
+            floor,
+            ratio,
             target: self.target,
-            spread: Some((of(|run| run.within(0.5)).0, of(|run| run.within(0.99)).0)),
+            spread: Some((of(half).0, of(|run| run.within(0.99)).0)),
         }
     }
 
@@ -82,6 +92,7 @@ pub fn measure(stages: &mut [Stage; 3], scale: &Scale) -> (Vec<Row>, Sketches) {
         what,
         target: Target::AtLeast(target),
         large: false,
+        core: 0,
         how,
         ask,
         numbers,
@@ -96,6 +107,24 @@ pub fn measure(stages: &mut [Stage; 3], scale: &Scale) -> (Vec<Row>, Sketches) {
             large: true,
             ..race(
                 "connect, verify, read of 1; client of 50 MB",
+                0.20,
+                "fresh",
+                Ask::Read(1),
+                vec![requests / 4],
+            )
+        },
+        Race {
+            core: 1,
+            ..race("held, read of 1; client on the daemon's core", 0.60, "held", Ask::Read(1), vec![requests])
+        },
+        Race {
+            core: 1,
+            ..race("held, read of 100; client on its core", 0.20, "held", Ask::Read(100), vec![requests / 4])
+        },
+        Race {
+            core: 1,
+            ..race(
+                "connect, verify, read; client on its core",
                 0.20,
                 "fresh",
                 Ask::Read(1),
@@ -126,7 +155,8 @@ pub fn measure(stages: &mut [Stage; 3], scale: &Scale) -> (Vec<Row>, Sketches) {
     );
     table.extend(ladder.rows(scale));
     table.push(cold(&stages[0], scale));
-    let spreads = races.iter().map(Race::sketch).collect();
+    // what shares a core is in the table only: more lines could not be told apart
+    let spreads = races.iter().filter(|race| race.core == 0).map(Race::sketch).collect();
     (table, Sketches { spreads, growth: ladder.sketch() })
 }
 

@@ -7,6 +7,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use rustix::thread::{CpuSet, sched_getaffinity};
+
 use crate::{
     figures::Run,
     tools::{Link, compiled},
@@ -15,6 +17,19 @@ use crate::{
 
 /// The service that all secrets are in.
 const SERVICE: &str = "bench";
+
+/// Puts a program on a core of its own and becomes it.
+const TASKSET: &str = "/usr/bin/taskset";
+
+/// Clients run on the first core, daemon and floor on the second. Left alone, the scheduler puts two processes that
+/// talk now on one core, now on two, and every figure jumps by a multiple between these.
+fn on_core(core: usize) -> [String; 3] {
+    let allowed = sched_getaffinity(None).unwrap();
+    let mut cores = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
+    let first = cores.next().unwrap();
+    let chosen = if core == 1 { cores.next().unwrap_or(first) } else { first };
+    [TASKSET.to_owned(), "-c".to_owned(), chosen.to_string()]
+}
 
 /// Requests; each stands in a file that client and floor read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +90,7 @@ impl Stage {
         // as long as a tool that carries its runtime with it
         OpenOptions::new().append(true).open(&padded).unwrap().write_all(&vec![0x5a; large]).unwrap();
         world.policy(&[Entry::all(&client, &[SERVICE]), Entry::all(&padded, &[SERVICE])]);
+        world.start_through = on_core(1).to_vec();
         world.start();
         let stage = Self { world, secrets, client, large: padded, stranger };
         let all: Vec<usize> = (0..secrets).collect();
@@ -119,22 +135,31 @@ impl Stage {
         run(self.command(&self.client, &self.world.socket(), "once", request))
     }
 
-    /// The client `program` in the mode `how`.
+    /// The client `program` in the mode `how`, on the client's core.
     pub fn command(&self, program: &Path, socket: &Path, how: &str, request: &Path) -> Command {
-        let mut command = self.world.command(program);
-        command.arg(socket).arg(how).arg(request);
+        self.command_on(0, program, socket, how, request)
+    }
+
+    fn command_on(&self, core: usize, program: &Path, socket: &Path, how: &str, request: &Path) -> Command {
+        let mut command = self.world.command(Path::new(TASKSET));
+        command.args(&on_core(core)[1..]).arg(program).arg(socket).arg(how).arg(request);
         command
     }
 
     /// One run against the daemon.
     pub fn ours(&self, program: &Path, how: &str, ask: Ask, numbers: &[usize]) -> Run {
-        let mut command = self.command(program, &self.world.socket(), how, &self.file(ask));
+        self.ours_on(0, program, how, ask, numbers)
+    }
+
+    /// One run against the daemon by a client on this core.
+    pub fn ours_on(&self, core: usize, program: &Path, how: &str, ask: Ask, numbers: &[usize]) -> Run {
+        let mut command = self.command_on(core, program, &self.world.socket(), how, &self.file(ask));
         command.args(numbers.iter().map(ToString::to_string));
         Run::parse(&run(command))
     }
 
     /// One run against the floor, which answers what the daemon answers.
-    pub fn floor(&self, program: &Path, how: &str, ask: Ask, numbers: &[usize]) -> Run {
+    pub fn floor_on(&self, core: usize, program: &Path, how: &str, ask: Ask, numbers: &[usize]) -> Run {
         let (request, reply, socket) =
             (self.file(ask), self.world.tmp("reply"), self.world.tmp("floor.sock"));
         self.world.write(&reply, &self.once(&request));
@@ -143,8 +168,11 @@ impl Stage {
         if !place.exists() {
             self.world.copy(&floor, &place);
         }
-        let _floor = Running::ready(self.world.command(&place).arg(&socket).arg(&reply));
-        let mut command = self.command(program, &socket, how, &request);
+        let _floor = {
+            let mut floor = self.world.command(Path::new(TASKSET));
+            Running::ready(floor.args(&on_core(1)[1..]).arg(&place).arg(&socket).arg(&reply))
+        };
+        let mut command = self.command_on(core, program, &socket, how, &request);
         command.args(numbers.iter().map(ToString::to_string));
         Run::parse(&run(command))
     }

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::{
     failure::{Failure, unusable_path},
+    sealing::{seal_edit, seems_sealed},
     text::word,
 };
 use crate::{
@@ -42,8 +43,12 @@ impl Context {
         Ok(Self { paths, uid, now: Timestamp::now(), asked_socket: socket.map(Path::to_owned), passphrase })
     }
 
-    pub(super) fn registry(&self) -> Registry {
-        Registry::new(self.paths.config(), self.uid)
+    pub(super) fn registry(&self) -> Registry<'_> {
+        let registry = Registry::new(self.paths.config(), self.uid);
+        if seems_sealed(self) {
+            return registry.sealed_by(Box::new(|before, after| seal_edit(self, before, after)));
+        }
+        registry
     }
 
     pub(super) fn policy_source(&self) -> PolicySource {

@@ -20,6 +20,7 @@ pub(super) struct Told {
     pub(super) kind: String,
     pub(super) state: String,
     pub(super) nonce: String,
+    pub(super) key: String,
     pub(super) reason: String,
     pub(super) message: String,
 }

@@ -124,6 +124,10 @@ impl From<PolicyError> for Failure {
                 format!("chown \"$(id -un)\" {}", word(file))
             }
             PolicyError::Untrusted { file, .. } => format!("look at it: ls -l {}", word(file)),
+            PolicyError::Unsealed(_) => {
+                "see what changed: keychain-auth policy review; then put it back, or: keychain-auth policy seal"
+                    .to_owned()
+            }
             PolicyError::Unreadable { file, .. } => format!("ls -ld {}", word(file)),
         };
         Self::new(error.to_string(), advice)
@@ -148,6 +152,7 @@ impl From<RegistryError> for Failure {
                 "keychain-auth list shows the libraries of each program".to_owned()
             }
             RegistryError::Draft(DraftError::NotUtf8) => "give the program a path in UTF-8".to_owned(),
+            RegistryError::Unsealable { ref advice, .. } => advice.clone(),
             RegistryError::Busy(_) => "try again when the other command has ended".to_owned(),
             RegistryError::Unwritable { file, .. } => {
                 format!("look who may write there: ls -ld {}", word(file.parent().unwrap_or(&file)))

@@ -22,8 +22,10 @@ mod list_pending;
 mod notify;
 mod output;
 mod owner;
+mod policy;
 mod register;
 mod revoke;
+mod sealing;
 mod start;
 mod status;
 mod status_query;
@@ -105,6 +107,9 @@ enum Verb {
     Doctor(doctor::Args),
     /// Tell of new strangers, by a command or on the desktop, until it is ended
     Notify(notify::Args),
+    /// Seal config.json, so that only whoever has the vault's key can change it
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// The vault as a whole: its key, and its state
     #[command(subcommand)]
     Vault(vault::Command),
@@ -156,6 +161,7 @@ fn dispatch(verb: Verb, cx: Context, out: &mut Output) -> Result<(), Failure> {
         Verb::Authorize(args) => grant::authorize(&args, &cx, out),
         Verb::Doctor(args) => doctor::run(&args, &cx, out),
         Verb::Notify(args) => notify::run(&args, &cx, out),
+        Verb::Policy(command) => policy::run(&command, &cx, out),
         Verb::Vault(command) => vault::run(&command, &cx, out),
         Verb::Audit(command) => audit::run(&command, &cx, out),
     }

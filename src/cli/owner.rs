@@ -13,7 +13,9 @@ use crate::{
     keys::KeyError,
     name::{Service, Target},
     paths::Paths,
-    store::{AuditMemory, KeyMaterial, OwnedVault, Record, RenderRecord, Seat, StoreError, Taken},
+    store::{
+        AuditMemory, KeyMaterial, OwnedVault, PolicySeal, Record, RenderRecord, Seat, StoreError, Taken,
+    },
     sys::{locked, process},
 };
 
@@ -85,6 +87,16 @@ impl Owner {
             Err(LockError::Held(_)) => Ok(self.vault.close()?),
             Err(error) => Err(unlockable(error)),
         }
+    }
+
+    /// The seal of the policy that holds.
+    pub(super) fn policy_seal(&self) -> PolicySeal {
+        self.vault.policy_seal()
+    }
+
+    /// Puts another in its place, durable with its record.
+    pub(super) fn seal_policy(&self, cx: &Context, seal: PolicySeal) -> Result<(), Failure> {
+        Ok(self.vault.seal_policy(seal, vault_record(cx, "another seal for the policy"))?)
     }
 
     /// Brings the records to the audit log, which no daemon has, and closes the vault.

@@ -6,6 +6,7 @@ use super::{
     context::Context,
     failure::Failure,
     output::{Output, Style},
+    sealing::copy,
     status_query::{
         AuditStatus, DaemonStatus, Found, KeychainState, PolicyState, Protection, VaultState, ask,
     },
@@ -115,12 +116,14 @@ fn local_policy(cx: &Context) -> PolicyState {
     match cx.policy_source().current(cx.uid) {
         Ok(policy) => PolicyState {
             state: "ok".to_owned(),
+            sealed: copy(cx).exists(),
             message: None,
             entries: policy.entries().len() as u64,
             warnings: policy.warnings().iter().map(Warning::to_string).collect(),
         },
         Err(error) => PolicyState {
             state: "error".to_owned(),
+            sealed: copy(cx).exists(),
             message: Some(error.to_string()),
             entries: 0,
             warnings: Vec::new(),
@@ -166,10 +169,11 @@ fn show(report: &Report, out: &mut Output) {
             "policy",
             Style::Plain,
             &format!(
-                "{}, {} {}",
+                "{}, {} {}{}",
                 report.policy.state,
                 report.policy.entries,
-                if report.policy.entries == 1 { "entry" } else { "entries" }
+                if report.policy.entries == 1 { "entry" } else { "entries" },
+                if report.policy.sealed { ", sealed" } else { "" }
             ),
         ),
     }

@@ -96,6 +96,8 @@ pub(super) struct KeychainState {
 pub(super) struct PolicyState {
     /// `ok` or `error`.
     pub(super) state: String,
+    /// Whether only a config.json that was sealed is accepted.
+    pub(super) sealed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) message: Option<String>,
     pub(super) entries: u64,

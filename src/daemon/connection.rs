@@ -21,7 +21,7 @@ use super::{
     house::House,
     identity::Identity,
     lines::{Arrival, Lines},
-    locking::UnlockNonce,
+    locking::OneNonce,
     refusal::Refusal,
 };
 use crate::{
@@ -71,7 +71,7 @@ async fn serve(
         id,
         identity,
         challenge: Challenge::default(),
-        unlock_nonce: UnlockNonce::default(),
+        nonce: OneNonce::default(),
     };
     let mut lines = Lines::new(house);
     loop {

@@ -9,7 +9,7 @@ use super::{
     house::House,
     identity::{Identity, Stranger, Unverified},
     keychain::Reader,
-    locking::UnlockNonce,
+    locking::OneNonce,
     note::Note,
     refusal::Refusal,
     sync::Durability,
@@ -28,7 +28,7 @@ pub(super) struct Session<'a> {
     pub(super) id: u64,
     pub(super) identity: Identity,
     pub(super) challenge: Challenge,
-    pub(super) unlock_nonce: UnlockNonce,
+    pub(super) nonce: OneNonce,
 }
 
 /// The challenge of a connection.
@@ -75,7 +75,11 @@ async fn serve(
             Message::Status => return Ok(Reply::status(&house.status())),
             Message::Lock => return house.lock(session.identity.shown()).await,
             Message::Unlock(carried) => {
-                return house.unlock(&mut session.unlock_nonce, carried, session.identity.shown()).await;
+                return house.unlock(&mut session.nonce, carried, session.identity.shown()).await;
+            }
+            Message::AskSeal(theirs) => return house.tell_seal(&mut session.nonce, &theirs),
+            Message::Seal(carried) => {
+                return house.seal(&mut session.nonce, carried, session.identity.shown()).await;
             }
             other => Ok(other),
         },
@@ -92,7 +96,9 @@ async fn serve(
         Message::Request(request) => request,
         Message::Hello => return session.challenge.give().map_err(|error| house.internal(&error)),
         Message::Status => return Ok(Reply::status(&house.status())),
-        Message::Lock | Message::Unlock(_) => return Err(Refusal::unlisted()),
+        Message::Lock | Message::Unlock(_) | Message::AskSeal(_) | Message::Seal(_) => {
+            return Err(Refusal::unlisted());
+        }
     };
     let proven = session.challenge.check(&request, admitted);
     proven.map_err(|untrusted| Refusal::untrusted(&untrusted, session.identity.shown()))?;

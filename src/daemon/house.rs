@@ -159,8 +159,8 @@ struct VaultState {
 #[derive(Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 enum PolicyState {
-    Ok { entries: usize, warnings: Vec<String> },
-    Error { message: String },
+    Ok { sealed: bool, entries: usize, warnings: Vec<String> },
+    Error { sealed: bool, message: String },
 }
 
 impl House {
@@ -308,12 +308,16 @@ impl House {
     /// not take it now, it goes out before the next record: the change has happened, and saying otherwise would be a lie.
     pub(super) fn log_committed<'c>(&self, committed: &'c Committed) -> Result<&'c OutboxEntry, Refusal> {
         let entry = committed.outbox().ok_or_else(|| self.internal(&"a change without a record"))?;
+        self.log_entry(entry);
+        Ok(entry)
+    }
+
+    pub(super) fn log_entry(&self, entry: &OutboxEntry) {
         match self.log.borrow_mut().append_rendered(entry) {
             Ok(_receipt) => self.unsynced.notify_one(),
             Err(error) => tracing::error!("{error}; the record waits in the store's outbox"),
         }
         self.note_chain();
-        Ok(entry)
     }
 
     /// A fault of ours: told to the operator, not to the client.
@@ -360,10 +364,11 @@ impl House {
     pub(super) fn status(&self) -> StatusFacts {
         let policy = match self.policy.borrow_mut().current(self.observer.uid) {
             Ok(policy) => PolicyState::Ok {
+                sealed: self.is_policy_sealed(),
                 entries: policy.entries().len(),
                 warnings: policy.warnings().iter().map(ToString::to_string).collect(),
             },
-            Err(error) => PolicyState::Error { message: error.to_string() },
+            Err(error) => PolicyState::Error { sealed: self.is_policy_sealed(), message: error.to_string() },
         };
         StatusFacts {
             kind: "STATUS",

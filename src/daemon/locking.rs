@@ -8,12 +8,26 @@ use super::{house::House, identity::Shown, refusal::Refusal};
 use crate::{
     audit::{self, Event, Outcome},
     store::{Store, StoreError},
-    wire::{CarriedKey, Nonce, Reply},
+    wire::{Carried, Nonce, Reply},
 };
 
-/// The nonce of a connection for which a vault key may be sealed. Used once.
+/// The nonce of a connection for which something may be sealed. Used once.
 #[derive(Default)]
-pub(super) struct UnlockNonce(Option<Nonce>);
+pub(super) struct OneNonce(Option<Nonce>);
+
+impl OneNonce {
+    /// Another one, in place of the one before.
+    pub(super) fn renew(&mut self) -> Result<&Nonce, getrandom::Error> {
+        let mut random = [0; 32];
+        getrandom::fill(&mut random)?;
+        Ok(self.0.insert(Nonce::new(random)))
+    }
+
+    /// The one that was given, if it is this one.
+    pub(super) fn take(&mut self, repeated: &Nonce) -> Option<Nonce> {
+        self.0.take().filter(|ours| ours.matches(repeated))
+    }
+}
 
 impl House {
     /// Forgets the vault's key. The record is there first: what follows can't be prevented any more.
@@ -31,18 +45,15 @@ impl House {
     /// Gives a nonce for a key to come, or opens the vault with the key that has come.
     pub(super) async fn unlock(
         &self,
-        given: &mut UnlockNonce,
-        carried: Option<CarriedKey>,
+        given: &mut OneNonce,
+        carried: Option<Carried>,
         shown: &Shown,
     ) -> Result<Reply, Refusal> {
-        let Some(CarriedKey { nonce, key }) = carried else {
-            let mut random = [0; 32];
-            getrandom::fill(&mut random).map_err(|error| self.internal(&error))?;
+        let Some(Carried { nonce, key }) = carried else {
             let state = if self.vault.is_locked() { "locked" } else { "unlocked" };
-            return Ok(Reply::unlock_nonce(state, given.0.insert(Nonce::new(random))));
+            return Ok(Reply::unlock_nonce(state, given.renew().map_err(|error| self.internal(&error))?));
         };
-        let ours = given.0.take().filter(|ours| ours.matches(&nonce));
-        let opened = match ours {
+        let opened = match given.take(&nonce) {
             Some(nonce) => {
                 let vault = Arc::clone(&self.vault);
                 let opened = self.writer.task(move || vault.unlock(nonce.as_bytes(), &key)).await;
@@ -56,6 +67,7 @@ impl House {
         })?;
         let receipt = self.record(event(shown, Outcome::Granted, "vault unlocked")).await?;
         self.vault.resume();
+        self.accept_sealed_policy();
         if let Some(keychain) = &self.keychain {
             keychain.bell.ring();
         }
@@ -75,7 +87,7 @@ impl House {
 }
 
 /// The record of an act on the whole vault.
-fn event(shown: &Shown, outcome: Outcome, what: &'static str) -> Event {
+pub(super) fn event(shown: &Shown, outcome: Outcome, what: &'static str) -> Event {
     Event {
         timestamp: Timestamp::now(),
         action: audit::Action::Vault,

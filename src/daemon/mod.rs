@@ -15,6 +15,7 @@ mod locking;
 mod note;
 mod policy_watch;
 mod refusal;
+mod sealing;
 mod start;
 mod strangers;
 mod sync;

@@ -144,6 +144,10 @@ impl Refusal {
 
     /// config.json can't be used. Everything is refused: the last good policy may allow what was just revoked.
     pub(super) fn policy(error: &PolicyError) -> Self {
+        if let PolicyError::Unsealed(_) = error {
+            let message = "config.json is not the policy that was sealed; see what changed: keychain-auth policy review";
+            return Self::new(Reason::PolicyUnsealed, message);
+        }
         Self::new(
             Reason::InternalError,
             "config.json can't be used, so everything is denied; run: keychain-auth status",
@@ -186,6 +190,18 @@ impl Refusal {
             _ => "the vault can't be opened; see the daemon's own messages",
         };
         Self::new(Reason::StoreLocked, message).detailed(format!("not unlocked: {error}"))
+    }
+
+    /// The seal was not changed.
+    pub(super) fn not_sealed(error: &StoreError) -> Self {
+        let message = match error {
+            StoreError::WrongKey => {
+                "the key is not that of this vault, so the seal stays as it is; try again"
+            }
+            StoreError::Locked => "the store is locked; to unlock it, run: keychain-auth vault unlock",
+            _ => "the seal could not be stored, and stays as it is; see the daemon's own messages",
+        };
+        Self::new(Reason::StoreLocked, message).detailed(format!("not sealed: {error}"))
     }
 
     /// A message about the daemon itself from another user's process.

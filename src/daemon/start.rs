@@ -280,7 +280,7 @@ pub fn run(
         durability: opening.audit.durability,
         policy_signs,
     };
-    let mut threads = Threads::new(begin.broker.is_some());
+    let mut threads = Threads::new();
     let runtime =
         Builder::new_current_thread().enable_io().enable_time().build().map_err(system("an event loop"))?;
     let connections = LocalSet::new();
@@ -383,6 +383,7 @@ async fn serve(
         }
     });
     house.note_chain();
+    house.accept_sealed_policy();
     say_protections(&house);
     // a broken policy is said now, not only to the first client
     let _ = house.policy().await;

@@ -2,32 +2,28 @@
 
 use std::{
     io,
-    sync::{Arc, Barrier},
+    sync::mpsc::{Receiver, Sender, channel},
     thread::{self, JoinHandle},
 };
 
-/// How many wait: writer, log-sync, log-pack, strangers, and the one that started them.
-const THREADS: usize = 5;
-/// Those that wait for the keychain in addition: one reads, one carries.
-const KEYCHAIN_THREADS: usize = 2;
-
 /// The keeper's threads beside the one of the event loop.
 pub(super) struct Threads {
-    started: Arc<Barrier>,
+    here: Sender<()>,
+    arrived: Receiver<()>,
     running: Vec<JoinHandle<()>>,
 }
 
 impl Threads {
-    pub(super) fn new(keychain: bool) -> Self {
-        let threads = THREADS + if keychain { KEYCHAIN_THREADS } else { 0 };
-        Self { started: Arc::new(Barrier::new(threads)), running: Vec::new() }
+    pub(super) fn new() -> Self {
+        let (here, arrived) = channel();
+        Self { here, arrived, running: Vec::new() }
     }
 
-    /// Starts a thread that waits for the others before it works.
+    /// Starts a thread. It never waits for the others, of which one may not come to be.
     pub(super) fn start(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        let started = Arc::clone(&self.started);
+        let here = self.here.clone();
         let thread = thread::Builder::new().name(name.into()).spawn(move || {
-            started.wait();
+            let _ = here.send(());
             work();
         })?;
         self.running.push(thread);
@@ -36,7 +32,8 @@ impl Threads {
 
     /// Waits until every thread has made all system calls that starting takes.
     pub(super) fn wait_started(&self) {
-        self.started.wait();
+        // each sends once before it can end
+        let _ = self.arrived.iter().take(self.running.len()).count();
     }
 
     /// Waits until every thread has ended, as each does when nobody can give it work any more.

@@ -29,11 +29,11 @@ enum Job {
     /// What was noted of the audit log; a change takes it along anyway.
     KeepAudit,
     /// Something that takes the whole store, after every change that was queued before it.
-    Task(Task, oneshot::Sender<Result<(), StoreError>>),
+    Task(Task),
     Probe(Applied, SyncSender<Vec<Protection>>),
 }
 
-type Task = Box<dyn FnOnce() -> Result<(), StoreError> + Send>;
+type Task = Box<dyn FnOnce() + Send>;
 
 /// Hands changes to the writing thread.
 pub(super) struct Writer(SyncSender<Job>);
@@ -70,12 +70,14 @@ impl Writer {
     }
 
     /// Does something on the writing thread, behind the changes that wait, and waits for its end.
-    pub(super) async fn task(
+    pub(super) async fn task<T: Send + 'static>(
         &self,
-        task: impl FnOnce() -> Result<(), StoreError> + Send + 'static,
-    ) -> Result<Result<(), StoreError>, QueueFull> {
+        task: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, QueueFull> {
         let (done, outcome) = oneshot::channel();
-        self.0.try_send(Job::Task(Box::new(task), done)).map_err(|_| QueueFull)?;
+        // who asked may be gone by then
+        let job = Job::Task(Box::new(move || drop(done.send(task()))));
+        self.0.try_send(job).map_err(|_| QueueFull)?;
         outcome.await.map_err(|_| QueueFull)
     }
 
@@ -102,8 +104,8 @@ fn write(store: &dyn Store, bell: Option<&Bell>, queue: &Receiver<Job>) {
                     waiting.push(done);
                 }
                 Job::KeepAudit => keeps = true,
-                Job::Task(work, done) => {
-                    task = Some((work, done));
+                Job::Task(work) => {
+                    task = Some(work);
                     break;
                 }
                 // asked once, by the start, which waits for it
@@ -123,8 +125,8 @@ fn write(store: &dyn Store, bell: Option<&Bell>, queue: &Receiver<Job>) {
         if let Some(bell) = bell {
             bell.ring();
         }
-        if let Some((work, done)) = task {
-            let _ = done.send(work());
+        if let Some(work) = task {
+            work();
         }
     }
 }

@@ -25,11 +25,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The editor of one config.json.
 ///
 /// Where config.json is a symbolic link, the file that it leads to is replaced and the link stays.
-#[derive(Debug)]
-pub struct Registry {
+pub struct Registry<'s> {
     config: PathBuf,
     uid: u32,
+    seal: Option<Box<SealEdit<'s>>>,
 }
+
+/// Seals an edit of a sealed policy: what is there now, None if there is no file, and what shall be there.
+pub type SealEdit<'s> = dyn Fn(Option<&[u8]>, &[u8]) -> Result<(), RegistryError> + Sync + 's;
 
 /// Why config.json was not edited. It is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +46,14 @@ pub enum RegistryError {
     /// Another command holds the lock for too long.
     #[error("another command has been editing {} for 5 seconds", .0.display())]
     Busy(PathBuf),
+    /// The policy is sealed, and this edit could not be.
+    #[error("{sentence}")]
+    Unsealable {
+        /// Why.
+        sentence: String,
+        /// What to do.
+        advice: String,
+    },
     /// The system did not let it be written.
     #[error("{} can't be written: {kind}", file.display())]
     Unwritable {
@@ -56,10 +67,15 @@ pub enum RegistryError {
     TooLarge(PathBuf),
 }
 
-impl Registry {
+impl<'s> Registry<'s> {
     /// The editor of the file at `config`, for the user `uid`. Nothing is touched yet.
     pub fn new(config: impl Into<PathBuf>, uid: u32) -> Self {
-        Self { config: config.into(), uid }
+        Self { config: config.into(), uid, seal: None }
+    }
+
+    /// Has every edit sealed before it is made.
+    pub fn sealed_by(self, seal: Box<SealEdit<'s>>) -> Self {
+        Self { seal: Some(seal), ..self }
     }
 
     /// Registers an executable; a known path keeps its permissions and gets the new hash.
@@ -133,6 +149,9 @@ impl Registry {
         }
         // what the daemon would refuse is never written
         Policy::parse(&bytes).map_err(broken)?;
+        if let Some(seal) = &self.seal {
+            seal(loaded.as_ref().map(|loaded| loaded.bytes.as_slice()), &bytes)?;
+        }
         let target = loaded.map_or_else(|| self.config.clone(), |loaded| loaded.real);
         replace(&target, &bytes).map_err(|error| unwritable(&target, &error))?;
         Ok(done)

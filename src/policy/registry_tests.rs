@@ -16,7 +16,7 @@ use crate::{
 
 struct Setup {
     folder: tempfile::TempDir,
-    registry: Registry,
+    registry: Registry<'static>,
 }
 
 fn setup() -> Setup {

@@ -40,6 +40,9 @@ pub enum PolicyError {
         /// What speaks against it.
         why: Distrust,
     },
+    /// It is not what was sealed.
+    #[error("{} is not the policy that was sealed", .0.display())]
+    Unsealed(PathBuf),
     /// The system did not let it be read.
     #[error("{} can't be read: {kind}", file.display())]
     Unreadable {
@@ -82,6 +85,8 @@ pub struct PolicySource {
     policy: Arc<Policy>,
     effective: Effective,
     generation: u64,
+    /// The SHA-256 that the file must have, where the policy is sealed.
+    seal: Option<[u8; 32]>,
 }
 
 /// The state of the file at the last good reading.
@@ -108,7 +113,14 @@ impl PolicySource {
     /// The policy in the file at `path`. Nothing is read yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let policy = Arc::new(Policy::empty());
-        Self { path: path.into(), seen: None, policy, effective: Effective::Refused, generation: 0 }
+        Self {
+            path: path.into(),
+            seen: None,
+            policy,
+            effective: Effective::Refused,
+            generation: 0,
+            seal: None,
+        }
     }
 
     /// The policy as it is now, for the user `uid`. A missing file is the empty policy.
@@ -117,6 +129,14 @@ impl PolicySource {
     /// counts at once, also one of a folder's rights, which the file's stamp doesn't show.
     pub fn current(&mut self, uid: u32) -> Result<Arc<Policy>, PolicyError> {
         self.current_at(uid, SystemTime::now())
+    }
+
+    /// From now on only a file with this SHA-256 is the policy; None for any file.
+    pub fn accept_only(&mut self, seal: Option<[u8; 32]>) {
+        if self.seal != seal {
+            self.seal = seal;
+            self.seen = None;
+        }
     }
 
     /// Grows whenever another content became effective, or none. An open connection compares it with the number that it
@@ -164,11 +184,18 @@ impl PolicySource {
 
     fn reread(&mut self, uid: u32, now: SystemTime) -> Result<(), PolicyError> {
         let Some(loaded) = load(&self.path, uid)? else {
+            if self.seal.is_some() {
+                return Err(PolicyError::Unsealed(self.path.clone()));
+            }
             self.seen = Some(Seen { uid, stamp: None, settled: true });
             self.become_effective(Effective::Missing, Policy::empty);
             return Ok(());
         };
-        let effective = Effective::Bytes(Sha256::digest(&loaded.bytes).into());
+        let digest: [u8; 32] = Sha256::digest(&loaded.bytes).into();
+        if self.seal.is_some_and(|seal| seal != digest) {
+            return Err(PolicyError::Unsealed(self.path.clone()));
+        }
+        let effective = Effective::Bytes(digest);
         if self.effective != effective {
             let parsed = Policy::parse(&loaded.bytes);
             let policy = parsed.map_err(|error| PolicyError::Broken { file: self.path.clone(), error })?;

@@ -22,6 +22,7 @@ use super::{
     keychain::StoreKind,
     names::{NameIndex, Place, toggle},
     seal::{FORMAT, Fingerprint, NONCE, Nonce, RecordKey, Sealer, VaultId, has_value},
+    transport::PolicySeal,
 };
 use crate::chain::{Checkpoint, Head};
 
@@ -70,21 +71,23 @@ pub(super) struct Header {
     pub(super) next_line: u64,
     /// How far the audit log had come at least.
     pub(super) audit: Head,
+    /// SHA-256 of the config.json that is accepted; zeros where any is.
+    pub(super) policy: PolicySeal,
 }
 
 impl Header {
-    const BYTES: usize = 64 + Head::BYTES;
+    const BYTES: usize = 96 + Head::BYTES;
 
     fn new() -> Self {
-        let audit = Head::default();
-        Self { generation: 1, count: 0, sum: [0; 32], first_line: 1, next_line: 1, audit }
+        let (audit, policy) = (Head::default(), PolicySeal::default());
+        Self { generation: 1, count: 0, sum: [0; 32], first_line: 1, next_line: 1, audit, policy }
     }
 
     fn to_bytes(self) -> [u8; Self::BYTES] {
         let numbers = [self.generation, self.count, self.first_line, self.next_line];
         let mut bytes = [0; Self::BYTES];
         let all = numbers.iter().flat_map(|number| number.to_le_bytes()).chain(self.sum);
-        let all = all.chain(self.audit.to_bytes());
+        let all = all.chain(self.policy).chain(self.audit.to_bytes());
         for (to, from) in bytes.iter_mut().zip(all) {
             *to = from;
         }
@@ -96,10 +99,12 @@ impl Header {
         let (count, rest) = rest.split_first_chunk()?;
         let (first_line, rest) = rest.split_first_chunk()?;
         let (next_line, rest) = rest.split_first_chunk()?;
-        let (sum, audit) = rest.split_first_chunk()?;
+        let (sum, rest) = rest.split_first_chunk()?;
+        let (policy, audit) = rest.split_first_chunk()?;
         let [generation, count, first_line, next_line] =
             [generation, count, first_line, next_line].map(|number| u64::from_le_bytes(*number));
-        Some(Self { generation, count, sum: *sum, first_line, next_line, audit: Head::from_bytes(audit)? })
+        let audit = Head::from_bytes(audit)?;
+        Some(Self { generation, count, sum: *sum, first_line, next_line, audit, policy: *policy })
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
     disk::{Header, failed, nonce},
     names::{NameIndex, Overlay, Place, toggle},
     seal::{Label, RecordKey, Sealer, nonce_of},
+    transport::PolicySeal,
 };
 use crate::name::{Attributes, Service, Target};
 
@@ -19,12 +20,14 @@ pub(super) type Applied = (Vec<Record>, OutboxEntry);
 /// One change of a group with the maker of its audit line; or a line alone, which says what is about to be read.
 pub(super) struct Step {
     pub(super) change: Option<Change>,
+    /// The seal of the policy from now on, if it changes.
+    pub(super) policy: Option<PolicySeal>,
     pub(super) record: RenderRecord,
 }
 
 impl From<PendingChange> for Step {
     fn from(pending: PendingChange) -> Self {
-        Self { change: Some(pending.change.into_inner()), record: pending.record }
+        Self { change: Some(pending.change.into_inner()), policy: None, record: pending.record }
     }
 }
 
@@ -66,6 +69,9 @@ impl Group<'_, '_> {
             },
             None => (Vec::new(), false),
         };
+        if let Some(policy) = step.policy {
+            self.header.policy = policy;
+        }
         let line = (step.record)(&touched);
         let id = self.header.next_line;
         let sealed = self.sealer.seal_line(id, &nonce()?, &line).map_err(|_| unsealable())?;

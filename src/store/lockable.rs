@@ -1,9 +1,8 @@
 //! A vault that a running daemon can lock and unlock: locked, its key and every key made from it are gone from memory,
 //! with all names, and its folder is free for commands that work on the files.
 //!
-//! What stays of the key while it is locked is the **transport key**, made from it one way. Who unlocks shows that he has
-//! the vault key by sealing it under the transport key for a nonce of this daemon: a process that takes the daemon's
-//! place, or listens, learns nothing from it, and what it hears opens nothing a second time.
+//! What stays of the key while it is locked is the [`Transport`] key, made from it one way. Who unlocks shows that he has
+//! the vault key by sealing it under that for a nonce of this daemon.
 
 use std::{
     sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
@@ -11,29 +10,22 @@ use std::{
     time::Duration,
 };
 
-use chacha20poly1305::{AeadInOut, KeyInit, XChaCha20Poly1305};
-use secrecy::ExposeSecret;
-
 use super::{
-    batch::{AuditMemory, Committed, OutboxEntry, PendingChange, Query, Store, StoreError},
-    disk::{self, VAULT_FILE},
+    batch::{AuditMemory, Committed, OutboxEntry, PendingChange, Query, RenderRecord, Store, StoreError},
+    disk::VAULT_FILE,
     files::Folder,
-    key::{KEY_BYTES, SubKey, VaultKey},
+    key::VaultKey,
     keychain::{Keychain, StoreKind},
-    seal::{NONCE, TAG},
     seat::Seat,
     slot::{KEY_FILE, Slot},
-    source::{KeyMaterial, KeySource},
+    source::KeySource,
+    transport::{Content, PolicySeal, Transport},
     vault::{Vault, kind, missing},
 };
 use crate::{
     chain::{Checkpoint, Head},
     policy::Authorized,
-    secret::Buffer,
 };
-
-/// Bytes of a vault key on its way: nonce, key, tag.
-pub const CARRIED_KEY: usize = NONCE + KEY_BYTES + TAG;
 
 /// The vault of a daemon, open or locked.
 pub struct Lockable {
@@ -56,10 +48,11 @@ struct State {
 
 /// What a locked vault leaves behind.
 struct Rest {
-    transport: SubKey,
+    transport: Transport,
     /// A vault that is put back to an earlier state meanwhile is noticed.
     generation: u64,
     count: u64,
+    policy: PolicySeal,
     /// How far the log has come, and which epochs ended, since the last commit.
     noted: Mutex<AuditMemory>,
 }
@@ -105,6 +98,7 @@ impl Lockable {
             transport: vault.transport().again(),
             generation: vault.generation(),
             count: vault.count(),
+            policy: vault.policy_seal(),
             noted: Mutex::new(vault.noted_audit()),
         });
         drop(state);
@@ -113,13 +107,16 @@ impl Lockable {
         closed
     }
 
-    /// Opens the vault with a key that was sealed by [`carry_key`] for `nonce`. Everything is checked as at the first
+    /// Opens the vault with a key that was sealed by [`KeyHolder::carry_key`](super::KeyHolder::carry_key) for `nonce`. Everything is checked as at the first
     /// start, and that the vault is not older than it was when it was locked.
     ///
     /// Requests are answered with [`StoreError::Locked`] until [`Lockable::resume`].
     pub fn unlock(&self, nonce: &[u8; 32], carried: &[u8]) -> Result<(), StoreError> {
         let (key, generation) = match &self.state().rest {
-            Some(rest) => (opened(&rest.transport, nonce, carried)?, rest.generation),
+            Some(rest) => {
+                let key = rest.transport.open(Content::Key, nonce, carried)?;
+                (VaultKey::from_buffer(key).ok_or(StoreError::WrongKey)?, rest.generation)
+            }
             None => return Ok(()),
         };
         self.folder.lock()?;
@@ -146,6 +143,39 @@ impl Lockable {
         state.source = vault.source();
         state.vault = Some(Arc::new(vault));
         Ok(())
+    }
+
+    /// SHA-256 of the config.json that is accepted; zeros where any is. Known also while the vault is locked.
+    pub fn policy_seal(&self) -> PolicySeal {
+        let state = self.state();
+        let left = state.rest.as_ref().map(|rest| rest.policy).unwrap_or_default();
+        state.vault.as_ref().map_or(left, |vault| vault.policy_seal())
+    }
+
+    /// Tells whoever has the vault's key which seal holds, sealed for a nonce of his.
+    pub fn tell_policy_seal(&self, nonce: &[u8; 32]) -> Result<Vec<u8>, StoreError> {
+        let seal = self.policy_seal();
+        let state = self.state();
+        let transport = match (&state.vault, &state.rest) {
+            (Some(vault), _) => vault.transport(),
+            (None, Some(rest)) => &rest.transport,
+            (None, None) => return Err(StoreError::Locked),
+        };
+        transport.seal(Content::CurrentSeal, nonce, &seal)
+    }
+
+    /// Takes a new seal for the policy from whoever has the vault's key. It is durable, with its line, when this returns.
+    pub fn take_policy_seal(
+        &self,
+        nonce: &[u8; 32],
+        carried: &[u8],
+        record: RenderRecord,
+    ) -> Result<OutboxEntry, StoreError> {
+        self.serving(|vault| {
+            let content = vault.transport().open(Content::NewSeal, nonce, carried)?;
+            let seal = content.as_slice().try_into().map_err(|_| StoreError::WrongKey)?;
+            vault.seal_policy(seal, record)
+        })
     }
 
     /// Serves again: every line of the outbox is in the log.
@@ -254,36 +284,4 @@ fn alone(mut vault: Arc<Vault>) -> Vault {
         }
         thread::sleep(Duration::from_millis(1));
     }
-}
-
-/// The vault key, sealed for a locked daemon that gave this nonce. Opens with what the slot's source gave.
-pub fn carry_key(slot: &Slot, material: &KeyMaterial, nonce: &[u8; 32]) -> Result<Vec<u8>, StoreError> {
-    let (keys, _) = slot.open(material)?;
-    let (key, transport) = (keys.current.bytes(), transport(&keys.current));
-    let mut carried = vec![0; CARRIED_KEY];
-    let failed = || StoreError::Io("sealing failed".to_owned());
-    let (place, body) = carried.split_first_chunk_mut::<NONCE>().ok_or_else(failed)?;
-    *place = disk::nonce()?;
-    let (text, tag) = body.split_last_chunk_mut::<TAG>().ok_or_else(failed)?;
-    text.copy_from_slice(key);
-    *tag = XChaCha20Poly1305::new(transport.expose_secret().into())
-        .encrypt_inout_detached((&*place).into(), nonce, (&mut *text).into())
-        .map_err(|_| failed())?
-        .into();
-    Ok(carried)
-}
-
-/// The key under which the vault key travels. Nothing of the vault key can be told from it.
-pub(super) fn transport(key: &VaultKey) -> SubKey {
-    key.derive("unlock transport", b"")
-}
-
-fn opened(transport: &SubKey, nonce: &[u8; 32], carried: &[u8]) -> Result<VaultKey, StoreError> {
-    let (place, body) = carried.split_first_chunk::<NONCE>().ok_or(StoreError::WrongKey)?;
-    let (text, tag) = body.split_last_chunk::<TAG>().ok_or(StoreError::WrongKey)?;
-    let mut key = Buffer::from(text);
-    XChaCha20Poly1305::new(transport.expose_secret().into())
-        .decrypt_inout_detached(place.into(), nonce, key.as_mut_slice().into(), tag.into())
-        .map_err(|_| StoreError::WrongKey)?;
-    VaultKey::from_buffer(key).ok_or(StoreError::WrongKey)
 }

@@ -24,6 +24,7 @@ pub(crate) mod seat;
 mod slot;
 mod source;
 mod taken;
+mod transport;
 #[cfg(test)]
 mod trials;
 mod vault;
@@ -35,7 +36,7 @@ pub use batch::{
 };
 pub use carry::MAX_WAITING;
 pub use keychain::{Items, Keychain, StoreKind, Take, UnknownStore};
-pub use lockable::{CARRIED_KEY, Lockable, carry_key};
+pub use lockable::Lockable;
 pub use memory::Memory;
 pub use owned::OwnedVault;
 pub use rekey::Progress;
@@ -43,5 +44,6 @@ pub use seat::{Seat, Unreadable};
 pub use slot::Slot;
 pub use source::{ItemId, KeyMaterial, KeySource, MAX_SOURCE_SECRET, MIN_CREDENTIAL, UnknownSource};
 pub use taken::Taken;
+pub use transport::{CARRIED, KeyHolder, PolicySeal};
 pub use vault::Vault;
 pub use verify::{DamagedRecord, Findings};

@@ -12,6 +12,7 @@ use super::{
     },
     group::Step,
     seat::Seat,
+    transport::PolicySeal,
     vault::Vault,
 };
 use crate::{
@@ -62,7 +63,7 @@ impl OwnedVault {
         record: RenderRecord,
     ) -> Result<(), StoreError> {
         let change = Change::Write { service: service.clone(), items, attributes };
-        self.perform(Step { change: Some(change), record }).map(drop)
+        self.perform(Step { change: Some(change), policy: None, record }).map(drop)
     }
 
     /// Puts several batches in place, all or none, in one durable transaction. Each has its line.
@@ -72,6 +73,7 @@ impl OwnedVault {
     ) -> Result<(), StoreError> {
         let step = |(service, items, attributes, record)| Step {
             change: Some(Change::Write { service, items, attributes }),
+            policy: None,
             record,
         };
         self.0
@@ -80,9 +82,19 @@ impl OwnedVault {
             .try_for_each(|done| done.map(drop))
     }
 
+    /// SHA-256 of the config.json that is accepted; zeros where any is.
+    pub fn policy_seal(&self) -> PolicySeal {
+        self.0.policy_seal()
+    }
+
+    /// Changes that, durable with its line.
+    pub fn seal_policy(&self, seal: PolicySeal, record: RenderRecord) -> Result<(), StoreError> {
+        self.0.seal_policy(seal, record).map(drop)
+    }
+
     /// Makes a line durable that says what is about to be done.
     pub fn note(&self, record: RenderRecord) -> Result<(), StoreError> {
-        self.perform(Step { change: None, record }).map(drop)
+        self.perform(Step { change: None, policy: None, record }).map(drop)
     }
 
     /// The lines that may not have reached the log, oldest first.

@@ -55,7 +55,7 @@ pub(super) fn change_source(
 ) -> Result<OwnedVault, StoreError> {
     let slot = settled(&folder, old)?;
     let vault = Vault::open_in(folder.try_clone()?, &slot, old, None)?;
-    let noted = vault.perform(vec![Step { change: None, record }]);
+    let noted = vault.perform(vec![Step { change: None, policy: None, record }]);
     noted.into_iter().try_for_each(|done| done.map(drop))?;
     let (keys, _) = slot.open(old)?;
     let (slot, _) = Slot::seal(new, &keys)?;

@@ -14,30 +14,26 @@ use std::{
 use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 
 use super::{
-    batch::{
-        Answer, AuditMemory, Committed, Names, OutboxEntry, PendingChange, Query, Record, Selection, Store,
-        StoreError,
-    },
+    batch::{Answer, AuditMemory, Committed, Names, Query, Record, Selection, Store, StoreError},
     carry::Carrier,
     disk::{self, Disk, GONE, Header, RECORDS, Records, VAULT_FILE, failed},
     files::Folder,
     group::{Applied, Group, Step, current},
     head::{HEAD_FILE, Head},
-    key::{SubKey, VaultKey},
+    key::VaultKey,
     keychain::{Keychain, StoreKind},
-    lockable::transport,
     names::{Found, NameIndex, Overlay, Place},
     seal::{RecordKey, Sealer, VaultId},
     seat::Seat,
     slot::{KEY_FILE, Slot},
     source::{KeyMaterial, KeySource},
     taken::Taken,
+    transport::Transport,
 };
-use crate::{
-    chain::{self, Checkpoint},
-    name::{Attributes, Service, Target},
-    policy::Authorized,
-};
+use crate::name::{Attributes, Service, Target};
+
+mod about;
+mod serving;
 
 /// What readers see: the names and the records of the same commit.
 struct View {
@@ -70,7 +66,7 @@ struct Staged {
 pub struct Vault {
     source: KeySource,
     /// Under which its key travels when it was locked.
-    transport: SubKey,
+    transport: Transport,
     pub(super) sealer: Sealer,
     view: RwLock<View>,
     writer: Mutex<Writer>,
@@ -168,7 +164,7 @@ impl Vault {
         let writer = Writer { db: Some(disk.db), header: disk.header, head };
         Ok(Self {
             source,
-            transport: transport(key),
+            transport: Transport::of(key),
             sealer,
             view: RwLock::new(view),
             writer: Mutex::new(writer),
@@ -178,51 +174,6 @@ impl Vault {
             seat: Mutex::new(Some(seat)),
             folder,
         })
-    }
-
-    /// Where its key comes from.
-    pub fn source(&self) -> KeySource {
-        self.source
-    }
-
-    /// Another hand on the folder that the vault is in.
-    pub(super) fn folder(&self) -> Result<Folder, StoreError> {
-        Ok(self.folder.try_clone()?)
-    }
-
-    /// The key under which the vault key travels to a locked daemon.
-    pub(super) fn transport(&self) -> &SubKey {
-        &self.transport
-    }
-
-    /// What was noted of the audit log and is not durable yet.
-    pub(super) fn noted_audit(&self) -> AuditMemory {
-        self.noted().clone()
-    }
-
-    /// Takes over what was noted while the vault was locked.
-    pub(super) fn note_memory(&self, memory: AuditMemory) {
-        *self.noted() = memory;
-    }
-
-    /// How many commits the vault has seen. Grows with each; kept elsewhere too, it shows a vault that was put back.
-    pub fn generation(&self) -> u64 {
-        self.write_lock().header.generation
-    }
-
-    /// The place of the audit chain's key. Given once: the log that takes it is the only one.
-    pub fn take_seat(&self) -> Option<Seat> {
-        self.seat.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    /// The keychain where the values rest.
-    pub(super) fn keychain(&self) -> Option<Keychain> {
-        self.carrier.as_ref().map(|carrier| carrier.keychain.clone())
-    }
-
-    /// How many secrets there are.
-    pub fn count(&self) -> u64 {
-        self.write_lock().header.count
     }
 
     /// Forgets the settled audit lines and closes the file cleanly. Dropping a vault is as safe, but the next start
@@ -466,65 +417,6 @@ impl Vault {
 
     fn write_view(&self) -> std::sync::RwLockWriteGuard<'_, View> {
         self.view.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Store for Vault {
-    fn read(&self, query: Authorized<Query>) -> Result<Committed, StoreError> {
-        self.find(&query.into_inner())
-    }
-
-    fn commit(&self, changes: Vec<PendingChange>) -> Vec<Result<Committed, StoreError>> {
-        self.perform(changes.into_iter().map(Step::from).collect())
-    }
-
-    fn outbox(&self) -> Result<Vec<OutboxEntry>, StoreError> {
-        let mut writer = self.write_lock();
-        if writer.db.is_none() {
-            self.reopen(&mut writer)?;
-        }
-        let db = writer.db.as_ref().ok_or_else(closed)?;
-        let mut lines = disk::lines(&db.begin_read().map_err(failed)?, &self.sealer, &writer.header)?;
-        let settled = self.settled.load(Ordering::Acquire);
-        lines.retain(|entry| entry.id > settled);
-        Ok(lines)
-    }
-
-    fn settle(&self, id: u64) {
-        self.settled.fetch_max(id, Ordering::AcqRel);
-    }
-
-    fn kind(&self) -> StoreKind {
-        kind(self.keychain().as_ref())
-    }
-
-    fn carry(&self) -> Result<bool, StoreError> {
-        self.carrier.as_ref().map_or(Ok(false), |carrier| self.carry_some(carrier))
-    }
-
-    fn waiting(&self) -> usize {
-        self.carrier.as_ref().map_or(0, Carrier::count)
-    }
-
-    fn note_audit(&self, head: chain::Head, ended: Option<Checkpoint>) {
-        let mut noted = self.noted();
-        noted.head = head;
-        noted.checkpoints.extend(ended);
-    }
-
-    fn keep_audit(&self) -> Result<(), StoreError> {
-        let mut writer = self.write_lock();
-        if self.noted().head == writer.header.audit {
-            return Ok(());
-        }
-        self.transact(&mut writer, Vec::new()).map(drop)
-    }
-
-    fn audit_memory(&self) -> Result<AuditMemory, StoreError> {
-        let writer = self.write_lock();
-        let db = writer.db.as_ref().ok_or_else(closed)?;
-        let checkpoints = disk::checkpoints(&db.begin_read().map_err(failed)?, &self.sealer)?;
-        Ok(AuditMemory { head: writer.header.audit, checkpoints })
     }
 }
 

@@ -50,7 +50,7 @@ pub enum Problem {
     #[error("a required member is missing")]
     MissingMember,
     /// `type` is none of the protocol's.
-    #[error("\"type\" must be \"REQUEST\", \"HELLO\", \"STATUS\", \"LOCK\" or \"UNLOCK\"")]
+    #[error("\"type\" must be \"REQUEST\", \"HELLO\", \"STATUS\", \"LOCK\", \"UNLOCK\" or \"SEAL\"")]
     UnknownType,
     /// `action` is none of the five.
     #[error("\"action\" must be read, write, delete, search or check")]

@@ -15,4 +15,4 @@ pub use frame::{Frame, FrameBuffer, FrameError, Writer};
 pub use malformed::{Malformed, Problem};
 pub use nonce::Nonce;
 pub use reply::{Reason, Reply, Status, TooLarge, UNRECORDED, fits};
-pub use request::{Action, Asked, Batch, CarriedKey, Message, Request};
+pub use request::{Action, Asked, Batch, Carried, Message, Request};

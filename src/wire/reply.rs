@@ -1,5 +1,6 @@
 //! Types to one line. A reply to a request needs the receipt of its audit record; a success needs what was committed.
 
+use data_encoding::HEXLOWER;
 use secrecy::ExposeSecret;
 use std::io::{self, Write};
 
@@ -51,6 +52,8 @@ pub enum Reason {
     UntrustedCaller,
     /// The line is not a request.
     MalformedRequest,
+    /// The policy was sealed, and config.json is not what was sealed.
+    PolicyUnsealed,
     /// The vault is locked.
     StoreLocked,
     /// The audit record could not be made durable.
@@ -73,6 +76,7 @@ impl Reason {
             Self::TargetNotAllowed => "target_not_allowed",
             Self::UntrustedCaller => "untrusted_caller",
             Self::MalformedRequest => "malformed_request",
+            Self::PolicyUnsealed => "policy_unsealed",
             Self::StoreLocked => "store_locked",
             Self::AuditUnavailable => "audit_unavailable",
             Self::Overloaded => "overloaded",
@@ -143,12 +147,24 @@ impl Reply {
 
     /// The answer to `LOCK` and `UNLOCK`, once the record of it is written.
     pub fn vault(kind: &'static str, state: &'static str, _recorded: Receipt) -> Self {
-        Self::object(&VaultState { kind, state, nonce: None })
+        Self::object(&VaultState { kind, state, nonce: None, key: None })
     }
 
     /// The answer to an `UNLOCK` without a key: whether one is needed, and the nonce to seal it for.
     pub fn unlock_nonce(state: &'static str, nonce: &Nonce) -> Self {
-        Self::object(&VaultState { kind: "UNLOCK", state, nonce: Some(nonce.to_hex()) })
+        Self::object(&VaultState { kind: "UNLOCK", state, nonce: Some(nonce.to_hex()), key: None })
+    }
+
+    /// The answer to a `SEAL` without a key: whether the policy is sealed, the nonce to seal another for, and which one holds,
+    /// sealed for whoever asked.
+    pub fn policy_seal(state: &'static str, nonce: &Nonce, carried: &[u8]) -> Self {
+        let key = Some(HEXLOWER.encode(carried));
+        Self::object(&VaultState { kind: "SEAL", state, nonce: Some(nonce.to_hex()), key })
+    }
+
+    /// The answer to a `SEAL` with a key: the record became durable in the same transaction.
+    pub fn policy_sealed(state: &'static str, _recorded: &OutboxEntry) -> Self {
+        Self::object(&VaultState { kind: "SEAL", state, nonce: None, key: None })
     }
 
     /// The line.
@@ -192,6 +208,8 @@ struct VaultState {
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     nonce: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
 }
 
 fn refusal(reason: Reason, message: &str) -> Buffer {

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     name::{Attributes, Service, Target, TargetPrefix},
     secret::SecretValue,
-    store::{CARRIED_KEY, Change, Names, Query, Selection, WriteItem},
+    store::{CARRIED, Change, Names, Query, Selection, WriteItem},
 };
 
 /// What a request asks for.
@@ -60,17 +60,21 @@ pub enum Message {
     /// Asks the daemon to forget the vault's key.
     Lock,
     /// Asks for a nonce, or brings the vault's key, sealed for the one that was given.
-    Unlock(Option<CarriedKey>),
+    Unlock(Option<Carried>),
+    /// Asks for a nonce, and which seal the policy has, sealed for the nonce of the one who asks.
+    AskSeal(Nonce),
+    /// Brings another seal for the policy, sealed for the nonce that was given.
+    Seal(Carried),
     /// Asks for secrets.
     Request(Request),
 }
 
-/// A vault key on its way to a locked daemon: sealed for one nonce.
-pub struct CarriedKey {
+/// What whoever has the vault's key sends to the daemon: sealed for one nonce.
+pub struct Carried {
     /// The nonce that it was sealed for.
     pub nonce: Nonce,
-    /// The sealed key.
-    pub key: [u8; CARRIED_KEY],
+    /// The sealed bytes.
+    pub key: [u8; CARRIED],
 }
 
 /// A well-formed request. Nothing is decided about it yet.
@@ -135,6 +139,7 @@ enum Kind {
     Status,
     Lock,
     Unlock,
+    Seal,
 }
 
 /// The members of the object, each parsed by its own rule; which of them belong together is decided afterwards.
@@ -148,7 +153,7 @@ struct Members {
     values: Option<Vec<SecretValue>>,
     attributes: Option<Attributes>,
     nonce: Option<Nonce>,
-    key: Option<[u8; CARRIED_KEY]>,
+    key: Option<[u8; CARRIED]>,
 }
 
 impl Members {
@@ -172,6 +177,7 @@ impl Members {
                 "STATUS" => Some(Kind::Status),
                 "LOCK" => Some(Kind::Lock),
                 "UNLOCK" => Some(Kind::Unlock),
+                "SEAL" => Some(Kind::Seal),
                 _ => None,
             }),
             "action" => word(&mut self.action, reader, Problem::UnknownAction, Action::parse),
@@ -201,18 +207,29 @@ impl Members {
             Kind::Status => self.alone().map(|()| Message::Status),
             Kind::Lock => self.alone().map(|()| Message::Lock),
             Kind::Unlock => self.into_unlock().map(Message::Unlock),
+            Kind::Seal => self.into_seal(),
             Kind::Request => self.into_request().map(Message::Request),
         }
     }
 
     /// The nonce and the key come together.
-    fn into_unlock(mut self) -> Result<Option<CarriedKey>, Problem> {
+    fn into_unlock(mut self) -> Result<Option<Carried>, Problem> {
         let carried = match (self.nonce.take(), self.key.take()) {
-            (Some(nonce), Some(key)) => Some(CarriedKey { nonce, key }),
+            (Some(nonce), Some(key)) => Some(Carried { nonce, key }),
             (None, None) => None,
             _ => return Err(Problem::MissingMember),
         };
         self.alone().map(|()| carried)
+    }
+
+    /// The nonce of whoever asks; with a key, the daemon's.
+    fn into_seal(mut self) -> Result<Message, Problem> {
+        let nonce = self.nonce.take().ok_or(Problem::MissingMember)?;
+        let message = match self.key.take() {
+            Some(key) => Message::Seal(Carried { nonce, key }),
+            None => Message::AskSeal(nonce),
+        };
+        self.alone().map(|()| message)
     }
 
     /// `HELLO`, `STATUS` and `LOCK` take no other member.

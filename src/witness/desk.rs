@@ -8,7 +8,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     process::ExitCode,
     sync::{
-        Barrier, Mutex, PoisonError,
+        Mutex, PoisonError,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
@@ -17,7 +17,7 @@ use std::{
 use rustix::{
     cmsg_space,
     fs::{FileType, fstat},
-    io::Errno,
+    io::{Errno, retry_on_intr},
     net::{
         RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
         SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -35,6 +35,8 @@ use super::{
 };
 use crate::caller::Executable;
 
+/// Threads that hash: one for watched executables, one for strangers'.
+const LANES: usize = 2;
 /// Most looks that wait for the digest of a watched executable.
 const WATCHED_LANE: usize = 256;
 /// Most strangers that wait for their digest; others are told that the witness is busy and are not queued.
@@ -60,26 +62,30 @@ pub fn serve<E>(
     };
     let (watched_lane, watched_jobs) = sync_channel(WATCHED_LANE);
     let (stranger_lane, stranger_jobs) = sync_channel(STRANGER_LANE);
-    let started = Barrier::new(3);
+    let (here, arrived) = sync_channel(LANES);
+    let also_here = here.clone();
+    let desk = &desk;
     thread::scope(|scope| {
-        scope.spawn(|| {
-            started.wait();
+        let watched = thread::Builder::new().spawn_scoped(scope, move || {
+            let _ = here.send(());
             desk.hash_watched(watched_jobs);
         });
-        scope.spawn(|| {
+        let strangers = thread::Builder::new().spawn_scoped(scope, move || {
             // a thread on Linux has a priority of its own; refused, it only competes more
             let _ = nice(19);
-            started.wait();
+            let _ = also_here.send(());
             desk.hash_strangers(stranger_jobs);
         });
-        started.wait();
-        let locked = lock();
-        if locked.is_ok() {
+        // every system call that starting takes is made before the list counts. A lane that could not be started has
+        // let go of its end: then this ends too, and the keeper with it
+        let started = watched.is_ok() && strangers.is_ok() && arrived.iter().take(LANES).count() == LANES;
+        let locked = started && lock().is_ok();
+        if locked {
             desk.receive(&watched_lane, &stranger_lane);
         }
         // the lanes end when their senders do
         drop((watched_lane, stranger_lane));
-        if locked.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        if locked { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     })
 }
 
@@ -251,13 +257,22 @@ impl Desk<'_> {
                 Err(_) => return,
             },
         };
+        // too many of its user's descriptors are under way, or there is no memory: the keeper would wait in vain
+        if self.send(&packet, descriptors).is_err()
+            && let Ok(packet) = encode(&Answer::Unseen { id: id_of(answer), why: Unseen::Busy })
+        {
+            // a keeper that is gone is seen by the next receive
+            let _ = self.send(&packet, &[]);
+        }
+    }
+
+    fn send(&self, packet: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<usize, Errno> {
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(2))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !descriptors.is_empty() {
             control.push(SendAncillaryMessage::ScmRights(descriptors));
         }
-        // a keeper that is gone is seen by the next receive
-        let _ = sendmsg(self.channel, &[IoSlice::new(&packet)], &mut control, SendFlags::NOSIGNAL);
+        retry_on_intr(|| sendmsg(self.channel, &[IoSlice::new(packet)], &mut control, SendFlags::NOSIGNAL))
     }
 }
 

@@ -186,6 +186,36 @@ impl Drop for Client {
     }
 }
 
+/// A client that is connected again where the daemon has closed.
+pub struct Caller {
+    pub client: Client,
+    pub connected: bool,
+}
+
+impl Caller {
+    pub fn new(world: &World, path: &Path) -> Self {
+        Self { client: Client::spawn(world, path), connected: false }
+    }
+
+    /// Whether lines can be sent.
+    pub fn is_connected(&mut self) -> bool {
+        self.connected = self.connected || self.client.try_connect() == "ok";
+        self.connected
+    }
+
+    pub fn send(&mut self, lines: &[u8]) {
+        if self.is_connected() {
+            self.client.send(lines);
+        }
+    }
+
+    pub fn close(&mut self) {
+        if std::mem::take(&mut self.connected) {
+            self.client.close();
+        }
+    }
+}
+
 /// The reply to a `write` that was done.
 pub fn written() -> Value {
     json!({"type": "RESPONSE", "status": "success", "results": []})

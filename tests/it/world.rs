@@ -89,6 +89,8 @@ pub struct World {
     pub start_env: Vec<(String, String)>,
     /// A program and its arguments that becomes the daemon, whose command line follows.
     pub start_through: Vec<String>,
+    /// Whether that program begins as the user of the suite, and not as the ordinary one.
+    pub start_undropped: bool,
 }
 
 /// Whether the suite runs as root, which the tests about other users need.
@@ -126,6 +128,7 @@ impl World {
             start_args: Vec::new(),
             start_env: Vec::new(),
             start_through: Vec::new(),
+            start_undropped: false,
         };
         for (folder, mode) in [("", 0o755), ("bin", 0o755), ("home", 0o700), ("run", 0o700), ("tmp", 0o700)] {
             world.folder(&world.root.join(folder), mode);
@@ -248,7 +251,9 @@ impl World {
         let log = File::create(self.log_file(self.starts)).unwrap();
         let words: Vec<String> =
             self.start_through.iter().cloned().chain([self.binary().display().to_string()]).collect();
-        let mut command = self.command(Path::new(&words[0]));
+        let user = if self.start_undropped { rustix::process::geteuid().as_raw() } else { ordinary_uid() };
+        let mut command = self.command_as(Path::new(&words[0]), user);
+        command.current_dir(self.home());
         command.args(&words[1..]).arg("start").args(&self.start_args).envs(self.start_env.iter().cloned());
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let mut daemon = spawn(&mut command);

@@ -19,6 +19,8 @@ pub enum Meaning {
     Lock,
     /// `UNLOCK`, with nonce and key or without.
     Unlock(Option<(String, String)>),
+    /// `SEAL`, with the nonce of whoever asks, or the daemon's with a key.
+    Seal(String, Option<String>),
     /// `REQUEST`.
     Request(Asked),
 }
@@ -51,14 +53,15 @@ pub fn read(line: &str) -> Option<Meaning> {
             "HELLO" => Meaning::Hello,
             "STATUS" => Meaning::Status,
             "LOCK" => Meaning::Lock,
-            "UNLOCK" => {
+            "UNLOCK" | "SEAL" => {
                 let mut digits = |name: &str, count: usize| match members.remove(name) {
                     None => Some(None),
                     Some(text) => text.text().filter(|text| is_hex(text, count)).map(Some),
                 };
                 match (digits("nonce", 64)?, digits("key", 144)?) {
+                    (Some(nonce), key) if kind == "SEAL" => Meaning::Seal(nonce, key),
                     (Some(nonce), Some(key)) => Meaning::Unlock(Some((nonce, key))),
-                    (None, None) => Meaning::Unlock(None),
+                    (None, None) if kind == "UNLOCK" => Meaning::Unlock(None),
                     _ => return None,
                 }
             }

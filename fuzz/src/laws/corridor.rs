@@ -181,7 +181,7 @@ fn expectation(model: &mut Model, who: &Speaker, frame: &Result<Frame, FrameErro
         Some(Meaning::Hello) => Expected::Hello,
         Some(Meaning::Status) => Expected::Status,
         // the daemon serves them to processes of its user before it asks who they are
-        Some(Meaning::Lock | Meaning::Unlock(_)) => Expected::Reason("untrusted_caller"),
+        Some(Meaning::Lock | Meaning::Unlock(_) | Meaning::Seal(..)) => Expected::Reason("untrusted_caller"),
         Some(Meaning::Request(asked)) => {
             model.answer(who, &asked).map_or_else(Expected::Reason, Expected::Results)
         }
@@ -254,7 +254,9 @@ fn serve(store: &Memory, who: &Speaker, frame: Result<Frame, FrameError>) -> Res
         Message::Request(request) => request,
         Message::Hello => return Ok(Reply::hello("0", &Nonce::new([7; 32]))),
         Message::Status => return Ok(Reply::status(&json!({"daemon_running": true}))),
-        Message::Lock | Message::Unlock(_) => return Err(Reason::UntrustedCaller),
+        Message::Lock | Message::Unlock(_) | Message::AskSeal(_) | Message::Seal(_) => {
+            return Err(Reason::UntrustedCaller);
+        }
     };
     match request.into_parts().1 {
         Batch::Query(query) => {

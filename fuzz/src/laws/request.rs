@@ -5,7 +5,7 @@ use std::str;
 use keychain_auth::{
     name::Attributes,
     store::{Change, Names, Selection},
-    wire::{Batch, CarriedKey, Malformed, Message, Request},
+    wire::{Batch, Carried, Malformed, Message, Request},
 };
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
@@ -28,7 +28,7 @@ pub const SENTENCES: [&str; 28] = [
     "a member is given twice",
     "a member has the wrong type",
     "a required member is missing",
-    "\"type\" must be \"REQUEST\", \"HELLO\", \"STATUS\", \"LOCK\" or \"UNLOCK\"",
+    "\"type\" must be \"REQUEST\", \"HELLO\", \"STATUS\", \"LOCK\", \"UNLOCK\" or \"SEAL\"",
     "\"action\" must be read, write, delete, search or check",
     "\"match\" must be exact or prefix",
     "a member does not belong to this action",
@@ -86,11 +86,17 @@ pub fn meaning_of(message: Message) -> Meaning {
         Message::Hello => Meaning::Hello,
         Message::Status => Meaning::Status,
         Message::Lock => Meaning::Lock,
-        Message::Unlock(carried) => Meaning::Unlock(carried.map(|CarriedKey { nonce, key }| {
-            (nonce.to_hex(), key.iter().map(|byte| format!("{byte:02x}")).collect())
-        })),
+        Message::Unlock(carried) => {
+            Meaning::Unlock(carried.map(|Carried { nonce, key }| (nonce.to_hex(), hex(&key))))
+        }
+        Message::AskSeal(nonce) => Meaning::Seal(nonce.to_hex(), None),
+        Message::Seal(Carried { nonce, key }) => Meaning::Seal(nonce.to_hex(), Some(hex(&key))),
         Message::Request(request) => Meaning::Request(asked_in(request)),
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn asked_in(request: Request) -> Asked {
@@ -182,6 +188,14 @@ pub fn members(meaning: &Meaning) -> Map<String, Value> {
             add("type", json!("UNLOCK"));
             if let Some((nonce, key)) = carried {
                 add("nonce", json!(nonce));
+                add("key", json!(key));
+            }
+            return members;
+        }
+        Meaning::Seal(nonce, key) => {
+            add("type", json!("SEAL"));
+            add("nonce", json!(nonce));
+            if let Some(key) = key {
                 add("key", json!(key));
             }
             return members;

@@ -3,7 +3,7 @@
 use data_encoding::HEXLOWER;
 
 use super::super::{context::Context, daemon_link::DaemonLink, failure::Failure, output::Output};
-use crate::store::{Slot, StoreError, carry_key};
+use crate::store::{KeyHolder, Slot, StoreError};
 
 pub(super) fn lock(cx: &Context, out: &mut Output) -> Result<(), Failure> {
     link(cx)?.ask("{\"type\":\"LOCK\"}\n")?;
@@ -25,7 +25,7 @@ pub(super) fn unlock(cx: &Context, out: &mut Output) -> Result<(), Failure> {
     let nonce: [u8; 32] = nonce.ok_or_else(|| {
         Failure::new("the daemon gave no nonce", "restart the daemon, so that both are of one version")
     })?;
-    let carried = HEXLOWER.encode(&carry_key(&slot, &material, &nonce)?);
+    let carried = HEXLOWER.encode(&KeyHolder::new(&slot, &material)?.carry_key(&nonce)?);
     link.ask(&format!("{{\"type\":\"UNLOCK\",\"nonce\":\"{}\",\"key\":\"{carried}\"}}\n", told.nonce))?;
     out.line("Unlocked the vault");
     Ok(())

@@ -12,7 +12,7 @@ fn passphrase() -> KeyMaterial {
 
 fn unlock(vault: &Lockable, dir: &Path, nonce: [u8; 32]) -> Result<(), StoreError> {
     let slot = Slot::peek(dir).unwrap().unwrap();
-    let carried = carry_key(&slot, &passphrase(), &nonce).unwrap();
+    let carried = KeyHolder::new(&slot, &passphrase()).unwrap().carry_key(&nonce).unwrap();
     vault.unlock(&nonce, &carried)
 }
 
@@ -60,8 +60,8 @@ fn a_key_is_taken_for_its_nonce_only_and_no_other_key_opens() {
     let dir = scratch();
     let vault = made(dir.path(), &passphrase());
     let slot = Slot::peek(dir.path()).unwrap().unwrap();
-    let carried = carry_key(&slot, &passphrase(), &[1; 32]).unwrap();
-    assert_eq!(carried.len(), CARRIED_KEY);
+    let carried = KeyHolder::new(&slot, &passphrase()).unwrap().carry_key(&[1; 32]).unwrap();
+    assert_eq!(carried.len(), CARRIED);
     vault.lock().unwrap();
     assert_eq!(vault.unlock(&[2; 32], &carried), Err(StoreError::WrongKey));
     for at in 0..carried.len() {
@@ -74,7 +74,7 @@ fn a_key_is_taken_for_its_nonce_only_and_no_other_key_opens() {
     let other = scratch();
     drop(made(other.path(), &passphrase()));
     let slot = Slot::peek(other.path()).unwrap().unwrap();
-    let foreign = carry_key(&slot, &passphrase(), &[1; 32]).unwrap();
+    let foreign = KeyHolder::new(&slot, &passphrase()).unwrap().carry_key(&[1; 32]).unwrap();
     assert_eq!(vault.unlock(&[1; 32], &foreign), Err(StoreError::WrongKey));
     assert!(vault.is_locked());
     vault.unlock(&[1; 32], &carried).unwrap();
@@ -94,4 +94,37 @@ fn what_the_log_notes_while_the_vault_is_locked_is_kept_when_it_is_unlocked() {
     vault.resume();
     vault.keep_audit().unwrap();
     assert_eq!(vault.audit_memory().unwrap().head, head);
+}
+
+#[test]
+fn a_seal_of_the_policy_is_taken_from_the_holder_of_the_key_for_its_nonce_only_and_stays() {
+    let dir = scratch();
+    let vault = made(dir.path(), &passphrase());
+    let holder = KeyHolder::new(&Slot::peek(dir.path()).unwrap().unwrap(), &passphrase()).unwrap();
+    let take = |nonce: [u8; 32], carried: &[u8]| {
+        vault.take_policy_seal(&nonce, carried, Box::new(|_| b"sealed".to_vec())).map(|entry| entry.line)
+    };
+    assert_eq!(vault.policy_seal(), [0; 32]);
+    let carried = holder.carry_seal(&[1; 32], &[5; 32]).unwrap();
+    assert_eq!(take([2; 32], &carried), Err(StoreError::WrongKey));
+    assert_eq!(
+        take([1; 32], &holder.carry_key(&[1; 32]).unwrap()),
+        Err(StoreError::WrongKey),
+        "another content"
+    );
+    assert_eq!(take([1; 32], &carried), Ok(b"sealed".to_vec()));
+    assert_eq!(vault.policy_seal(), [5; 32]);
+    // what the daemon tells is for one nonce, and nothing that the holder said himself
+    let told = vault.tell_policy_seal(&[3; 32]).unwrap();
+    assert_eq!(holder.open_seal(&[3; 32], &told), Ok([5; 32]));
+    assert_eq!(holder.open_seal(&[4; 32], &told), Err(StoreError::WrongKey));
+    assert_eq!(holder.open_seal(&[1; 32], &carried), Err(StoreError::WrongKey));
+    // it outlives locks, restarts, and a new key
+    vault.lock().unwrap();
+    assert_eq!(vault.policy_seal(), [5; 32]);
+    assert_eq!(take([1; 32], &carried), Err(StoreError::Locked));
+    vault.close().unwrap();
+    let owner =
+        open_taken(dir.path()).rekey(&passphrase(), Box::new(|_| b"rekeyed".to_vec()), &mut |_, _| {});
+    assert_eq!(owner.unwrap().policy_seal(), [5; 32]);
 }

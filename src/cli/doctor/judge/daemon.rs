@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use super::super::row::{Area, Row, State};
-use crate::cli::status_query::{AuditStatus, DaemonStatus, Found, KeychainState, Protection};
+use crate::cli::status_query::{
+    AuditStatus, DaemonStatus, Found, KeychainState, PolicyState, Protection, VaultState,
+};
 
 const OURS: &str = env!("CARGO_PKG_VERSION");
 /// How a protection comes back.
@@ -42,6 +44,8 @@ fn running(status: &DaemonStatus, config: &Path) -> Vec<Row> {
                 .but(State::Unknown, "stop it and start the newest version"),
         );
     }
+    rows.extend(status.vault.as_ref().map(vault));
+    rows.extend(status.policy.as_ref().map(seal));
     rows.extend(status.keychain.as_ref().map(keychain));
     rows.extend(status.protections.iter().map(protection));
     if let Some(audit) = &status.audit {
@@ -90,6 +94,27 @@ fn version(status: &DaemonStatus) -> Row {
         format!("it is version {version}, this command {OURS}"),
     );
     if version == OURS { row } else { row.but(State::Warn, "restart the daemon, so that both are the same") }
+}
+
+fn vault(vault: &VaultState) -> Row {
+    let means = if vault.state == "locked" {
+        "the daemon has no key, and answers requests with store_locked"
+    } else {
+        "the daemon has the key, and serves"
+    };
+    Row::ok(Area::Daemon, "vault", vault.state.as_str(), means)
+}
+
+fn seal(policy: &PolicyState) -> Row {
+    let (found, means) = if policy.sealed {
+        ("sealed", "no config.json is accepted that was not sealed with the vault's key")
+    } else {
+        (
+            "not sealed",
+            "whoever can write config.json grants what he likes; keychain-auth policy seal closes that",
+        )
+    };
+    Row::ok(Area::Daemon, "policy seal", found, means)
 }
 
 fn protection(protection: &Protection) -> Row {

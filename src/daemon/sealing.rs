@@ -1,0 +1,63 @@
+//! `SEAL`: which config.json is accepted, changed by whoever has the vault's key and by nobody else.
+
+use std::sync::Arc;
+
+use super::{
+    house::House,
+    identity::Shown,
+    locking::{OneNonce, event},
+    refusal::Refusal,
+};
+use crate::{
+    audit::Outcome,
+    store::{PolicySeal, StoreError},
+    wire::{Carried, Nonce, Reply},
+};
+
+impl House {
+    /// The SHA-256 that config.json must have; None where any is accepted.
+    pub(super) fn accept_sealed_policy(&self) {
+        let seal = self.vault.policy_seal();
+        self.policy.borrow_mut().accept_only((seal != PolicySeal::default()).then_some(seal));
+    }
+
+    /// Tells which seal holds, to be read by the vault's key only, and gives a nonce for another.
+    pub(super) fn tell_seal(&self, given: &mut OneNonce, theirs: &Nonce) -> Result<Reply, Refusal> {
+        let carried =
+            self.vault.tell_policy_seal(theirs.as_bytes()).map_err(|error| self.store_failed(&error))?;
+        let ours = given.renew().map_err(|error| self.internal(&error))?;
+        Ok(Reply::policy_seal(self.seal_state(), ours, &carried))
+    }
+
+    /// Takes another seal. It counts from the next request on.
+    pub(super) async fn seal(
+        &self,
+        given: &mut OneNonce,
+        carried: Carried,
+        shown: &Shown,
+    ) -> Result<Reply, Refusal> {
+        // as every change: not begun while its record could not follow it
+        self.log.borrow_mut().ready().map_err(|error| self.unrecorded(&error))?;
+        let Carried { nonce, key } = carried;
+        let Some(nonce) = given.take(&nonce) else { return Err(Refusal::not_sealed(&StoreError::WrongKey)) };
+        let event = event(shown, Outcome::Granted, "another seal for the policy");
+        let vault = Arc::clone(&self.vault);
+        let taken = self
+            .writer
+            .task(move || vault.take_policy_seal(nonce.as_bytes(), &key, Box::new(move |_| event.render())));
+        let entry = taken.await.map_err(|_| Refusal::overloaded(false))?;
+        let entry = entry.map_err(|error| Refusal::not_sealed(&error))?;
+        self.log_entry(&entry);
+        self.accept_sealed_policy();
+        Ok(Reply::policy_sealed(self.seal_state(), &entry))
+    }
+
+    fn seal_state(&self) -> &'static str {
+        if self.vault.policy_seal() == PolicySeal::default() { "unsealed" } else { "sealed" }
+    }
+
+    /// Whether the policy is sealed, for `STATUS`.
+    pub(super) fn is_policy_sealed(&self) -> bool {
+        self.vault.policy_seal() != PolicySeal::default()
+    }
+}

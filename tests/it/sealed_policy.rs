@@ -1,0 +1,168 @@
+//! `policy seal`: another config.json than the sealed one is no policy, whoever wrote it.
+
+use std::{fs, path::PathBuf};
+
+use serde_json::Value;
+
+use crate::{
+    client::{Client, assert_refused, found, written},
+    keys::{askpass, cli_with, with_passphrase},
+    world::{Entry, Outcome, World},
+};
+
+const RIGHT: &str = "correct horse battery staple";
+
+/// A daemon with a sealed policy, and a tool that may use `s`.
+fn sealed() -> (World, PathBuf) {
+    let mut world = with_passphrase();
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start();
+    assert_eq!(Client::connected(&world, &tool).write("s", &[("a", "1")]), written());
+    knowing(&world, &["policy", "seal"]).done();
+    (world, tool)
+}
+
+/// A command by somebody who knows the passphrase.
+fn knowing(world: &World, args: &[&str]) -> Outcome {
+    let program = askpass(world, "typed", RIGHT);
+    cli_with(world, &[("KEYCHAIN_AUTH_ASKPASS", program.to_str().unwrap())], args)
+}
+
+/// The same by somebody who does not.
+fn guessing(world: &World, args: &[&str]) -> Outcome {
+    let program = askpass(world, "guessed", "incorrect horse");
+    cli_with(world, &[("KEYCHAIN_AUTH_ASKPASS", program.to_str().unwrap())], args)
+}
+
+#[track_caller]
+fn refuses_all(world: &World, tool: &std::path::Path) {
+    assert_refused(&Client::connected(world, tool).read("s", &["a"]), "error", "policy_unsealed");
+}
+
+#[track_caller]
+fn serves(world: &World, tool: &std::path::Path) {
+    assert_eq!(Client::connected(world, tool).read("s", &["a"]), found(&[("a", "1")]));
+}
+
+#[test]
+fn an_edit_of_a_sealed_policy_by_hand_denies_everything_until_it_is_put_back_or_sealed() {
+    let (mut world, tool) = sealed();
+    serves(&world, &tool);
+    let mut open = Client::connected(&world, &tool);
+    assert_eq!(open.read("s", &["a"]), found(&[("a", "1")]));
+    let good = fs::read(world.config()).unwrap();
+    // a process of the same user registers itself
+    let evil = world.tool("evil");
+    world.policy(&[Entry::all(&tool, &["s"]), Entry::all(&evil, &["s"])]);
+    refuses_all(&world, &evil);
+    refuses_all(&world, &tool);
+    assert_refused(&open.read("s", &["a"]), "error", "policy_unsealed");
+    let review = world.cli(&["policy", "review"]).done();
+    assert!(review.contains(evil.to_str().unwrap()) && review.contains("+ read s"), "{review}");
+    assert!(!review.contains(&format!("{}\n", tool.display())), "{review}");
+    let status: Value = serde_json::from_str(&world.cli(&["status", "--json"]).done()).unwrap();
+    assert_eq!((&status["policy"]["state"], &status["policy"]["sealed"]), (&"error".into(), &true.into()));
+    world.write(&world.config(), &good);
+    serves(&world, &tool);
+    // also across a restart, and when the file is gone
+    fs::remove_file(world.config()).unwrap();
+    refuses_all(&world, &tool);
+    world.stop();
+    world.policy(&[Entry::all(&evil, &["s"])]);
+    world.start();
+    refuses_all(&world, &evil);
+    // whoever has the passphrase may accept it
+    knowing(&world, &["policy", "seal"]).done();
+    serves(&world, &evil);
+}
+
+#[test]
+fn a_policy_that_was_sealed_earlier_is_refused_with_everything_that_belongs_to_it() {
+    let (world, tool) = sealed();
+    let copy = world.data().join("policy.sealed");
+    let (old, old_copy) = (fs::read(world.config()).unwrap(), fs::read(&copy).unwrap());
+    assert_eq!(old, old_copy);
+    knowing(&world, &["revoke", tool.to_str().unwrap(), "--read", "s"]).done();
+    assert_refused(&Client::connected(&world, &tool).read("s", &["a"]), "denied", "service_not_allowed");
+    world.write(&world.config(), &old);
+    world.write(&copy, &old_copy);
+    refuses_all(&world, &tool);
+    // an edit by somebody who knows the passphrase does not seal what somebody else put there
+    let refused = knowing(&world, &["grant", tool.to_str().unwrap(), "--write", "t"]);
+    assert!(
+        refused.code == Some(1) && refused.err.contains("not the policy that was sealed"),
+        "{}",
+        refused.err
+    );
+    refuses_all(&world, &tool);
+}
+
+#[test]
+fn without_the_passphrase_no_command_changes_a_sealed_policy() {
+    let (mut world, tool) = sealed();
+    let evil = world.tool("evil");
+    let (tool_path, evil_path) = (tool.to_str().unwrap().to_owned(), evil.to_str().unwrap().to_owned());
+    let before = fs::read(world.config()).unwrap();
+    let tries: [&[&str]; 8] = [
+        &["register", &evil_path],
+        &["authorize", &evil_path, "s"],
+        &["grant", &tool_path, "--write", "t"],
+        &["revoke", &tool_path, "--read", "s"],
+        &["unregister", &tool_path],
+        &["grant", &tool_path, "--relax", "traced"],
+        &["policy", "seal"],
+        &["policy", "unseal"],
+    ];
+    let copy = world.data().join("policy.sealed");
+    for round in 0..3 {
+        for args in tries {
+            let refused = guessing(&world, args);
+            assert!(refused.code == Some(1), "{args:?}: {refused:?}");
+            assert_eq!(fs::read(world.config()).unwrap(), before, "{args:?}");
+        }
+        match round {
+            // while it is locked, and while no daemon runs
+            0 => drop(world.cli(&["vault", "lock"]).done()),
+            1 => drop(world.stop()),
+            _ => {}
+        }
+    }
+    world.start();
+    serves(&world, &tool);
+    // without the copy the commands don't ask; what they write is not accepted
+    fs::remove_file(&copy).unwrap();
+    world.stop();
+    assert_eq!(guessing(&world, &["authorize", &evil_path, "s"]).code, Some(0));
+    world.start();
+    refuses_all(&world, &evil);
+    refuses_all(&world, &tool);
+}
+
+#[test]
+fn commands_that_know_the_passphrase_change_a_sealed_policy_and_seal_it_again() {
+    let (mut world, tool) = sealed();
+    let other = world.tool("other");
+    let path = other.to_str().unwrap();
+    knowing(&world, &["register", path]).done();
+    knowing(&world, &["grant", path, "--read", "s"]).done();
+    serves(&world, &other);
+    // on the files, while the daemon is locked or stopped
+    world.cli(&["vault", "lock"]).done();
+    knowing(&world, &["revoke", path, "--read", "s"]).done();
+    knowing(&world, &["vault", "unlock"]).done();
+    assert_refused(&Client::connected(&world, &other).read("s", &["a"]), "denied", "service_not_allowed");
+    world.stop();
+    knowing(&world, &["grant", path, "--read", "s"]).done();
+    world.start();
+    serves(&world, &other);
+    serves(&world, &tool);
+    assert!(knowing(&world, &["policy", "review"]).done().contains("says what the copy"));
+    knowing(&world, &["policy", "unseal"]).done();
+    world.policy(&[Entry::all(&other, &["s"])]);
+    serves(&world, &other);
+    assert!(world.cli(&["policy", "review"]).done().contains("is not sealed"));
+    world.cli(&["audit", "verify"]).done();
+    let log = fs::read_to_string(world.data().join("audit.log")).unwrap();
+    assert!(log.matches("another seal for the policy").count() >= 6, "{log}");
+}
