@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cage::dump,
-    client::Client,
+    client::{Client, found},
     skip::skip,
     world::{Entry, Guarded, Outcome, World, await_that, is_root, run, spawn},
 };
@@ -108,6 +108,22 @@ fn beside_a_running_daemon_nothing_is_taken_in_or_out() {
         assert!(outcome.err.contains("vault lock"), "{}", outcome.err);
     }
     assert!(!out.exists());
+}
+
+#[test]
+fn a_vault_whose_daemon_is_locked_takes_secrets_in_and_serves_them_when_it_is_unlocked() {
+    let (mut world, tool) = at_rest(&["s"]);
+    world.start();
+    let mut client = Client::connected(&world, &tool);
+    world.cli(&["vault", "lock"]).done();
+    let env = file(&world, "env", format!("A={MARK}"));
+    world.cli(&["vault", "import", "env", text(&env), "--service", "s", "--apply"]).done();
+    assert_eq!(client.read("s", &["A"])["reason"], "store_locked");
+    world.cli(&["vault", "unlock"]).done();
+    assert_eq!(client.read("s", &["A"]), found(&[("A", MARK)]));
+    // the daemon has the log: it brings the record there when it has the vault again
+    let record = world.audit_where("the import has its record", |record| record["action"] == "import");
+    assert_eq!(record["targets"], json!(["A"]));
 }
 
 #[test]
