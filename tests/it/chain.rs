@@ -90,12 +90,12 @@ fn what_is_done_to_the_real_file_is_found_at_its_line() {
         joined(&lines)
     };
     let changes = [
-        (7, "another name", edited(7, &|line| line.replace("[\"k\"]", "[\"q\"]"))),
-        (7, "another result", edited(7, &|line| line.replace("GRANTED", "DENIED"))),
+        (9, "another name", edited(9, &|line| line.replace("[\"k\"]", "[\"q\"]"))),
+        (9, "another result", edited(9, &|line| line.replace("GRANTED", "DENIED"))),
         (
-            8,
+            10,
             "another hash",
-            edited(8, &|line| line.replacen("\"mac\":\"", "\"mac\":\"0", 1).replacen("0\"}", "\"}", 1)),
+            edited(10, &|line| line.replacen("\"mac\":\"", "\"mac\":\"0", 1).replacen("0\"}", "\"}", 1)),
         ),
         (
             6,
@@ -131,18 +131,18 @@ fn a_log_that_was_cut_while_no_daemon_ran_is_said_and_the_daemon_serves_on() {
     world.stop();
     let log = world.data().join("audit.log");
     let text = fs::read_to_string(&log).unwrap();
-    let kept: String = text.lines().take(5).map(|line| format!("{line}\n")).collect();
+    let kept: String = text.lines().take(6).map(|line| format!("{line}\n")).collect();
     world.write(&log, kept.as_bytes());
     world.start();
     serve(&world, &tool);
     let said = world.audit_where("the gap is said", |record| record["reason"] == "audit_log_changed");
-    let missing = format!("records 6 to {} are missing", text.lines().count());
+    let missing = format!("records 7 to {} are missing", text.lines().count());
     assert!(said["detail"].as_str().unwrap().contains(&missing), "{said}, not {missing}");
     assert!(world.cli(&["status"]).done().contains(&missing));
     assert!(world.cli(&["doctor"]).out.contains(&missing));
     let report = report(&world, &["--key", key.to_str().unwrap()]);
     let places: Vec<_> = report["findings"].as_array().unwrap().iter().map(|it| it["line"].clone()).collect();
-    assert_eq!(places, [6], "the gap alone, and for ever: {report}");
+    assert_eq!(places, [7], "the gap alone, and for ever: {report}");
     assert!(before > 9);
 }
 

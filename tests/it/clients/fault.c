@@ -66,6 +66,7 @@ static const struct call {
 	CALL(geteuid, PLAIN), CALL(getpid, PLAIN), CALL(gettid, PLAIN), CALL(umask, PLAIN),
 	CALL(sched_yield, PLAIN), CALL(exit, PLAIN), CALL(exit_group, PLAIN), CALL(rt_sigreturn, PLAIN),
 	CALL(restart_syscall, PLAIN), CALL(tgkill, PLAIN), CALL(kill, PLAIN), CALL(execve, PLAIN),
+	CALL(inotify_init1, PLAIN), CALL(inotify_add_watch, PLAIN), CALL(close_range, PLAIN),
 };
 
 /* Every thread of the program. */

@@ -117,6 +117,8 @@ pub fn kinds(site: &Site) -> Vec<Kind> {
         "mlock" | "madvise" => vec![once("ENOMEM"), once("EAGAIN")],
         "memfd_secret" => vec![once("ENOSYS"), once("EMFILE")],
         "socket" | "socketpair" | "eventfd2" | "epoll_create1" | "pipe2" => vec![once("EMFILE")],
+        "inotify_init1" | "inotify_add_watch" => vec![once("EMFILE"), once("ENOSPC")],
+        "close_range" => vec![once("ENOMEM")],
         "clone" | "clone3" | "fork" => vec![once("EAGAIN")],
         "prctl" => vec![once("EINVAL"), once("EPERM")],
         "capset" | "capget" | "setrlimit" | "prlimit64" | "setpgid" => vec![once("EPERM")],
