@@ -20,6 +20,8 @@ use super::{query::Lines, tail::number};
 
 /// What a packed file's name ends with.
 const PACKED: &str = "zst";
+/// How often a log that is being rotated is looked at anew: a rotation is over in a moment, and the next far away.
+const TRIES: usize = 100;
 
 /// Earlier files of a log, oldest first.
 #[derive(Debug)]
@@ -95,6 +97,32 @@ pub fn files(log: &Path) -> io::Result<Vec<PathBuf>> {
         files.push(log.to_owned());
     }
     Ok(files)
+}
+
+/// A file of a log, open. What is moved, packed or removed from now on stays readable in it.
+pub struct LogFile {
+    /// Its name when it was opened.
+    pub path: PathBuf,
+    /// Its lines, unpacked.
+    pub reader: Box<dyn BufRead>,
+}
+
+/// All files of a log as they stood at one moment, in the order of their records: a daemon that rotates or packs
+/// meanwhile neither hides a file nor shows one twice.
+pub fn opened(log: &Path) -> io::Result<Vec<LogFile>> {
+    for _ in 0..TRIES {
+        let all = files(log)?;
+        let readers: io::Result<Vec<_>> = all.iter().map(|path| open(path)).collect();
+        match readers {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(readers) if files(log)? == all => {
+                let files = all.into_iter().zip(readers);
+                return Ok(files.map(|(path, reader)| LogFile { path, reader }).collect());
+            }
+            _ => {}
+        }
+    }
+    Err(io::ErrorKind::ResourceBusy.into())
 }
 
 /// Opens a file of a log, packed or not.

@@ -21,7 +21,7 @@ mod tail;
 mod trials;
 mod verify;
 
-pub use archive::{files, open, pack};
+pub use archive::{LogFile, files, open, opened, pack};
 pub use boundary::{Because, Boundary};
 pub use error::{AuditError, Receipt, Unsynced};
 pub use export::{Form, export};

@@ -75,7 +75,7 @@ fn begun() -> (tempfile::TempDir, PathBuf, Log) {
 /// What a check of all files finds that knows the head.
 fn wrong(path: &Path, head: &Head) -> Vec<Wrong> {
     let witnesses = Witnesses { head: Some(*head), ..Witnesses::default() };
-    let verdict = verify(&files(path).unwrap(), witnesses, |_| {}).unwrap();
+    let verdict = verify(opened(path).unwrap(), witnesses, |_| {}).unwrap();
     verdict.findings.iter().map(|finding| finding.wrong).collect()
 }
 

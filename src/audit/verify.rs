@@ -8,10 +8,10 @@
 //!
 //! After a finding the check goes on at the next epoch, whose first record repeats what it is chained to.
 
-use std::{collections::BTreeMap, fmt, io, path::PathBuf};
+use std::{collections::BTreeMap, fmt, io};
 
 use super::{
-    archive::open,
+    archive::LogFile,
     boundary::{Boundary, announced},
     query::{Line, Lines, RecordLine},
 };
@@ -153,10 +153,10 @@ pub struct Verdict {
 }
 
 /// Checks the files of a log, which must be in their order; `read` is told the bytes of each line.
-pub fn verify(files: &[PathBuf], witnesses: Witnesses, mut read: impl FnMut(u64)) -> io::Result<Verdict> {
+pub fn verify(files: Vec<LogFile>, witnesses: Witnesses, mut read: impl FnMut(u64)) -> io::Result<Verdict> {
     let mut verifier = Verifier::new(witnesses);
-    for (number, path) in files.iter().enumerate() {
-        for line in Lines::new(open(path)?) {
+    for (number, file) in files.into_iter().enumerate() {
+        for line in Lines::new(file.reader) {
             let line = line?;
             verifier.line(number, &line);
             read(line.bytes.len() as u64 + 1);

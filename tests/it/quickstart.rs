@@ -83,11 +83,7 @@ fn the_unregistered_program_reads_the_reason_every_time() {
         (all.iter().map(times).sum::<u64>() == RUNS as u64).then_some(all)
     });
     let mut single = denied.iter().filter(|record| record.get("count").is_none());
-    assert!(
-        single.all(|record| record["targets"] == json!([SECRETS[0].0, SECRETS[1].0])),
-        "{}",
-        denied[0]
-    );
+    assert!(single.all(|record| record["targets"] == json!([SECRETS[0].0, SECRETS[1].0])), "{}", denied[0]);
 }
 
 #[test]

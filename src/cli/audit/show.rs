@@ -1,12 +1,12 @@
 //! `audit show`: the records that meet every option, from all files of the log.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Printer, Wanted, nothing_yet, unreadable};
 use crate::{
-    audit::{Line, Lines, files, open},
+    audit::{Line, Lines, LogFile, open, opened},
     cli::{failure::Failure, output::Output},
 };
 
@@ -39,14 +39,14 @@ pub(super) fn every_line(
     out: &mut Output,
     mut each: impl FnMut(&Line, &mut Output) -> bool,
 ) -> Result<(), Failure> {
-    let all = files(log).map_err(|error| unreadable(log, &error))?;
+    let all = opened(log).map_err(|error| unreadable(log, &error))?;
     if all.is_empty() {
         nothing_yet(log, out);
     }
-    for path in recent(&all, since) {
-        let failed = |error| unreadable(path, &error);
-        for line in Lines::new(open(path).map_err(failed)?) {
-            let line = line.map_err(failed)?;
+    let from = first_recent(&all, since);
+    for LogFile { path, reader } in all.into_iter().skip(from) {
+        for line in Lines::new(reader) {
+            let line = line.map_err(|error| unreadable(&path, &error))?;
             // what is being written is shown when it is whole
             if !line.whole && path == log {
                 break;
@@ -59,13 +59,13 @@ pub(super) fn every_line(
     Ok(())
 }
 
-/// The files but for those before one that begins before `since`: what they hold is older still.
-fn recent(all: &[PathBuf], since: Option<Timestamp>) -> &[PathBuf] {
-    let Some(since) = since.and_then(|since| since.checked_sub(SLACK).ok()) else { return all };
-    let begins_before = |path: &PathBuf| {
-        let first = open(path).ok().and_then(|reader| Lines::new(reader).next()?.ok()?.record.ok()?.when());
+/// The last file that begins before `since`: what those before it hold is older still.
+fn first_recent(all: &[LogFile], since: Option<Timestamp>) -> usize {
+    let Some(since) = since.and_then(|since| since.checked_sub(SLACK).ok()) else { return 0 };
+    let begins_before = |file: &LogFile| {
+        let first =
+            open(&file.path).ok().and_then(|reader| Lines::new(reader).next()?.ok()?.record.ok()?.when());
         first.is_some_and(|first| first < since)
     };
-    let from = all.iter().rposition(begins_before).unwrap_or(0);
-    all.get(from..).unwrap_or_default()
+    all.iter().rposition(begins_before).unwrap_or(0)
 }

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::unreadable;
 use crate::{
-    audit::{Finding, Verdict, Witnesses, files, verify},
+    audit::{Finding, Verdict, Witnesses, opened, verify},
     chain::{Checkpoint, Head, VerificationKey},
     cli::{
         context::Context,
@@ -82,7 +82,8 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
         Some(_) => (Compared::Nothing("it is another log".to_owned()), None, Vec::new()),
         None => known(cx, &log),
     };
-    let all = files(&log).map_err(|error| unreadable(&log, &error))?;
+    let open = opened(&log).map_err(|error| unreadable(&log, &error))?;
+    let all: Vec<PathBuf> = open.iter().map(|file| file.path.clone()).collect();
     if all.is_empty() && head.is_none_or(|head| head.seq == 0) {
         return Err(Failure::new(
             format!("there is no audit log at {}", log.display()),
@@ -92,7 +93,7 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
     let total: u64 = all.iter().filter_map(|path| fs::metadata(path).ok()).map(|file| file.len()).sum();
     let mut done = 0;
     let witnesses = Witnesses { key, head, checkpoints };
-    let verdict = verify(&all, witnesses, |bytes| {
+    let verdict = verify(open, witnesses, |bytes| {
         done += bytes;
         out.progress(done, total);
     });
