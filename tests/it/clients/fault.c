@@ -65,8 +65,8 @@ static const struct call {
 	CALL(clock_gettime, PLAIN), CALL(set_tid_address, PLAIN), CALL(dup, FD), CALL(getuid, PLAIN),
 	CALL(geteuid, PLAIN), CALL(getpid, PLAIN), CALL(gettid, PLAIN), CALL(umask, PLAIN),
 	CALL(sched_yield, PLAIN), CALL(exit, PLAIN), CALL(exit_group, PLAIN), CALL(rt_sigreturn, PLAIN),
-	CALL(restart_syscall, PLAIN), CALL(tgkill, PLAIN), CALL(kill, PLAIN), CALL(execve, PLAIN),
-	CALL(inotify_init1, PLAIN), CALL(inotify_add_watch, PLAIN), CALL(close_range, PLAIN),
+	CALL(restart_syscall, PLAIN), CALL(inotify_init1, PLAIN), CALL(inotify_add_watch, AT), CALL(inotify_rm_watch, FD),
+	CALL(close_range, PLAIN), CALL(tgkill, PLAIN), CALL(kill, PLAIN), CALL(execve, PLAIN),
 };
 
 /* Every thread of the program. */
@@ -237,6 +237,7 @@ static void learn(struct thread *t, long result)
 	case SYS_open: case SYS_openat: name = t->object; break;
 	case SYS_socket: name = "socket"; break;
 	case SYS_accept4: name = "client"; break;
+	case SYS_inotify_init1: name = "inotify"; break;
 	case SYS_eventfd2: name = "eventfd"; break;
 	case SYS_epoll_create1: name = "epoll"; break;
 	case SYS_memfd_secret: name = "secret-memory"; break;

@@ -155,13 +155,21 @@ impl Session<'_> {
             Begins::Fresh => self.requests(),
             Begins::Killed => self.reads(),
         }
-        let outcome = if self.model.refused.is_empty() { Outcome::Unharmed } else { Outcome::Refused };
         // the fault is over
         let before = self.model.refused.len();
         let onward = fault.is_some_and(|fault| fault.kind.how == How::Onward);
         self.serves_on();
+        // which may have been where it came to it
+        let before = if self.model.refused.len() == before {
+            before
+        } else {
+            let before = self.model.refused.len();
+            self.serves_on();
+            before
+        };
         let outcome = match self.model.refused.len() == before {
-            true => outcome,
+            true if self.model.refused.is_empty() => Outcome::Unharmed,
+            true => Outcome::Refused,
             false if onward => Outcome::Refused,
             false => Outcome::RefusedOn,
         };
