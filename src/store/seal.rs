@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     name::{Attributes, Service, Target},
-    secret::{Buffer, MAX_VALUE, SecretValue},
+    secret::{Buffer, MAX_VALUE, SecretValue, wipe_stack},
 };
 use secrecy::ExposeSecret;
 
@@ -294,27 +294,41 @@ pub(super) fn seal(
     buffer: &mut [u8],
 ) -> Result<[u8; TAG], Unsealable> {
     let (text, place) = buffer.split_last_chunk_mut::<TAG>().ok_or(Unsealable)?;
-    let cipher = XChaCha20Poly1305::new(key.expose_secret().into());
-    match cipher.encrypt_inout_detached(nonce.into(), context, (&mut *text).into()) {
-        Ok(tag) => {
-            *place = tag.into();
-            Ok(*place)
-        }
-        Err(_) => {
-            text.zeroize();
-            Err(Unsealable)
-        }
+    let sealed = encrypt(key, nonce, context, text);
+    wipe_stack();
+    if sealed.is_err() {
+        text.zeroize();
     }
+    *place = sealed?;
+    Ok(*place)
+}
+
+#[inline(never)]
+fn encrypt(key: &SubKey, nonce: &Nonce, context: &[u8], text: &mut [u8]) -> Result<[u8; TAG], Unsealable> {
+    let cipher = XChaCha20Poly1305::new(key.expose_secret().into());
+    let tag = cipher.encrypt_inout_detached(nonce.into(), context, text.into());
+    tag.map(Into::into).map_err(|_| Unsealable)
 }
 
 /// Decrypts a copy of `sealed` that is wiped by whoever drops it.
 pub(super) fn open(key: &SubKey, nonce: &Nonce, context: &[u8], sealed: &[u8]) -> Result<Buffer, Unsealable> {
     let (text, tag) = sealed.split_last_chunk::<TAG>().ok_or(Unsealable)?;
     let mut plain = Buffer::from(text);
-    XChaCha20Poly1305::new(key.expose_secret().into())
-        .decrypt_inout_detached(nonce.into(), context, plain.as_mut_slice().into(), tag.into())
-        .map_err(|_| Unsealable)?;
-    Ok(plain)
+    let opened = decrypt(key, nonce, context, plain.as_mut_slice(), tag);
+    wipe_stack();
+    opened.map(|()| plain)
+}
+
+#[inline(never)]
+fn decrypt(
+    key: &SubKey,
+    nonce: &Nonce,
+    context: &[u8],
+    text: &mut [u8],
+    tag: &[u8; TAG],
+) -> Result<(), Unsealable> {
+    let cipher = XChaCha20Poly1305::new(key.expose_secret().into());
+    cipher.decrypt_inout_detached(nonce.into(), context, text.into(), tag.into()).map_err(|_| Unsealable)
 }
 
 #[cfg(test)]

@@ -148,7 +148,11 @@ pub fn found(forms: &[Form], pieces: &[Piece]) -> Vec<String> {
         for form in forms {
             let hits: Vec<usize> = form.finder.find_iter(&piece.bytes).collect();
             if !hits.is_empty() {
-                places.push(format!("{} in {}, at {hits:x?}", form.name, piece.place));
+                let at = hits[0];
+                let around = &piece.bytes[at.saturating_sub(96)..(at + 96).min(piece.bytes.len())];
+                let around: String =
+                    around.iter().map(|b| if b.is_ascii_graphic() { *b as char } else { '.' }).collect();
+                places.push(format!("{} in {}, at {hits:x?}: {around}", form.name, piece.place));
             }
         }
     }
