@@ -54,7 +54,8 @@ impl Archive {
         while self.files.len() > most {
             let oldest = self.files.remove(0);
             let place = self.place(oldest);
-            for place in [place.with_added_extension(PACKED), place] {
+            // the plain one first: who packs it meanwhile finds it gone, or what was packed is removed here
+            for place in [place.clone(), place.with_added_extension(PACKED)] {
                 match fs::remove_file(place) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => {}
@@ -162,7 +163,11 @@ pub fn pack(plain: &Path) -> io::Result<()> {
     if let Some(folder) = plain.parent() {
         File::open(folder)?.sync_all()?;
     }
-    fs::remove_file(plain)
+    match fs::remove_file(plain) {
+        // it was the oldest one and had to go meanwhile; then so has this
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::remove_file(&packed),
+        removed => removed,
+    }
 }
 
 fn same(packed: &Path, plain: Sha256) -> io::Result<()> {

@@ -150,7 +150,10 @@ impl LogSync {
         let (packing, files) = sync_channel::<PathBuf>(PACKING);
         threads.start("log-pack", move || {
             for file in files {
-                if let Err(error) = pack(&file) {
+                // one that is gone had to make room for newer ones
+                if let Err(error) = pack(&file)
+                    && error.kind() != io::ErrorKind::NotFound
+                {
                     tracing::warn!("{} could not be packed and stays as it is: {error}", file.display());
                 }
             }
