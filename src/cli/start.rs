@@ -55,7 +55,9 @@ pub(super) fn run(args: &Args, cx: Context) -> Result<(), Failure> {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none())
         .with_max_level(level)
-        .with_target(false);
+        .with_target(false)
+        // a line that stderr does not take, as on a full disk, would else be told to stderr: a panic, and the end of the daemon
+        .log_internal_errors(false);
     if env::var(JOURNAL).is_ok_and(|stream| Journal::is_stderr(&stream)) {
         told.event_format(Journal).init();
     } else {

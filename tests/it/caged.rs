@@ -73,6 +73,11 @@ fn a_disk_that_takes_no_more_ends_no_daemon() {
     world.policy(&[Entry::all(&tool, &["s"])]);
     let mut command = world.command(Path::new("/bin/sh"));
     command.args(["-c", "trap '' XFSZ; exec \"$0\" start"]).arg(world.binary());
+    // what it would say has no place either
+    let said = world.tmp("stderr");
+    let full = File::create(&said).unwrap();
+    full.set_len(64 << 20).unwrap();
+    command.stderr(File::options().append(true).open(&said).unwrap());
     let mut daemon = Guarded(spawn(&mut command));
     let mut client = Client::spawn(&world, &tool);
     await_that("it listens", || (client.try_connect() == "ok").then_some(()));
