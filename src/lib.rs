@@ -14,6 +14,7 @@ pub mod caller;
 pub mod chain;
 pub mod cli;
 pub mod daemon;
+pub mod desktop_keychain;
 pub mod digest;
 pub mod import;
 pub mod keys;

@@ -20,10 +20,13 @@ use tokio::{
 };
 
 use super::{
+    items::SecretService,
     protocol::{Answer, MAX_KEYS, MAX_PACKET, Order, Question, Report},
-    secret_service::{BusAddress, SecretService, Trouble},
 };
-use crate::sys::readiness::watch;
+use crate::{
+    desktop_keychain::{BusAddress, Trouble},
+    sys::readiness::watch,
+};
 
 /// How long the keychain may take for an order: the keeper waits a little longer, and a request in all less than 5 s.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -74,7 +77,7 @@ async fn serve_lane(lane: OwnedFd, keychain: Rc<SecretService>) -> io::Result<()
         let reports = match timeout(PATIENCE, obey(&keychain, vault, &order)).await {
             Ok(Ok(reports)) => reports,
             Ok(Err(Trouble::Locked)) => vec![Report::Locked],
-            Ok(Err(Trouble::Failed(why))) => vec![Report::Failed(why)],
+            Ok(Err(why)) => vec![Report::Failed(why.to_string())],
             Err(_) => {
                 keychain.disconnect();
                 vec![Report::Failed("no answer in time".to_owned())]
@@ -89,7 +92,7 @@ async fn serve_lane(lane: OwnedFd, keychain: Rc<SecretService>) -> io::Result<()
 /// Does what is ordered. What fails is tried once more over a new connection: the keychain may have been started anew.
 async fn obey(keychain: &SecretService, vault: [u8; 16], order: &Order) -> Result<Vec<Report>, Trouble> {
     match attempt(keychain, vault, order).await {
-        Err(Trouble::Failed(_)) => {
+        Err(Trouble::Named(_) | Trouble::Unclear) => {
             keychain.disconnect();
             attempt(keychain, vault, order).await.inspect_err(|_| keychain.disconnect())
         }

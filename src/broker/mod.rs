@@ -6,9 +6,9 @@
 
 mod desk;
 mod health;
+mod items;
 mod lane;
 mod protocol;
-mod secret_service;
 #[cfg(test)]
 pub(crate) mod trials;
 
@@ -16,4 +16,3 @@ pub use desk::serve;
 pub use health::Health;
 pub use lane::Lane;
 pub use protocol::{Answer, Key, MAX_KEYS, MAX_PACKET, NotUnderstood, Order, Question, Report, VaultId};
-pub use secret_service::{BusAddress, bus_address};

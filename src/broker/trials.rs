@@ -12,7 +12,10 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use self::keyring::Keyring;
 use super::*;
-use crate::store::{Items, StoreError, files::scratch};
+use crate::{
+    desktop_keychain::bus_address,
+    store::{Items, StoreError, files::scratch},
+};
 
 #[path = "../../tests/it/keyring.rs"]
 #[allow(dead_code, unreachable_pub)]

@@ -6,7 +6,8 @@ use rustix::{fs::Mode, process::umask};
 
 use super::{start::StartError, writer::Writer};
 use crate::{
-    broker::{self, BusAddress},
+    broker,
+    desktop_keychain::BusAddress,
     paths::{FOLDER, Paths},
     sandbox::{
         self, Applied, FilterError, Folders, Hardening, Keep, NEWEST_ABI, Protection, cage,

@@ -41,8 +41,8 @@ use super::{
 };
 use crate::{
     audit::{AuditError, Log, Rotation},
-    broker::bus_address,
     caller::{Namespace, Observer},
+    desktop_keychain::bus_address,
     keys::{Asking, KeyError},
     paths::Paths,
     policy::{PendingFile, PolicySource},

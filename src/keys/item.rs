@@ -9,8 +9,8 @@ use std::{
 use data_encoding::HEXLOWER;
 use zeroize::Zeroizing;
 
-use super::secret_service::{Trouble, bus_address, run};
-use crate::{store::ItemId, sys::process::close_to_others};
+use super::key_item::{Trouble, run};
+use crate::{desktop_keychain::bus_address, store::ItemId, sys::process::close_to_others};
 
 /// Exit code: the keychain or the item is locked.
 pub(super) const LOCKED: i32 = 3;
@@ -63,7 +63,7 @@ pub fn serve_item(task: ItemTask, item: ItemId, var: impl Fn(&str) -> Option<OsS
         return 1;
     }
     let fresh = Zeroizing::new(HEXLOWER.encode(fresh.as_slice()));
-    match run(address, task, &item.to_string(), &fresh) {
+    match run(&address, task, &item.to_string(), &fresh) {
         Ok(secret) => match io::stdout().write_all(&secret).and_then(|()| io::stdout().flush()) {
             Ok(()) => 0,
             Err(_) => 1,

@@ -8,16 +8,16 @@
 mod child;
 mod credential;
 mod item;
+mod key_item;
 mod keychain;
 mod passphrase;
-mod secret_service;
 
 pub use item::{ItemTask, serve_item};
-pub use secret_service::bus_address;
 
 use std::{ffi::OsString, io, os::fd::BorrowedFd};
 
 use crate::{
+    desktop_keychain::bus_address,
     secret::Buffer,
     store::{ItemId, KeyMaterial, KeySource, Slot, StoreError},
 };
@@ -135,7 +135,7 @@ impl Asking<'_> {
         if credential::is_there(self.var) {
             return self.for_new(KeySource::Credential);
         }
-        if secret_service::bus_address(self.var).is_some()
+        if bus_address(self.var).is_some()
             && let Ok(material) = self.for_new(KeySource::Keychain)
         {
             return Ok(material);

@@ -2,10 +2,7 @@
 //! hangs or is tampered with.
 
 use std::{
-    fs,
-    os::unix::process::CommandExt,
-    process::Command,
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
@@ -13,34 +10,18 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Client, assert_refused, found, written},
-    keyring::{self, Keyring},
-    skip::skip,
-    world::{Entry, World, await_that, is_root},
+    keyring::Keyring,
+    keys::with_keyring,
+    world::{Entry, World, await_that},
 };
 
 const OURS: [(&str, &str); 1] = [("application", "keychain-auth")];
 
 /// A keyring of the ordinary user, and a world whose daemon will keep its secrets there.
 pub fn world() -> Option<(World, Keyring)> {
-    if let Some(program) = keyring::missing() {
-        skip(&format!("{program} is not installed"));
-        return None;
-    }
-    let mut world = World::with_account();
-    let folder = world.tmp("keyring");
-    world.folder(&folder, 0o700);
-    let uid = world.uid();
-    let keyring = Keyring::start(&folder, move |program| {
-        let mut command = Command::new(program);
-        command.env_clear().env("PATH", "/usr/bin:/bin").env("LANG", "C.UTF-8");
-        if is_root() {
-            command.uid(uid).gid(uid);
-        }
-        command
-    });
+    let (mut world, keyring) = with_keyring()?;
     // else the keychain would hold the key too, as one more item
     world.start_args = vec!["--store=keychain".into(), "--key=file".into()];
-    world.start_env = vec![("DBUS_SESSION_BUS_ADDRESS".into(), keyring.address())];
     Some((world, keyring))
 }
 

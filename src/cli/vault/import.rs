@@ -12,8 +12,9 @@ use super::{
     plan::show,
 };
 use crate::{
+    desktop_keychain::bus_address,
     import::{Found, Naming, PassLines, Plan, TooMuch},
-    keys::{bus_address, export_passphrase},
+    keys::export_passphrase,
     name::{Service, Target, TargetPrefix},
     sys::activation::named_descriptor,
     transfer::{self, Opening},
@@ -263,7 +264,7 @@ impl PassArgs {
 
 impl ServiceArgs {
     fn read(&self, sink: transfer::Sink<'_>) -> Result<(), Failure> {
-        let address = bus_address(&|name| env::var_os(name)).ok_or_else(|| {
+        let address = bus_address(|name| env::var_os(name)).ok_or_else(|| {
             Failure::new(
                 "there is no session bus, and so no keychain",
                 "start it within the desktop session, so that DBUS_SESSION_BUS_ADDRESS is set",
