@@ -20,10 +20,10 @@ pub(super) struct Args {
     /// first of credential, keychain and file that is there]
     #[arg(long, value_name = "SOURCE")]
     key: Option<KeySource>,
-    /// Where the secrets rest: vault (a file of the daemon), keychain (the user's own, over Secret Service). Kept from the
-    /// first start on
-    #[arg(long, value_name = "KIND", default_value = "vault")]
-    store: StoreKind,
+    /// Where the secrets rest, when the vault is made: vault (a file of the daemon), keychain (the user's own, over Secret
+    /// Service) [default: vault]
+    #[arg(long, value_name = "KIND")]
+    store: Option<StoreKind>,
     /// How far a record must have come before its reply leaves: written (in the kernel) or synced (on the disk)
     #[arg(long, value_name = "HOW", default_value = "written")]
     audit_durability: Durability,

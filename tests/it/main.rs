@@ -52,5 +52,6 @@ mod strict;
 mod tools;
 mod transcripts;
 mod ui;
+mod vault;
 mod verify;
 mod world;
