@@ -46,6 +46,7 @@ mod reference;
 mod rekey;
 mod rotation;
 mod sealed_policy;
+mod silent;
 mod skip;
 mod strangers;
 mod strict;
