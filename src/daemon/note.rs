@@ -153,17 +153,12 @@ fn remarks(admitted: &Admitted<'_>) -> Option<Cow<'static, str>> {
 }
 
 #[cfg(test)]
-#[path = "../../proptests/admitted.rs"]
-#[allow(dead_code, unreachable_pub, clippy::expect_used)]
-mod admitted;
-
-#[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
-    use crate::wire::Request;
+    use crate::{admitted, wire::Request};
 
     /// A line that writes `values`, and the note of it.
     fn noted(targets: &[String], values: &[String]) -> (Note, Option<Request>) {
