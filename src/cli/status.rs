@@ -62,7 +62,15 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
     match found {
         Found::Running(_) => Ok(()),
         Found::Nobody => {
-            out.note(&format!("The daemon does not run; start it with: {}", cx.start_command()));
+            let note = match &cx.asked_socket {
+                Some(socket) => format!(
+                    "No daemon listens at {}; to start one there: {}; one at another socket was not asked",
+                    socket.display(),
+                    cx.start_command()
+                ),
+                None => format!("The daemon does not run; start it with: {}", cx.start_command()),
+            };
+            out.note(&note);
             Ok(())
         }
         Found::Unwell(why) => Err(Failure::new(
@@ -105,7 +113,8 @@ fn report(found: &Found, cx: &Context) -> Report {
 fn local_vault(cx: &Context) -> Option<VaultState> {
     let source = Slot::peek(&cx.paths.data_dir).ok()??.source();
     Some(VaultState {
-        state: "closed".to_owned(),
+        // a daemon at its usual socket may have it open
+        state: if cx.asked_socket.is_some() { "unknown" } else { "closed" }.to_owned(),
         key_source: source.to_string(),
         key_means: source.means().to_owned(),
     })

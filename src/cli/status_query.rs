@@ -60,7 +60,7 @@ pub(super) struct AuditStatus {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct VaultState {
-    /// `unlocked`, `locked`; `closed` where no daemon has it.
+    /// `unlocked`, `locked`; `closed` where no daemon has it, `unknown` where none listens at a socket that was named.
     pub(super) state: String,
     /// Where its key comes from: `credential`, `keychain`, `passphrase`, `file`.
     pub(super) key_source: String,

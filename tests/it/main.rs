@@ -45,6 +45,7 @@ mod reference;
 mod rekey;
 mod rotation;
 mod sealed_policy;
+mod sentences;
 mod skip;
 mod strangers;
 mod strict;
