@@ -36,6 +36,17 @@ pub(super) struct DaemonStatus {
     pub(super) protections: Vec<Protection>,
     pub(super) connections: Option<u64>,
     pub(super) audit: Option<AuditStatus>,
+    pub(super) queue: Option<QueueState>,
+}
+
+/// How far pending.json is behind the strangers that the daemon saw.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct QueueState {
+    /// How many were noted since its start.
+    pub(super) seen: u64,
+    /// Up to which of them the file was written.
+    pub(super) written: u64,
 }
 
 /// Where the daemon's audit log stands.

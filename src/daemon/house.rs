@@ -18,7 +18,7 @@ use super::{
     listener::Closer,
     note::{Note, policy_events},
     refusal::Refusal,
-    strangers::Strangers,
+    strangers::{QueueState, Strangers},
     sync::{Durability, Synced, is_synced},
     untaken::Untaken,
     witness_link::WitnessLink,
@@ -122,6 +122,7 @@ pub(super) struct StatusFacts {
     missing: Vec<&'static str>,
     protections: Vec<Protection>,
     connections: usize,
+    queue: QueueState,
     audit: AuditState,
 }
 
@@ -393,6 +394,7 @@ impl House {
             missing: self.missing.clone(),
             protections: self.protections.clone(),
             connections: self.admission.borrow().len(),
+            queue: self.strangers.state(),
             audit: self.audit_state(),
         }
     }
