@@ -39,6 +39,7 @@ mod limits;
 mod locking;
 mod model;
 mod moving;
+mod operator;
 mod quickstart;
 mod records;
 mod reference;
