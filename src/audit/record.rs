@@ -31,11 +31,31 @@ pub enum Action {
     Import,
     /// Secrets that the owner of the vault took out of it.
     Export,
+    /// Names that the owner of the vault had listed.
+    List,
     /// The vault as a whole: locked, unlocked, given another key.
     Vault,
 }
 
 impl Action {
+    /// All that a record can carry.
+    pub const ALL: [Self; 11] = {
+        let [read, write, delete, search, check] = wire::Action::ALL;
+        [
+            Self::Request(read),
+            Self::Request(write),
+            Self::Request(delete),
+            Self::Request(search),
+            Self::Request(check),
+            Self::Connect,
+            Self::Policy,
+            Self::Import,
+            Self::Export,
+            Self::List,
+            Self::Vault,
+        ]
+    };
+
     /// The word in the log.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -44,6 +64,7 @@ impl Action {
             Self::Policy => "policy",
             Self::Import => "import",
             Self::Export => "export",
+            Self::List => "list",
             Self::Vault => "vault",
         }
     }

@@ -70,6 +70,12 @@ pub(super) fn ask(
     }
 }
 
+/// Asks on the terminal only.
+pub(super) fn on_terminal(prompt: &str) -> Result<Buffer, KeyError> {
+    let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty");
+    by_terminal(&terminal.map_err(|_| KeyError::NobodyToAsk)?, prompt)
+}
+
 /// The same answer to every prompt.
 fn each(prompts: &[&str], ask: impl Fn(&str) -> Result<Buffer, KeyError>) -> Result<Buffer, KeyError> {
     let mut first: Option<Buffer> = None;
@@ -86,7 +92,12 @@ fn each(prompts: &[&str], ask: impl Fn(&str) -> Result<Buffer, KeyError>) -> Res
 
 fn by_program(program: &OsString, prompt: &str) -> Result<Buffer, KeyError> {
     let asked = run(Command::new(program).arg(prompt).stdin(Stdio::null()), PATIENCE);
-    let (status, said) = asked.map_err(|error| failed(&error))?;
+    let (status, said) = asked.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+            KeyError::Program(program.to_string_lossy().into_owned(), words(&error))
+        }
+        _ => failed(&error),
+    })?;
     if status.success() { line(said) } else { Err(KeyError::Passphrase("it was cancelled".to_owned())) }
 }
 

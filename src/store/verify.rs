@@ -1,6 +1,6 @@
 //! What is damaged: every record, line and number of a vault that may not open any more is tried by itself.
 //!
-//! Works on a copy in memory: nothing on the disk is written, whatever is found.
+//! Works on a shadow of the file: nothing on the disk is written, whatever is found.
 
 use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
 
@@ -63,11 +63,11 @@ pub(super) fn verify(
 ) -> Result<Findings, StoreError> {
     let (keys, _) = slot.open(material)?;
     let mut findings = Findings::default();
-    let db = match disk::open_copy(folder, true) {
+    let db = match disk::open_shadow(folder, true) {
         Ok(db) => db,
         Err(StoreError::Damaged(what)) => {
             findings.problems.push(what);
-            disk::open_copy(folder, false)?
+            disk::open_shadow(folder, false)?
         }
         Err(error) => return Err(error),
     };

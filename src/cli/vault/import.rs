@@ -13,7 +13,7 @@ use super::{
         context::{Context, descriptor},
         failure::Failure,
         output::Output,
-        owner::Owner,
+        owner::{Owner, names},
     },
     plan::show,
 };
@@ -29,6 +29,8 @@ use crate::{
 pub(in super::super) enum Source {
     /// An .env file: NAME=value, one an entry
     Env(EnvArgs),
+    /// One value, typed without echo, or from standard input; never on the command line
+    Value(ValueArgs),
     /// The store of pass, the standard Unix password manager
     Pass(PassArgs),
     /// Items of the keychain (Secret Service) that have all of these attributes
@@ -43,6 +45,16 @@ pub(in super::super) enum Source {
 pub(in super::super) struct EnvArgs {
     /// The file; - is standard input
     file: PathBuf,
+    #[command(flatten)]
+    into: Into,
+    #[command(flatten)]
+    doing: Doing,
+}
+
+#[derive(clap::Args)]
+pub(in super::super) struct ValueArgs {
+    /// The name that it gets
+    name: String,
     #[command(flatten)]
     into: Into,
     #[command(flatten)]
@@ -142,6 +154,7 @@ impl Source {
     fn word(&self) -> &'static str {
         match self {
             Self::Env(_) => "env",
+            Self::Value(_) => "value",
             Self::Pass(_) => "pass",
             Self::SecretService(_) => "secret-service",
             Self::GoStore(_) => "go-store",
@@ -152,6 +165,7 @@ impl Source {
     fn doing(&self) -> &Doing {
         match self {
             Self::Env(args) => &args.doing,
+            Self::Value(args) => &args.doing,
             Self::Pass(args) => &args.doing,
             Self::SecretService(args) => &args.doing,
             Self::GoStore(args) => &args.doing,
@@ -163,6 +177,9 @@ impl Source {
         match self {
             Self::Env(EnvArgs { file, into, .. }) => {
                 transfer::env_file(file, &into.service, into.prefix.as_ref(), sink)?;
+            }
+            Self::Value(ValueArgs { name, into: Into { service, prefix }, .. }) => {
+                transfer::one_value(name, service, prefix.as_ref(), sink)?;
             }
             Self::Pass(args) => {
                 let root = args.store()?;
@@ -189,18 +206,21 @@ impl Source {
 }
 
 pub(super) fn run(source: &Source, cx: &Context, out: &mut Output) -> Result<(), Failure> {
-    let owner = Owner::open(cx, format!("vault import {}", source.word()))?;
-    let there: BTreeMap<Service, BTreeSet<Target>> = owner
-        .names()
-        .into_iter()
-        .map(|(service, targets)| (service, targets.into_iter().collect()))
-        .collect();
+    let doing = source.doing();
+    let open = || Owner::open(cx, format!("vault import {}", source.word()));
+    // a dry run writes nothing: neither the vault nor the log
+    let owner = doing.apply.then(open).transpose()?;
+    let names = match &owner {
+        Some(owner) => owner.names(),
+        None => names(cx)?,
+    };
+    let there: BTreeMap<Service, BTreeSet<Target>> =
+        names.into_iter().map(|(service, targets)| (service, targets.into_iter().collect())).collect();
     let mut plan = Plan::new();
     let mut add = |found: Found| -> Result<(), TooMuch> {
         plan.add(found, |service, target| there.get(service).is_some_and(|names| names.contains(target)))
     };
     source.read(&mut add)?;
-    let doing = source.doing();
     show(&plan, doing, out);
     let kept = if doing.keep { plan.existing() } else { 0 };
     doing.allowed(&plan)?;
@@ -208,11 +228,10 @@ pub(super) fn run(source: &Source, cx: &Context, out: &mut Output) -> Result<(),
         plan.keep_existing();
     }
     let count = plan.len();
-    if !doing.apply {
-        owner.close()?;
+    let Some(owner) = owner else {
         out.note(&format!("{}; nothing was written yet: add --apply to do it", would(count, kept)));
         return Ok(());
-    }
+    };
     if !plan.is_empty() {
         owner.write(plan.into_batches())?;
     }

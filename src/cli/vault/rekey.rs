@@ -4,7 +4,7 @@ use super::super::{
     context::{Context, descriptor},
     failure::Failure,
     output::Output,
-    owner::{Owner, alone, vault_record},
+    owner::{Owner, alone, take, vault_record},
 };
 use crate::{
     keys::{Asking, forget_item},
@@ -44,7 +44,7 @@ pub(super) fn rekey(cx: &Context, out: &mut Output) -> Result<(), Failure> {
 pub(super) fn change(args: &ChangeArgs, cx: &Context, out: &mut Output) -> Result<(), Failure> {
     let named = |number| descriptor("--new-passphrase-fd", number);
     let new_passphrase = args.new_passphrase_fd.map(named).transpose()?;
-    let taken = Taken::take(&cx.paths.data_dir)?;
+    let taken = take(cx)?;
     let old_item = taken.slot().and_then(crate::store::Slot::item);
     let old = material(&taken, cx)?;
     // the old key is tried before anything new is made or asked for
