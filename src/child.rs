@@ -76,12 +76,7 @@ impl Drop for Ended {
 }
 
 /// Takes what is there; at the end of the stream, the stream.
-fn take(
-    from: &mut Option<impl Read>,
-    chunk: &mut Buffer,
-    into: &mut Buffer,
-    most: usize,
-) -> io::Result<()> {
+fn take(from: &mut Option<impl Read>, chunk: &mut Buffer, into: &mut Buffer, most: usize) -> io::Result<()> {
     let Some(stream) = from else { return Ok(()) };
     match stream.read(chunk.as_mut_slice()) {
         Ok(0) => *from = None,

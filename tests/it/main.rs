@@ -44,6 +44,7 @@ mod records;
 mod reference;
 mod rekey;
 mod rotation;
+mod salvage;
 mod sealed_policy;
 mod skip;
 mod strangers;
