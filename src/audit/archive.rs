@@ -232,7 +232,12 @@ fn names(log: &Path) -> io::Result<Vec<String>> {
     };
     let begin = format!("{name}.");
     let mut names = Vec::new();
-    for entry in fs::read_dir(folder)? {
+    let entries = match fs::read_dir(folder) {
+        // a new installation has no folder either
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(names),
+        entries => entries?,
+    };
+    for entry in entries {
         let entry = entry?;
         let found = entry.file_name();
         let rest = found.to_str().and_then(|found| found.strip_prefix(&begin));

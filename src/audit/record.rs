@@ -36,6 +36,23 @@ pub enum Action {
 }
 
 impl Action {
+    /// All that a record can carry.
+    pub const ALL: [Self; 10] = {
+        let [read, write, delete, search, check] = wire::Action::ALL;
+        [
+            Self::Request(read),
+            Self::Request(write),
+            Self::Request(delete),
+            Self::Request(search),
+            Self::Request(check),
+            Self::Connect,
+            Self::Policy,
+            Self::Import,
+            Self::Export,
+            Self::Vault,
+        ]
+    };
+
     /// The word in the log.
     pub const fn as_str(self) -> &'static str {
         match self {

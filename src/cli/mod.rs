@@ -20,6 +20,7 @@ mod library;
 mod list;
 mod list_pending;
 mod notify;
+mod operator_log;
 mod output;
 mod owner;
 mod policy;

@@ -22,6 +22,9 @@ use crate::{
 /// Most names of one [`Owner::read`]: with the longest values they still fit one answer of the store.
 pub(super) const MAX_READ: usize = 128;
 
+/// How a daemon is ended, however it was started.
+const STOP: &str = "stop the daemon, then try again: Ctrl-C where it runs, or: systemctl --user stop keychain-auth.socket keychain-auth.service";
+
 /// An open vault, and what its records say of who acts: this program, as this user, by which command.
 ///
 /// Every read and write leaves a record in the vault, durable before a value is returned or with the change. [`close`]
@@ -39,12 +42,7 @@ pub(super) struct Owner {
 impl Owner {
     /// Opens the vault with its key. `command` is the words behind `keychain-auth`, such as `vault export`.
     pub(super) fn open(cx: &Context, command: impl Into<String>) -> Result<Self, Failure> {
-        let taken = Taken::take(&cx.paths.data_dir)?;
-        taken.source()?;
-        let material = match taken.slot() {
-            Some(slot) => cx.asking().for_slot(slot)?,
-            None => KeyMaterial::File,
-        };
+        let (taken, material) = opening(cx)?;
         let vault = taken.open_owned(&material)?;
         Ok(Self { vault, paths: cx.paths.clone(), uid: cx.uid, command: command.into() })
     }
@@ -105,10 +103,9 @@ impl Owner {
     }
 
     /// Begins a new chain of the audit log, and closes the vault. Its key is nowhere but here then.
-    pub(super) fn begin_chain(self) -> Result<VerificationKey, Failure> {
-        let lock = Lock::take(&self.paths.data_dir.join("daemon.lock")).map_err(unlockable)?;
+    pub(super) fn begin_chain(self, alone: &Lock) -> Result<VerificationKey, Failure> {
         let key = VerificationKey::generate().map_err(|error| StoreError::Io(error.to_string()))?;
-        self.close_log(&lock, |log| log.begin_chain(&key))?;
+        self.close_log(alone, |log| log.begin_chain(&key))?;
         Ok(key)
     }
 
@@ -141,6 +138,22 @@ impl Owner {
     }
 }
 
+/// Every name that is there, by service, sorted, for a command that only looks: it leaves no record, and not a byte of the
+/// data folder is written.
+pub(super) fn names(cx: &Context) -> Result<Vec<(Service, Vec<Target>)>, Failure> {
+    let (taken, material) = opening(cx)?;
+    Ok(taken.names(&material)?)
+}
+
+/// The vault, taken from whoever else would use it, and what opens it.
+fn opening(cx: &Context) -> Result<(Taken, KeyMaterial), Failure> {
+    let taken = Taken::existing(&cx.paths.data_dir)?;
+    taken.source()?;
+    let slot = taken.slot().ok_or(StoreError::Absent)?;
+    let material = cx.asking().for_slot(slot)?;
+    Ok((taken, material))
+}
+
 /// The record of an act on the whole vault.
 pub(super) fn vault_record(cx: &Context, what: &'static str) -> RenderRecord {
     let event = own_event(audit::Action::Vault, cx.uid, what.to_owned());
@@ -150,11 +163,15 @@ pub(super) fn vault_record(cx: &Context, what: &'static str) -> RenderRecord {
 /// Sees to it that no daemon runs, as long as the result lives.
 pub(super) fn alone(cx: &Context) -> Result<Lock, Failure> {
     // the folder first, where the lock lies
-    drop(Taken::take(&cx.paths.data_dir).map_err(|error| match error {
-        StoreError::InUse => unlockable(LockError::Held(None)),
-        error => error.into(),
-    })?);
-    Lock::take(&cx.paths.data_dir.join("daemon.lock")).map_err(unlockable)
+    let free = Taken::existing(&cx.paths.data_dir).map(drop);
+    let lock = match &free {
+        Ok(()) | Err(StoreError::InUse) => Lock::take(&cx.paths.data_dir.join("daemon.lock")),
+        Err(error) => return Err(error.clone().into()),
+    };
+    let lock = lock.map_err(unlockable)?;
+    // another command has it
+    free?;
+    Ok(lock)
 }
 
 fn own_event(action: audit::Action, uid: u32, detail: String) -> Event {
@@ -189,8 +206,9 @@ pub(super) fn close_to_others() -> Result<(), Failure> {
 
 fn unlockable(error: LockError) -> Failure {
     match error {
-        LockError::Held(_) => {
-            Failure::new("the daemon runs and has the audit log", "stop the daemon, then try again")
+        LockError::Held(pid) => {
+            let pid = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+            Failure::new(format!("the daemon{pid} runs and has the audit log"), STOP)
         }
         LockError::Io(path, error) => Failure::new(
             format!("{} can't be used: {error}", path.display()),
@@ -202,14 +220,15 @@ fn unlockable(error: LockError) -> Failure {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let advice = match &error {
-            StoreError::InUse => "if the daemon has it, give it back first: keychain-auth vault lock",
+            StoreError::InUse => "if the daemon has it, take it from there first: keychain-auth vault lock",
             StoreError::Absent => "make one: keychain-auth vault init, or keychain-auth start",
             StoreError::Exposed(_) => {
                 "keychain-auth doctor says what to mend (files 0600, folder 0700, yours)"
             }
-            StoreError::Damaged(_) | StoreError::Missing(_) => {
-                "nothing was changed; see what is damaged: keychain-auth vault verify"
+            StoreError::Missing(_) => {
+                "nothing was changed; restore vault.key, vault.redb and vault.head together from a backup, or move all three away to begin anew"
             }
+            StoreError::Damaged(_) => "nothing was changed; see what is damaged: keychain-auth vault verify",
             StoreError::WrongKey | StoreError::OtherSource { .. } | StoreError::WrongSecret(_) => {
                 "nothing was changed; try again with the key that the vault was made with"
             }

@@ -1,25 +1,14 @@
 //! `start`: the daemon, in the foreground.
 
-use std::{
-    env,
-    io::{self, IsTerminal},
-};
+use std::env;
 
-use tracing::level_filters::LevelFilter;
-
-use super::{context::Context, failure::Failure, journal::Journal};
+use super::{context::Context, failure::Failure, operator_log};
 use crate::{
     audit::Rotation,
     daemon::{self, AuditSettings, Durability, Opening},
     sandbox::Hardening,
     store::{KeySource, StoreKind},
 };
-
-/// Says how much the daemon tells on stderr: `error`, `warn`, `info` (default) or `debug`.
-const LOG_LEVEL: &str = "KEYCHAIN_AUTH_LOG";
-
-/// Names the socket of journald, where stderr leads to it.
-const JOURNAL: &str = "JOURNAL_STREAM";
 
 /// Run the daemon in the foreground.
 #[derive(clap::Args)]
@@ -31,10 +20,10 @@ pub(super) struct Args {
     /// first of credential, keychain and file that is there]
     #[arg(long, value_name = "SOURCE")]
     key: Option<KeySource>,
-    /// Where the secrets rest: vault (a file of the daemon), keychain (the user's own, over Secret Service). Kept from the
-    /// first start on
-    #[arg(long, value_name = "KIND", default_value = "vault")]
-    store: StoreKind,
+    /// Where the secrets rest, when the vault is made: vault (a file of the daemon), keychain (the user's own, over Secret
+    /// Service) [default: vault]
+    #[arg(long, value_name = "KIND")]
+    store: Option<StoreKind>,
     /// Serve what is intact of a damaged vault, for reading only: what is damaged is answered with an error, and nothing
     /// of the vault is changed
     #[arg(long)]
@@ -54,25 +43,13 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, cx: Context) -> Result<(), Failure> {
-    if args.salvage && args.store == StoreKind::Keychain {
+    if args.salvage && args.store == Some(StoreKind::Keychain) {
         return Err(Failure::new(
             "--salvage reads the vault's own file, and the secrets shall rest in the keychain",
             "see what is damaged: keychain-auth vault verify",
         ));
     }
-    let level = env::var(LOG_LEVEL).ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
-    let told = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none())
-        .with_max_level(level)
-        .with_target(false)
-        // a line that stderr does not take, as on a full disk, would else be told to stderr: a panic, and the end of the daemon
-        .log_internal_errors(false);
-    if env::var(JOURNAL).is_ok_and(|stream| Journal::is_stderr(&stream)) {
-        told.event_format(Journal).init();
-    } else {
-        told.init();
-    }
+    operator_log::begin();
     let rotation = Rotation {
         max_size: args.audit_max_size << 20,
         max_age: i64::from(args.audit_max_age) * 24 * 60 * 60,

@@ -8,7 +8,8 @@ use super::{
     output::{Output, Style},
     sealing::copy,
     status_query::{
-        AuditStatus, DaemonStatus, Found, KeychainState, PolicyState, Protection, VaultState, ask,
+        AuditStatus, DaemonStatus, Found, KeychainState, PolicyState, Protection, RAISE_LOCKED, SecretMemory,
+        VaultState, ask,
     },
 };
 use crate::{policy::Warning, store::Slot};
@@ -45,6 +46,8 @@ struct Report {
     policy: PolicyState,
     protections: Vec<Protection>,
     missing: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<SecretMemory>,
     #[serde(skip_serializing_if = "Option::is_none")]
     audit: Option<AuditStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -96,6 +99,7 @@ fn report(found: &Found, cx: &Context) -> Report {
         policy: status.policy.clone().unwrap_or_else(|| local_policy(cx)),
         protections: status.protections.clone(),
         missing: status.missing.clone(),
+        memory: status.memory.clone(),
         audit: status.audit.clone(),
         problem,
     }
@@ -206,6 +210,9 @@ fn show(report: &Report, out: &mut Output) {
     }
     for protection in lacking {
         row("not in force", Style::Bad, &format!("{}: {}", protection.name, protection.means));
+    }
+    if let Some(spilled) = report.memory.as_ref().and_then(SecretMemory::spilled) {
+        row("memory", Style::Warn, &format!("{spilled}; {RAISE_LOCKED}"));
     }
     for protection in &report.missing {
         row("missing", Style::Bad, protection);

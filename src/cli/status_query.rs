@@ -34,6 +34,7 @@ pub(super) struct DaemonStatus {
     pub(super) policy: Option<PolicyState>,
     pub(super) missing: Vec<String>,
     pub(super) protections: Vec<Protection>,
+    pub(super) memory: Option<SecretMemory>,
     pub(super) connections: Option<u64>,
     pub(super) audit: Option<AuditStatus>,
 }
@@ -82,6 +83,34 @@ pub(super) struct Protection {
     /// What it means, one clause.
     pub(super) means: String,
 }
+
+/// The memory that the daemon has for secrets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct SecretMemory {
+    /// `secret` (`memfd_secret`), `locked` or `swappable`.
+    pub(super) kept: String,
+    /// Bytes of requests and replies that were in memory that may be swapped, since the daemon started.
+    pub(super) unlocked_bytes: u64,
+}
+
+impl SecretMemory {
+    /// What may have been swapped, in words; none where nothing was.
+    pub(super) fn spilled(&self) -> Option<String> {
+        let kilobytes = self.unlocked_bytes.div_ceil(1024);
+        match self.kept.as_str() {
+            "swappable" => Some("all secrets lie in memory that may be swapped".to_owned()),
+            _ if kilobytes > 0 => Some(format!(
+                "{kilobytes} KiB of requests and replies were in memory that may be swapped, since the daemon started"
+            )),
+            _ => None,
+        }
+    }
+}
+
+/// What to do about it.
+pub(super) const RAISE_LOCKED: &str =
+    "let it lock more: ulimit -l 65536 before it starts, or LimitMEMLOCK=64M in its unit";
 
 /// The keychain where the secrets rest, as the daemon found it last.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

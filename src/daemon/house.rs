@@ -33,6 +33,7 @@ use crate::{
     sandbox::Protection,
     secret::Buffer,
     store::{Committed, Lockable, OutboxEntry, Store, StoreError},
+    sys::locked,
     wire::{Reason, Reply},
 };
 
@@ -121,8 +122,17 @@ pub(super) struct StatusFacts {
     policy: PolicyState,
     missing: Vec<&'static str>,
     protections: Vec<Protection>,
+    memory: MemoryState,
     connections: usize,
     audit: AuditState,
+}
+
+/// The memory that secrets lie in.
+#[derive(Serialize)]
+struct MemoryState {
+    kept: &'static str,
+    /// Bytes that were at any time in memory that may be swapped, since the daemon started.
+    unlocked_bytes: u64,
 }
 
 /// The chain of the audit log, for whoever compares the file with it.
@@ -402,6 +412,10 @@ impl House {
             policy,
             missing: self.missing.clone(),
             protections: self.protections.clone(),
+            memory: MemoryState {
+                kept: locked::prepare().as_str(),
+                unlocked_bytes: locked::unlocked_bytes(),
+            },
             connections: self.admission.borrow().len(),
             audit: self.audit_state(),
         }

@@ -17,6 +17,7 @@ mod policy_watch;
 mod refusal;
 mod sealing;
 mod start;
+mod store_kind;
 mod strangers;
 mod sync;
 mod threads;

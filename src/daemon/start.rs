@@ -33,6 +33,7 @@ use super::{
     lock::{Lock, LockError},
     locking::event,
     policy_watch::{self, watch_policy},
+    store_kind,
     strangers::{Strangers, queue, start_pen},
     sync::{AuditSettings, Durability, LogSync, keep_heads, write_gathered},
     threads::Threads,
@@ -158,11 +159,8 @@ impl StartError {
                 "nothing was changed; start it again with what the vault was made with"
             }
             Self::Store(StoreError::InUse) => "another command works on the vault; wait until it has ended",
-            Self::Store(StoreError::OtherStore { pinned: StoreKind::Keychain, .. }) => {
-                "start it with --store keychain; nothing was changed"
-            }
-            Self::Store(StoreError::OtherStore { pinned: StoreKind::Vault, .. }) => {
-                "start it without --store keychain; nothing was changed"
+            Self::Store(StoreError::OtherStore { .. }) => {
+                "start it without --store: it goes on where the secrets are; nothing was changed"
             }
             Self::Store(StoreError::Damaged(_)) => {
                 "nothing was changed; see what is damaged: keychain-auth vault verify; restore vault.redb and vault.head together from a backup, or read what is intact: keychain-auth start --salvage"
@@ -191,8 +189,8 @@ impl StartError {
 /// How the daemon opens its vault.
 #[derive(Debug)]
 pub struct Opening {
-    /// Where the secrets rest.
-    pub store: StoreKind,
+    /// Where the secrets rest, as `--store` says: for a vault that is made, or to be sure of the one that is there.
+    pub store: Option<StoreKind>,
     /// The source that was asked for with `--key`: for a vault that is made, or to be sure of the one that is there.
     pub source: Option<KeySource>,
     /// Where the passphrase can be read.
@@ -226,13 +224,13 @@ pub fn run(
     if hardening == Hardening::Off && var("KEYCHAIN_AUTH_ALLOW_UNHARDENED").is_none_or(|word| word != "1") {
         return Err(StartError::Unconfirmed);
     }
-    let bus = match opening.store {
-        StoreKind::Keychain => Some(bus_address(&var).ok_or(StartError::NoBus)?),
-        StoreKind::Vault => None,
-    };
     // whatever mask it was started with: what the daemon makes is its user's, and usable for it
     umask(Mode::from_bits_truncate(0o077));
     let mut cage = Cage::begin(hardening).map_err(system("to close this process to others"))?;
+    let bus = match store_kind::choose(&paths.data_dir, opening.store)? {
+        StoreKind::Keychain => Some(bus_address(&var).ok_or(StartError::NoBus)?),
+        StoreKind::Vault => None,
+    };
     // before any lock, secret or thread: the children must inherit none
     let witness = process::spawn(|[channel]| cage.witness(channel)).map_err(StartError::Witness)?;
     let broker = bus.map(|bus| process::spawn(|channels| cage.broker(&channels, bus)));

@@ -6,12 +6,11 @@
 //! takes a damaged commit for a torn one and falls back to the one before it.
 
 use secrecy::ExposeSecret;
-use std::{collections::BTreeSet, fs::File, os::unix::fs::FileExt, sync::Arc};
+use std::{collections::BTreeSet, fs::File, sync::Arc};
 
 use redb::{
-    Builder, Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend,
-    TableDefinition, TableError, WriteTransaction,
-    backends::{FileBackend, InMemoryBackend},
+    Builder, Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
+    TableError, WriteTransaction, backends::FileBackend,
 };
 use rustix::fs::OFlags;
 
@@ -22,6 +21,7 @@ use super::{
     keychain::StoreKind,
     names::{NameIndex, Place, toggle},
     seal::{FORMAT, Fingerprint, NONCE, Nonce, RecordKey, Sealer, VaultId, has_value},
+    shadow::Shadow,
     transport::PolicySeal,
 };
 use crate::{
@@ -179,31 +179,18 @@ pub(super) fn open(folder: &Folder) -> Result<Option<Database>, StoreError> {
     Ok(Some(builder.create_with_backend(backend).map_err(failed)?))
 }
 
-/// Opens a copy of the file in memory, so that nothing is written to the file itself. `checks` says whether all its
-/// checksums are compared.
-pub(super) fn open_copy(folder: &Folder, checks: bool) -> Result<Database, StoreError> {
+/// Opens the file without writing to it. `checks` says whether all its checksums are compared; where they are not, a file
+/// that is damaged badly enough ends the process.
+pub(super) fn open_shadow(folder: &Folder, checks: bool) -> Result<Database, StoreError> {
     let missing = || StoreError::Missing(format!("{VAULT_FILE} is missing; put it back from a backup"));
     let file = folder.find(VAULT_FILE, OFlags::empty())?.ok_or_else(missing)?;
-    let unread = |error: std::io::Error| StoreError::Io(error.to_string());
-    let size = length(&file)?;
-    if size == 0 {
+    if length(&file)? == 0 {
         return Err(StoreError::Damaged("vault.redb is empty"));
     }
-    let copy = InMemoryBackend::new();
-    copy.set_len(size).map_err(unread)?;
-    let mut chunk = vec![0; 1024 * 1024];
-    let mut at = 0;
-    while at < size {
-        let read = file.read_at(&mut chunk, at).map_err(unread)?;
-        if read == 0 {
-            break;
-        }
-        copy.write(at, chunk.get(..read).unwrap_or_default()).map_err(unread)?;
-        at += read as u64;
-    }
+    let shadow = Shadow::new(file).map_err(|error| StoreError::Io(error.to_string()))?;
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE).set_check_integrity_on_open(checks);
-    builder.create_with_backend(copy).map_err(failed)
+    builder.create_with_backend(shadow).map_err(failed)
 }
 
 /// Which vault this is, if the key is its key.

@@ -1,7 +1,7 @@
 //! What is intact of a damaged vault, to be read and nothing else.
 //!
-//! Every row is taken out of a copy of `vault.redb` in memory, and the file is closed before the first request: there is
-//! no way from here to a byte of it. The header must open, and the places and versions of all rows must add up to the sum
+//! Every row is taken out of `vault.redb` through a [`Shadow`](super::shadow::Shadow), and the file is closed before the
+//! first request: there is no way from here to a byte of it. The header must open, and the places and versions of all rows must add up to the sum
 //! in it. Then no row is missing, added or an older one, and whatever opens is what was written last. A row that does not
 //! open stands for itself in the sum, by the place and the nonce that lie beside its sealed parts; where a single bit of
 //! those was flipped, the label tells which one.

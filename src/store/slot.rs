@@ -7,7 +7,7 @@
 //! While the vault gets a new key the slot holds both, until the vault is seen to have the new one. So a crash at any
 //! moment leaves a slot whose keys include that of the vault.
 
-use std::{io, os::unix::fs::FileExt, path::Path};
+use std::{io, os::unix::fs::FileExt};
 
 use chacha20poly1305::{AeadInOut, KeyInit, XChaCha20Poly1305};
 use data_encoding::HEXLOWER;
@@ -80,14 +80,6 @@ impl Slot {
     #[cfg(test)]
     pub(super) fn is_between_keys(&self) -> bool {
         self.next.is_some()
-    }
-
-    /// Reads the slot of a data folder that somebody else may hold. None if there is no folder or no file.
-    pub fn peek(data_dir: &Path) -> Result<Option<Self>, StoreError> {
-        match Folder::existing(data_dir)? {
-            Some(folder) => Self::load(&folder),
-            None => Ok(None),
-        }
     }
 
     /// Reads the slot. None if there is no file; an error if it is not exactly a slot, or not ours alone.

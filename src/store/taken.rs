@@ -6,21 +6,23 @@ use redb::Database;
 
 use super::{
     batch::{RenderRecord, StoreError},
-    disk::{self, VAULT_FILE},
+    disk,
     files::Folder,
-    head::{HEAD_FILE, Head},
+    head::Head,
     key::VaultKey,
-    keychain::Keychain,
+    keychain::{Keychain, StoreKind},
+    look,
     owned::OwnedVault,
     rekey::{self, Progress},
     salvage::Salvage,
     seal::VaultId,
     seat::Seat,
-    slot::{KEY_FILE, Slot, SlotKeys},
+    slot::{Slot, SlotKeys},
     source::{KeyMaterial, KeySource, WrappingKey},
-    vault::{Vault, missing},
+    vault::Vault,
     verify::{self, Findings},
 };
+use crate::name::{Service, Target};
 
 /// A data folder that no other process can open a vault in, with what its `vault.key` says. Its key is not known yet.
 pub struct Taken {
@@ -32,10 +34,31 @@ pub struct Taken {
 impl Taken {
     /// Takes the folder, making it (0700) if it is not there. [`StoreError::InUse`] while a daemon or a command has it.
     pub fn take(data_dir: &Path) -> Result<Self, StoreError> {
-        let folder = Folder::open(data_dir)?;
+        Self::of(Folder::open(data_dir)?)
+    }
+
+    /// As [`take`](Self::take), and [`StoreError::Absent`] where there is no folder: nothing is made.
+    pub fn existing(data_dir: &Path) -> Result<Self, StoreError> {
+        Self::of(Folder::existing(data_dir)?.ok_or(StoreError::Absent)?)
+    }
+
+    fn of(folder: Folder) -> Result<Self, StoreError> {
         folder.lock()?;
         let slot = Slot::load(&folder)?;
         Ok(Self { folder, slot, keychain: None })
+    }
+
+    /// Where the values of the vault rest, as its file says in clear. None if there is no vault. Nothing is written. A file
+    /// that is damaged badly enough ends the process.
+    pub fn store_kind(&self) -> Result<Option<StoreKind>, StoreError> {
+        look::store_kind(&self.folder)
+    }
+
+    /// Every name that is there, by service, sorted, for who only looks: nothing is written, so it leaves no line.
+    pub fn names(&self, material: &KeyMaterial) -> Result<Vec<(Service, Vec<Target>)>, StoreError> {
+        self.source()?;
+        let slot = self.slot.as_ref().ok_or(StoreError::Absent)?;
+        look::names(&self.folder, slot, material)
     }
 
     /// Opens, or makes, a vault whose values rest in the user's keychain. A vault that was made the other way is
@@ -54,7 +77,7 @@ impl Taken {
     pub fn source(&self) -> Result<KeySource, StoreError> {
         match &self.slot {
             Some(slot) => Ok(slot.source()),
-            None => self.nothing_here().and(Err(StoreError::Absent)),
+            None => look::without_key(&self.folder).and(Err(StoreError::Absent)),
         }
     }
 
@@ -72,7 +95,7 @@ impl Taken {
         if let Some(slot) = &self.slot {
             return Err(StoreError::Exists(slot.source()));
         }
-        self.nothing_here()?;
+        look::without_key(&self.folder)?;
         let key = VaultKey::generate().map_err(|error| StoreError::Io(error.to_string()))?;
         let (slot, _) = Slot::seal(material, &SlotKeys { current: key, next: None })?;
         slot.create(&self.folder)?;
@@ -134,15 +157,6 @@ impl Taken {
     ) -> Result<OwnedVault, StoreError> {
         self.source()?;
         rekey::change_source(self.folder, old, new, record)
-    }
-
-    fn nothing_here(&self) -> Result<(), StoreError> {
-        for name in [VAULT_FILE, HEAD_FILE] {
-            if self.folder.stat(name)?.is_some() {
-                return Err(missing(KEY_FILE, name));
-            }
-        }
-        Ok(())
     }
 }
 

@@ -22,6 +22,7 @@ use super::{
     head::{HEAD_FILE, Head},
     key::VaultKey,
     keychain::{Keychain, StoreKind},
+    look,
     names::{Found, NameIndex, Overlay, Place},
     seal::{RecordKey, Sealer, VaultId},
     seat::Seat,
@@ -109,10 +110,7 @@ impl Vault {
         keychain: Option<Keychain>,
     ) -> Result<Self, StoreError> {
         let (keys, wrapping) = slot.open(material)?;
-        if folder.stat(VAULT_FILE)?.is_none() {
-            if folder.stat(HEAD_FILE)?.is_some() {
-                return Err(missing(VAULT_FILE, HEAD_FILE));
-            }
+        if look::without_vault(&folder)? {
             disk::create(&folder, &keys.current, kind(keychain.as_ref()))?;
         }
         if !keys.fit(&folder)? {
@@ -441,7 +439,7 @@ fn pinned_to(db: &Database, keychain: Option<&Keychain>) -> Result<(), StoreErro
     if pinned == asked { Ok(()) } else { Err(StoreError::OtherStore { pinned, asked }) }
 }
 
-fn not_behind(header: &Header, head: &Head) -> Result<(), StoreError> {
+pub(super) fn not_behind(header: &Header, head: &Head) -> Result<(), StoreError> {
     if header.generation < head.generation()? {
         return Err(StoreError::Damaged("it was put back to an earlier state"));
     }

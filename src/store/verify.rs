@@ -1,6 +1,6 @@
 //! What is damaged: every record, line and number of a vault that may not open any more is tried by itself.
 //!
-//! Works on a copy in memory: nothing on the disk is written, whatever is found.
+//! Works on a shadow of the file: nothing on the disk is written, whatever is found.
 
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 
@@ -112,14 +112,14 @@ pub(super) fn verify(
     Ok(findings)
 }
 
-/// A copy of the vault's file in memory, which of the keys is its key, and what is wrong with its pages.
+/// A shadow of the vault's file, which of the keys is its key, and what is wrong with its pages.
 pub(super) fn copied<'k>(
     folder: &Folder,
     keys: &'k SlotKeys,
 ) -> Result<(Database, VaultId, &'k VaultKey, Option<&'static str>), StoreError> {
-    let (db, problem) = match disk::open_copy(folder, true) {
+    let (db, problem) = match disk::open_shadow(folder, true) {
         Ok(db) => (db, None),
-        Err(StoreError::Damaged(what)) => (disk::open_copy(folder, false)?, Some(what)),
+        Err(StoreError::Damaged(what)) => (disk::open_shadow(folder, false)?, Some(what)),
         Err(error) => return Err(error),
     };
     let candidates = [Some(&keys.current), keys.next.as_ref()];

@@ -4,6 +4,7 @@
 //! - [`peer`]: who wrote each chunk on a local socket, who connected it, and a handle that pins that process;
 //! - [`activation`] and [`notify`]: what a service manager passes and wants to be told;
 //! - [`locked`]: memory that is never swapped, dumped or left unwiped;
+//! - [`stderr`]: standard error that makes nobody wait;
 //! - [`process`]: a process that no other process of the same user can read, and that dies with its parent.
 //!
 //! A power that a platform or kernel lacks is a value that the caller must look at, never a silent no-op.
@@ -12,7 +13,7 @@
 mod linux;
 
 #[cfg(target_os = "linux")]
-pub use linux::{activation, locked, notify, peer, process, readiness, trap};
+pub use linux::{activation, locked, notify, peer, process, readiness, stderr, trap};
 
 #[cfg(not(target_os = "linux"))]
 compile_error!(

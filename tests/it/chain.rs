@@ -198,9 +198,18 @@ fn a_chain_of_somebody_else_behind_the_real_one_is_found() {
 }
 
 #[test]
-fn a_new_chain_needs_the_daemon_to_be_stopped() {
-    let (world, _, _) = sealed();
-    let refused = world.cli(&["audit", "seal-key"]);
-    assert_eq!((refused.code, refused.out.as_str()), (Some(1), ""));
-    assert!(refused.err.contains("try: "), "{}", refused.err);
+fn a_new_chain_needs_the_daemon_to_be_stopped_and_the_advice_says_so() {
+    let (mut world, _, _) = sealed();
+    let refused = |world: &World| {
+        let refused = world.cli(&["audit", "seal-key"]);
+        assert_eq!((refused.code, refused.out.as_str()), (Some(1), ""));
+        assert!(refused.err.contains(&format!("(pid {})", world.pid())), "{}", refused.err);
+        assert!(refused.err.contains("try: stop the daemon"), "{}", refused.err);
+        assert!(!refused.err.contains("vault lock"), "which would not help: {}", refused.err);
+    };
+    refused(&world);
+    world.cli(&["vault", "lock"]).done();
+    refused(&world);
+    world.stop();
+    assert_eq!(world.cli(&["audit", "seal-key"]).done().trim_end().len(), 64);
 }

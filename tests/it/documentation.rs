@@ -263,6 +263,30 @@ fn every_reason_check_and_variable_is_described() {
     }
 }
 
+#[test]
+fn every_action_that_a_record_can_carry_is_described_and_can_be_asked_for() {
+    let words = |file: &str| -> BTreeSet<String> {
+        let source = page(file);
+        let (_, code) = source.split_once("impl Action {").unwrap();
+        let (_, code) = code.split_once("pub const fn as_str(self)").unwrap();
+        let (code, _) = code.split_once("\n    }\n").unwrap();
+        code.split('"').skip(1).step_by(2).map(ToOwned::to_owned).collect()
+    };
+    let all: BTreeSet<String> =
+        words("src/audit/record.rs").union(&words("src/wire/request.rs")).cloned().collect();
+    let listed = audit::Action::ALL.map(|action| action.as_str().to_owned());
+    assert_eq!(all, listed.into(), "what a record can carry, and what is listed");
+    let (world, log) = (World::new(), page("docs/audit.md"));
+    let row = log.lines().find(|line| line.starts_with("| `action` | ")).unwrap();
+    for action in &all {
+        assert!(quoted(row).any(|word| word == action), "{action} is not described");
+        for command in ["show", "tail", "stats"] {
+            world.cli(&["audit", command, "--action", action]).done();
+        }
+        world.cli(&["audit", "export", "--format", "json", "--action", action]).done();
+    }
+}
+
 /// The anchor that a heading gets.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim().to_lowercase();

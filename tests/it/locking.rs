@@ -177,5 +177,5 @@ fn init_makes_a_vault_once_and_start_takes_it() {
     world.start_env.push(("KEYCHAIN_AUTH_ASKPASS".into(), program.display().to_string()));
     world.start();
     let busy = cli_with(&world, &env, &["vault", "init"]);
-    assert!(busy.code == Some(1) && busy.err.contains("vault lock"), "{}", busy.err);
+    assert!(busy.code == Some(1) && busy.err.contains("there is a vault already"), "{}", busy.err);
 }

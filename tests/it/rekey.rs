@@ -27,7 +27,11 @@ fn a_rekey_keeps_secrets_and_the_chain_of_the_log() {
             world.cli(&["vault", "lock"]).done();
         }
         let refused = world.cli(&["vault", "rekey"]);
-        assert!(refused.code == Some(1) && refused.err.contains("the daemon runs"), "{}", refused.err);
+        assert!(
+            refused.code == Some(1) && refused.err.contains("runs and has the audit log"),
+            "{}",
+            refused.err
+        );
     }
     world.stop();
     let key = fs::read(world.data().join("vault.key")).unwrap();

@@ -22,7 +22,7 @@ use super::{
     text::word,
     when,
 };
-use crate::audit::{Filter, Line, RecordLine};
+use crate::audit::{Action, Filter, Line, RecordLine};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -70,8 +70,8 @@ struct Wanted {
     /// A name that was asked for or touched
     #[arg(long)]
     target: Option<String>,
-    /// The action: read, write, delete, search, check, connect, policy or vault
-    #[arg(long, value_parser = ["read", "write", "delete", "search", "check", "connect", "policy", "vault"])]
+    /// What was asked for, or what happened
+    #[arg(long, value_parser = Action::ALL.map(Action::as_str))]
     action: Option<String>,
     /// The result
     #[arg(long, ignore_case = true, value_parser = ["GRANTED", "DENIED", "ERROR"])]

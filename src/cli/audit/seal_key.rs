@@ -6,7 +6,7 @@ use crate::cli::{
     context::Context,
     failure::Failure,
     output::Output,
-    owner::{Owner, close_to_others},
+    owner::{Owner, alone, close_to_others},
 };
 
 #[derive(clap::Args)]
@@ -24,7 +24,9 @@ struct Shown<'k> {
 
 pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
     close_to_others()?;
-    let key = Owner::open(cx, "audit seal-key")?.begin_chain()?;
+    // before a key is asked for; not beside a locked daemon either: it goes on with its chain
+    let alone = alone(cx)?;
+    let key = Owner::open(cx, "audit seal-key")?.begin_chain(&alone)?;
     let (chain, revealed) = (key.chain().to_string(), key.reveal());
     if args.json {
         out.json(&Shown { chain, verification_key: &revealed });

@@ -10,9 +10,9 @@ use std::{
     time::Duration,
 };
 
-use super::{Printer, Wanted, unreadable, words::Counted};
+use super::{Printer, Wanted, nothing_yet, unreadable, words::Counted};
 use crate::{
-    audit::{Line, Lines, RecordLine, files, open},
+    audit::{Line, Lines, RecordLine, files, open, opened},
     cli::{failure::Failure, output::Output},
 };
 
@@ -42,6 +42,18 @@ pub(super) fn run(args: &Args, log: &Path, out: &mut Output) -> Result<(), Failu
     let mut file = match File::open(log) {
         Err(error) if args.follow && error.kind() == io::ErrorKind::NotFound => {
             appear(log).map_err(failed)?
+        }
+        // also while a rotation has moved the file away and not begun the next one
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if opened(log).map_err(failed)?.is_empty() {
+                nothing_yet(log, out);
+                return Ok(());
+            }
+            for line in earlier(log, args.lines).map_err(failed)? {
+                printer.print(&line, out);
+            }
+            printer.finish(out);
+            return Ok(());
         }
         opened => opened.map_err(failed)?,
     };

@@ -8,7 +8,13 @@ use std::{
 };
 
 use super::{
-    super::{args, context::Context, failure::Failure, output::Output, owner::Owner},
+    super::{
+        args,
+        context::Context,
+        failure::Failure,
+        output::Output,
+        owner::{Owner, names},
+    },
     plan::show,
 };
 use crate::{
@@ -184,18 +190,21 @@ impl Source {
 }
 
 pub(super) fn run(source: &Source, cx: &Context, out: &mut Output) -> Result<(), Failure> {
-    let owner = Owner::open(cx, format!("vault import {}", source.word()))?;
-    let there: BTreeMap<Service, BTreeSet<Target>> = owner
-        .names()
-        .into_iter()
-        .map(|(service, targets)| (service, targets.into_iter().collect()))
-        .collect();
+    let doing = source.doing();
+    let open = || Owner::open(cx, format!("vault import {}", source.word()));
+    // a dry run writes nothing: neither the vault nor the log
+    let owner = doing.apply.then(open).transpose()?;
+    let names = match &owner {
+        Some(owner) => owner.names(),
+        None => names(cx)?,
+    };
+    let there: BTreeMap<Service, BTreeSet<Target>> =
+        names.into_iter().map(|(service, targets)| (service, targets.into_iter().collect())).collect();
     let mut plan = Plan::new();
     let mut add = |found: Found| -> Result<(), TooMuch> {
         plan.add(found, |service, target| there.get(service).is_some_and(|names| names.contains(target)))
     };
     source.read(&mut add)?;
-    let doing = source.doing();
     show(&plan, doing, out);
     let kept = if doing.keep { plan.existing() } else { 0 };
     doing.allowed(&plan)?;
@@ -203,11 +212,10 @@ pub(super) fn run(source: &Source, cx: &Context, out: &mut Output) -> Result<(),
         plan.keep_existing();
     }
     let count = plan.len();
-    if !doing.apply {
-        owner.close()?;
+    let Some(owner) = owner else {
         out.note(&format!("{}; nothing was written yet: add --apply to do it", would(count, kept)));
         return Ok(());
-    }
+    };
     if !plan.is_empty() {
         owner.write(plan.into_batches())?;
     }

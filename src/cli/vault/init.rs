@@ -1,9 +1,13 @@
 //! `vault init`: an empty vault, before a daemon makes one.
 
+use std::fs;
+
+use jiff::Timestamp;
+
 use super::super::{context::Context, failure::Failure, output::Output};
 use crate::{
     keys::forget_item,
-    store::{KeyMaterial, KeySource, StoreError, Taken},
+    store::{KeyMaterial, KeySource, Slot, StoreError, Taken},
 };
 
 #[derive(clap::Args)]
@@ -15,9 +19,13 @@ pub(in super::super) struct Args {
 }
 
 pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
+    // also while a daemon has it
+    if let Some(slot) = Slot::peek(&cx.paths.data_dir)? {
+        return Err(there(slot.source(), args.key, cx));
+    }
     let taken = Taken::take(&cx.paths.data_dir)?;
     match taken.source() {
-        Ok(source) => return Err(StoreError::Exists(source).into()),
+        Ok(source) => return Err(there(source, args.key, cx)),
         Err(StoreError::Absent) => {}
         Err(error) => return Err(error.into()),
     }
@@ -38,4 +46,24 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
     ));
     out.note(&format!("That means: {}", source.means()));
     Ok(())
+}
+
+/// A vault is never made over another one. What to do depends on what was wanted.
+fn there(source: KeySource, asked: Option<KeySource>, cx: &Context) -> Failure {
+    let folder = &cx.paths.data_dir;
+    // when the file was made, where the filesystem remembers it
+    let made = fs::metadata(folder.join("vault.redb")).and_then(|file| file.created()).ok();
+    let made = made.and_then(|made| Timestamp::try_from(made).ok());
+    let made = made.map(|made| format!(", made {}", made.strftime("%Y-%m-%d %H:%M UTC"))).unwrap_or_default();
+    let sentence = format!(
+        "there is a vault already in {}{made}, with a key from the source {source}",
+        folder.display()
+    );
+    let advice = match asked.filter(|asked| *asked != source) {
+        Some(asked) => {
+            format!("change where its key comes from: keychain-auth vault change-key-source --key {asked}")
+        }
+        None => "use it; see how it is: keychain-auth vault status".to_owned(),
+    };
+    Failure::new(sentence, advice)
 }

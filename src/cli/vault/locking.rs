@@ -5,16 +5,25 @@ use data_encoding::HEXLOWER;
 use super::super::{context::Context, daemon_link::DaemonLink, failure::Failure, output::Output};
 use crate::store::{KeyHolder, Slot, StoreError};
 
+/// Asks for a nonce, and so how the vault is.
+const ASK: &str = "{\"type\":\"UNLOCK\"}\n";
+
 pub(super) fn lock(cx: &Context, out: &mut Output) -> Result<(), Failure> {
-    link(cx)?.ask("{\"type\":\"LOCK\"}\n")?;
-    out.line("Locked the vault");
+    let mut link = link(cx)?;
+    // its answer says how the vault is; the nonce in it is used for nothing
+    if link.ask(ASK)?.state == "locked" {
+        out.line("The vault is locked already");
+        return Ok(());
+    }
+    link.ask("{\"type\":\"LOCK\"}\n")?;
+    out.line("Locked the vault; to unlock it: keychain-auth vault unlock");
     Ok(())
 }
 
 /// The key goes to the daemon sealed for it: whatever process listens in its place learns nothing.
 pub(super) fn unlock(cx: &Context, out: &mut Output) -> Result<(), Failure> {
     let mut link = link(cx)?;
-    let told = link.ask("{\"type\":\"UNLOCK\"}\n")?;
+    let told = link.ask(ASK)?;
     if told.state == "unlocked" {
         out.line("The vault is unlocked already");
         return Ok(());

@@ -8,7 +8,7 @@ use super::super::{
     output::{Output, Style},
     status_query::{Found, ask},
 };
-use crate::store::Slot;
+use crate::{daemon::StartError, store::Slot};
 
 #[derive(clap::Args)]
 pub(in super::super) struct Args {
@@ -29,7 +29,12 @@ struct Report {
 }
 
 pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
-    let source = Slot::peek(&cx.paths.data_dir)?.map(|slot| slot.source());
+    // in the words of a start, which would fail so
+    let slot = Slot::peek(&cx.paths.data_dir).map_err(|error| {
+        let error = StartError::from(error);
+        Failure::new(error.to_string(), error.advice())
+    })?;
+    let source = slot.map(|slot| slot.source());
     let state = match (source, ask(&cx.paths.socket, cx.uid)) {
         (None, _) => "absent".to_owned(),
         (Some(_), Found::Running(status)) => {

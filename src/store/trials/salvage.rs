@@ -4,7 +4,7 @@ use std::fs;
 
 use super::{
     super::{
-        disk::{RECORDS, open_copy},
+        disk::{RECORDS, open_shadow},
         files::Folder,
         seal::RecordKey,
     },
@@ -37,7 +37,7 @@ fn salvage(dir: &Path) -> Result<Salvage, StoreError> {
 }
 
 fn rows(dir: &Path) -> Vec<(RecordKey, Vec<u8>)> {
-    let db = open_copy(&Folder::open(dir).unwrap(), true).unwrap();
+    let db = open_shadow(&Folder::open(dir).unwrap(), true).unwrap();
     let table = db.begin_read().unwrap().open_table(RECORDS).unwrap();
     assert_eq!(table.len().unwrap() as usize, COUNT);
     table

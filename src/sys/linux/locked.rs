@@ -18,6 +18,8 @@ use std::{
 
 use zeroize::Zeroize;
 
+use super::stderr;
+
 /// Size of the slab: half of the 8 MiB that an ordinary user may lock.
 const SLAB: usize = 4 << 20;
 /// Smallest piece. Pieces are this times a power of two, so that freed neighbours join again.
@@ -33,6 +35,17 @@ pub enum Kept {
     Locked,
     /// Left out of core dumps, but it may be swapped: `RLIMIT_MEMLOCK` is too small.
     Swappable,
+}
+
+impl Kept {
+    /// Its name in `STATUS`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Secret => "secret",
+            Self::Locked => "locked",
+            Self::Swappable => "swappable",
+        }
+    }
 }
 
 /// Bytes in locked memory, all zero when made, owned by one holder and wiped when dropped.
@@ -77,7 +90,7 @@ impl Block {
         }
         match own_pages(length) {
             Ok(start) => Self { start, length, order: None },
-            Err(_) => std::process::abort(),
+            Err(_) => out_of_memory(),
         }
     }
 
@@ -139,7 +152,7 @@ fn slab() -> &'static Slab {
             Ok(start) => (start, Kept::Secret),
             Err(_) => match map(-1, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, SLAB) {
                 Ok(start) => (start, if lock(start, SLAB) { Kept::Locked } else { Kept::Swappable }),
-                Err(_) => std::process::abort(),
+                Err(_) => out_of_memory(),
             },
         };
         Slab { start, kept, pieces: Mutex::new(Pieces::new()) }
@@ -158,6 +171,12 @@ fn secret_pages() -> io::Result<NonNull<u8>> {
     let file = unsafe { OwnedFd::from_raw_fd(raw) };
     rustix::fs::ftruncate(&file, SLAB as u64)?;
     map(file.as_raw_fd(), libc::MAP_SHARED, SLAB)
+}
+
+/// Without the number of bytes that the library's own words tell: it could be the length of a value.
+fn out_of_memory() -> ! {
+    let _ = stderr::write(b"keychain-auth: there is no memory for a secret\n");
+    std::process::abort()
 }
 
 /// Pages for one block that the slab has no room for.

@@ -6,4 +6,5 @@ pub mod notify;
 pub mod peer;
 pub mod process;
 pub mod readiness;
+pub mod stderr;
 pub mod trap;

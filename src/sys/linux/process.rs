@@ -26,6 +26,18 @@ pub fn close_to_others() -> io::Result<()> {
     Ok(())
 }
 
+/// No trace of calls is printed from now on, by this process or its children, when memory is short or the program is at
+/// fault: the standard library asks for the current folder for that, a call that is not on the lists, and the end would
+/// look like that of a daemon that was taken over. Nothing happens where there is a second thread already.
+pub fn forget_backtraces() {
+    if threads().is_ok_and(|threads| threads == 1) {
+        for name in ["RUST_BACKTRACE", "RUST_LIB_BACKTRACE"] {
+            // SAFETY: this process has one thread, so nobody reads the environment meanwhile
+            unsafe { std::env::remove_var(name) };
+        }
+    }
+}
+
 /// A child of this process and the channels to it: `SEQPACKET` sockets that keep messages whole.
 #[derive(Debug)]
 pub struct Child<const CHANNELS: usize = 1> {

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::super::row::{Area, Row, State};
 use crate::cli::status_query::{
-    AuditStatus, DaemonStatus, Found, KeychainState, PolicyState, Protection, VaultState,
+    AuditStatus, DaemonStatus, Found, KeychainState, PolicyState, Protection, RAISE_LOCKED, SecretMemory,
+    VaultState,
 };
 
 const OURS: &str = env!("CARGO_PKG_VERSION");
@@ -48,6 +49,7 @@ fn running(status: &DaemonStatus, config: &Path) -> Vec<Row> {
     rows.extend(status.policy.as_ref().map(seal));
     rows.extend(status.keychain.as_ref().map(keychain));
     rows.extend(status.protections.iter().map(protection));
+    rows.extend(status.memory.as_ref().map(memory));
     if let Some(audit) = &status.audit {
         rows.push(chain(audit));
     }
@@ -120,6 +122,14 @@ fn seal(policy: &PolicyState) -> Row {
         )
     };
     Row::ok(Area::Daemon, "policy seal", found, means)
+}
+
+fn memory(memory: &SecretMemory) -> Row {
+    let row = |means| Row::ok(Area::Daemon, "secrets in memory", memory.kept.as_str(), means);
+    match memory.spilled() {
+        Some(spilled) => row(spilled).but(State::Warn, RAISE_LOCKED),
+        None => row("no request or reply was ever in memory that may be swapped".to_owned()),
+    }
 }
 
 fn protection(protection: &Protection) -> Row {

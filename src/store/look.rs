@@ -1,0 +1,103 @@
+//! What can be seen of a vault without opening it: by commands that change nothing, and while somebody else holds it. Not
+//! a byte of a file is written.
+
+use std::path::Path;
+
+use redb::Database;
+
+use super::{
+    batch::StoreError,
+    disk::{self, VAULT_FILE},
+    files::Folder,
+    head::{HEAD_FILE, Head},
+    key::VaultKey,
+    keychain::StoreKind,
+    seal::{Sealer, VaultId},
+    seat::Seat,
+    slot::{KEY_FILE, Slot, SlotKeys},
+    source::KeyMaterial,
+    vault::{missing, not_behind},
+};
+use crate::name::{Service, Target};
+
+impl Slot {
+    /// Reads the slot of a data folder that somebody else may hold. None if there is no vault;
+    /// [`StoreError::Missing`] where a file is gone whose partner is there.
+    pub fn peek(data_dir: &Path) -> Result<Option<Self>, StoreError> {
+        let Some(folder) = Folder::existing(data_dir)? else { return Ok(None) };
+        let slot = Self::load(&folder)?;
+        match slot {
+            None => without_key(&folder)?,
+            Some(_) => without_vault(&folder).map(drop)?,
+        }
+        Ok(slot)
+    }
+}
+
+/// Refuses a folder without a key where something was sealed with one.
+pub(super) fn without_key(folder: &Folder) -> Result<(), StoreError> {
+    for name in [VAULT_FILE, HEAD_FILE] {
+        if folder.stat(name)?.is_some() {
+            return Err(missing(KEY_FILE, name));
+        }
+    }
+    Ok(())
+}
+
+/// Whether there is a key only, as a crash leaves it while a vault is made. Refuses a head without its vault.
+pub(super) fn without_vault(folder: &Folder) -> Result<bool, StoreError> {
+    if folder.stat(VAULT_FILE)?.is_some() {
+        return Ok(false);
+    }
+    if folder.stat(HEAD_FILE)?.is_some() {
+        return Err(missing(VAULT_FILE, HEAD_FILE));
+    }
+    Ok(true)
+}
+
+/// Where the values of the vault rest. None if there is no vault.
+///
+/// The file is not checked first, which would take as long as opening it: one that is damaged badly enough ends the
+/// process.
+pub(super) fn store_kind(folder: &Folder) -> Result<Option<StoreKind>, StoreError> {
+    if folder.stat(VAULT_FILE)?.is_none() {
+        return Ok(None);
+    }
+    disk::store_kind(&disk::open_shadow(folder, false)?).map(Some)
+}
+
+/// Every name, by service, sorted. Everything is checked as when the vault is opened.
+pub(super) fn names(
+    folder: &Folder,
+    slot: &Slot,
+    material: &KeyMaterial,
+) -> Result<Vec<(Service, Vec<Target>)>, StoreError> {
+    let (keys, _) = slot.open(material)?;
+    if without_vault(folder)? {
+        return Ok(Vec::new());
+    }
+    if !keys.fit(folder)? {
+        return Err(StoreError::WrongKey);
+    }
+    let db = disk::open_shadow(folder, true)?;
+    let (vault, key) = identify(&db, keys)?;
+    let kind = disk::store_kind(&db)?;
+    let disk = disk::load(db, &Sealer::new(&key, vault), kind)?;
+    match Head::find(folder, &key, vault)? {
+        Some(head) => not_behind(&disk.header, &head)?,
+        None if disk.header.generation > 1 => return Err(missing(HEAD_FILE, VAULT_FILE)),
+        None => {}
+    }
+    if Seat::noted(folder, &key, vault)? > disk.header.generation {
+        return Err(StoreError::Damaged("it was put back to an earlier state"));
+    }
+    Ok(disk.names.all())
+}
+
+/// Which of its keys the vault has: two while a change of keys is not finished.
+fn identify(db: &Database, keys: SlotKeys) -> Result<(VaultId, VaultKey), StoreError> {
+    match (disk::identify(db, &keys.current), keys.next) {
+        (Err(StoreError::WrongKey), Some(next)) => Ok((disk::identify(db, &next)?, next)),
+        (found, _) => Ok((found?, keys.current)),
+    }
+}

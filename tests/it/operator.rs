@@ -1,0 +1,150 @@
+//! What the operator hears of the daemon, and what it costs when nobody listens.
+
+use std::{
+    fs::{self, File},
+    io::Read,
+    os::{
+        fd::OwnedFd,
+        unix::{fs::fchown, process::ExitStatusExt},
+    },
+    process::Stdio,
+};
+
+use rustix::{
+    fs::{OFlags, fcntl_getfl, fcntl_setfl},
+    io::Errno,
+    pipe::{PipeFlags, pipe_with},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    client::{Client, assert_refused, found, written},
+    skip::need,
+    world::{Entry, Guarded, World, await_that, is_root, run, spawn},
+};
+
+/// A pipe that takes no more, its end to read first.
+fn full_pipe() -> (File, OwnedFd) {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+    let flags = fcntl_getfl(&writer).unwrap();
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
+    for size in [4096, 1] {
+        while rustix::io::write(&writer, &vec![b'.'; size]).is_ok() {}
+    }
+    assert_eq!(rustix::io::write(&writer, b"."), Err(Errno::AGAIN));
+    // what the daemon gets is as a shell gives it
+    fcntl_setfl(&writer, flags).unwrap();
+    (File::from(reader), writer)
+}
+
+/// Lets the daemon meet fault after fault to tell, and be served between them, while nobody reads what it tells.
+fn unheard(its_own: bool) {
+    let world = World::new();
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    let (mut reader, writer) = full_pipe();
+    if its_own {
+        fchown(&writer, Some(world.uid()), None).unwrap();
+    }
+    let mut command = world.command(&world.binary());
+    command.arg("start").stderr(Stdio::from(writer));
+    let mut daemon = Guarded(spawn(&mut command));
+    drop(command);
+    let mut client = Client::spawn(&world, &tool);
+    await_that("it listens", || (client.try_connect() == "ok").then_some(()));
+    assert_eq!(client.write("s", &[("k", "v")]), written());
+    let fault = |client: &mut Client, round: usize| {
+        // another fault each time: the same one is told once
+        world.policy_text(&format!("{}{{", "\n".repeat(round)));
+        assert_refused(&client.read("s", &["k"]), "error", "internal_error");
+        world.policy(&[Entry::all(&tool, &["s"])]);
+        assert_eq!(client.read("s", &["k"]), found(&[("k", "v")]));
+    };
+    for round in 0..10 {
+        fault(&mut client, round);
+    }
+    // somebody reads again
+    let mut filling = vec![0; 64 * 1024];
+    reader.read_exact(&mut filling).unwrap();
+    assert!(filling.iter().all(|byte| *byte == b'.'), "nothing was in between");
+    fault(&mut client, 10);
+    assert!(daemon.end(rustix::process::Signal::TERM).success());
+    let mut said = String::new();
+    reader.read_to_string(&mut said).unwrap();
+    let first = said.trim_start_matches('.').lines().next().unwrap_or_default().to_owned();
+    assert!(first.contains("lines of this log are missing here"), "{said}");
+    assert!(said.contains("every request is denied"), "the last fault is told: {said}");
+}
+
+#[test]
+fn a_daemon_whose_messages_nobody_reads_serves_on_and_says_later_that_some_are_missing() {
+    unheard(true);
+    // of another user, whose pipe can't be opened anew
+    if is_root() {
+        unheard(false);
+    }
+}
+
+#[test]
+fn without_memory_the_daemon_ends_as_such_and_not_as_one_that_was_taken_over() {
+    let Some(prlimit) = need("prlimit") else { return };
+    for requests in [false, true] {
+        let mut world = World::new();
+        let tool = world.tool("tool");
+        world.policy(&[Entry::all(&tool, &["s"])]);
+        world.start_env = vec![("RUST_BACKTRACE".into(), "1".into())];
+        world.start();
+        let mut clients: Vec<Client> = (0..6).map(|_| Client::connected(&world, &tool)).collect();
+        assert_eq!(clients[0].write("s", &[("k", "v")]), written());
+        let pages = fs::read_to_string(format!("/proc/{}/statm", world.pid())).unwrap();
+        let pages: u64 = pages.split_once(' ').unwrap().0.parse().unwrap();
+        let mut limit = world.command(&prlimit);
+        limit.arg(format!("--pid={}", world.pid())).arg(format!("--as={}:", pages * 4096));
+        run(&mut limit).done();
+        // names that need heap, or lines that need more than the memory for secrets
+        let names: Vec<String> = (0..1000).map(|number| format!("{number:0>1000}")).collect();
+        let line = json!({"type": "REQUEST", "action": "read", "service": "s", "targets": names}).to_string();
+        for client in &mut clients {
+            client.send(if requests { format!("{line}\n") } else { line.clone() }.as_bytes());
+        }
+        let status = world.ended();
+        assert_eq!(status.signal(), Some(libc::SIGABRT), "{requests}: {status:?} {}", world.log());
+        let log = world.log();
+        let words = if requests { "memory allocation of" } else { "there is no memory for a secret" };
+        assert!(log.contains(words) && !log.contains("taken over"), "{log}");
+    }
+}
+
+#[test]
+fn secrets_beyond_the_locked_memory_are_told_by_status_and_doctor_with_what_to_do() {
+    let Some(prlimit) = need("prlimit") else { return };
+    let mut world = World::new();
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    // what the daemon locks at its start, and no page more
+    world.start_through = [prlimit.to_str().unwrap(), "--memlock=4194304"].map(str::to_owned).to_vec();
+    world.start();
+    let status = || -> Value { serde_json::from_str(&world.cli(&["status", "--json"]).done()).unwrap() };
+    let row = || {
+        let table: Value = serde_json::from_str(&world.cli(&["doctor", "--json"]).out).unwrap();
+        let rows = table["checks"].as_array().unwrap().clone();
+        rows.into_iter().find(|row| row["name"] == "secrets in memory").expect("a row about it")
+    };
+    assert_eq!(status()["memory"]["unlocked_bytes"], 0);
+    assert_eq!(row()["state"], "ok");
+    assert!(!world.cli(&["status"]).done().contains("swapped"));
+    let mut client = Client::connected(&world, &tool);
+    let value = "v".repeat(60 << 10);
+    let names: Vec<String> = (0..90).map(|number| format!("t{number}")).collect();
+    for names in names.chunks(15) {
+        let pairs: Vec<_> = names.iter().map(|name| (name.as_str(), value.as_str())).collect();
+        assert_eq!(client.write("s", &pairs), written());
+    }
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    assert_eq!(client.read("s", &all)["results"].as_array().unwrap().len(), all.len());
+    assert!(status()["memory"]["unlocked_bytes"].as_u64().unwrap() > 1 << 20, "{}", status()["memory"]);
+    let (told, row) = (world.cli(&["status"]).done(), row());
+    assert!(told.contains("in memory that may be swapped") && told.contains("LimitMEMLOCK"), "{told}");
+    assert_eq!(row["state"], "warn", "{row}");
+    assert!(row["advice"].as_str().unwrap().contains("ulimit -l"), "{row}");
+}
