@@ -153,7 +153,7 @@ impl StartError {
             }
             Self::Key(error) => error.advice(),
             Self::Store(StoreError::OtherSource { .. }) => {
-                "start it without --key, or change the source: keychain-auth vault change-key-source"
+                "start it without --key, or change the source: keychain-auth vault change-key-source --key SOURCE"
             }
             Self::Store(StoreError::WrongSecret(_)) => {
                 "nothing was changed; start it again with what the vault was made with"

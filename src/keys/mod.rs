@@ -50,6 +50,9 @@ pub enum KeyError {
     /// There is no way to ask for a passphrase.
     #[error("there is no terminal to ask for the passphrase")]
     NobodyToAsk,
+    /// The program that should ask for it.
+    #[error("the program that shall ask for the passphrase, {0}, can't be started: {1}")]
+    Program(String, String),
     /// It was not given.
     #[error("no passphrase was given: {0}")]
     Passphrase(String),
@@ -69,7 +72,7 @@ impl KeyError {
     pub fn advice(&self) -> &'static str {
         match self {
             Self::Credential(_) => {
-                "start it by the service manager with LoadCredentialEncrypted=vault-key:…, see docs/configuration.md"
+                "let the service manager start it with LoadCredentialEncrypted=vault-key:… (a command through systemd-run), see docs/configuration.md"
             }
             Self::KeychainLocked => {
                 "unlock the keychain, for example by logging in to the desktop, then try again"
@@ -82,6 +85,9 @@ impl KeyError {
             }
             Self::NobodyToAsk => {
                 "give it with --passphrase-fd N, or by a program that KEYCHAIN_AUTH_ASKPASS names"
+            }
+            Self::Program(..) => {
+                "correct KEYCHAIN_AUTH_ASKPASS or SSH_ASKPASS, or unset it to be asked on the terminal"
             }
             Self::Passphrase(_) | Self::Differs => "try again",
             Self::TooShort => "choose a longer one: several random words",
@@ -160,6 +166,12 @@ pub fn export_passphrase(
     let purpose = if new { passphrase::Purpose::NewFile } else { passphrase::Purpose::File };
     let typed = passphrase::ask(var, descriptor, purpose)?;
     if new && typed.len() < MIN_PASSPHRASE { Err(KeyError::TooShort) } else { Ok(typed) }
+}
+
+/// A secret that a person types on the terminal, without echo, at most 4096 bytes. No program is asked: one that knows the
+/// passphrase of the vault would give that.
+pub fn typed_value() -> Result<Buffer, KeyError> {
+    passphrase::on_terminal("Value of the secret: ")
 }
 
 /// Removes the item of a vault that has its key from elsewhere now. Best effort: the item opens nothing any more.

@@ -66,6 +66,12 @@ pub(super) fn ask(
     }
 }
 
+/// Asks on the terminal only.
+pub(super) fn on_terminal(prompt: &str) -> Result<Buffer, KeyError> {
+    let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty");
+    by_terminal(&terminal.map_err(|_| KeyError::NobodyToAsk)?, prompt)
+}
+
 /// The same answer to every prompt.
 fn each(prompts: &[&str], ask: impl Fn(&str) -> Result<Buffer, KeyError>) -> Result<Buffer, KeyError> {
     let mut first: Option<Buffer> = None;
@@ -84,7 +90,13 @@ fn by_program(program: &OsString, prompt: &str) -> Result<Buffer, KeyError> {
     let mut command = Command::new(program);
     // what it complains of is for whoever sits here
     command.arg(prompt).stdin(Stdio::null());
-    let done = child::run(&mut command, MAX_SOURCE_SECRET, PATIENCE).map_err(|error| failed(&error))?;
+    let done = child::run(&mut command, MAX_SOURCE_SECRET, PATIENCE);
+    let done = done.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+            KeyError::Program(program.to_string_lossy().into_owned(), words(&error))
+        }
+        _ => failed(&error),
+    })?;
     if done.output.len() > MAX_SOURCE_SECRET {
         return Err(too_long());
     }

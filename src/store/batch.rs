@@ -200,7 +200,7 @@ pub enum StoreError {
         asked: KeySource,
     },
     /// What the source gave does not open the slot.
-    #[error("what the source {0} gives does not open vault.key")]
+    #[error("{} does not open vault.key", .0.gives())]
     WrongSecret(KeySource),
     /// There is a vault already.
     #[error("there is a vault already, with a key from the source {0}")]

@@ -30,6 +30,8 @@ use crate::{
 pub(in super::super) enum Source {
     /// An .env file: NAME=value, one an entry
     Env(EnvArgs),
+    /// One value, typed without echo, or from standard input; never on the command line
+    Value(ValueArgs),
     /// The store of pass, the standard Unix password manager
     Pass(PassArgs),
     /// Items of the keychain (Secret Service) that have all of these attributes
@@ -44,6 +46,16 @@ pub(in super::super) enum Source {
 pub(in super::super) struct EnvArgs {
     /// The file; - is standard input
     file: PathBuf,
+    #[command(flatten)]
+    into: Into,
+    #[command(flatten)]
+    doing: Doing,
+}
+
+#[derive(clap::Args)]
+pub(in super::super) struct ValueArgs {
+    /// The name that it gets
+    name: String,
     #[command(flatten)]
     into: Into,
     #[command(flatten)]
@@ -143,6 +155,7 @@ impl Source {
     fn word(&self) -> &'static str {
         match self {
             Self::Env(_) => "env",
+            Self::Value(_) => "value",
             Self::Pass(_) => "pass",
             Self::SecretService(_) => "secret-service",
             Self::GoStore(_) => "go-store",
@@ -153,6 +166,7 @@ impl Source {
     fn doing(&self) -> &Doing {
         match self {
             Self::Env(args) => &args.doing,
+            Self::Value(args) => &args.doing,
             Self::Pass(args) => &args.doing,
             Self::SecretService(args) => &args.doing,
             Self::GoStore(args) => &args.doing,
@@ -164,6 +178,9 @@ impl Source {
         match self {
             Self::Env(EnvArgs { file, into, .. }) => {
                 transfer::env_file(file, &into.service, into.prefix.as_ref(), sink)?;
+            }
+            Self::Value(ValueArgs { name, into: Into { service, prefix }, .. }) => {
+                transfer::one_value(name, service, prefix.as_ref(), sink)?;
             }
             Self::Pass(args) => {
                 let root = args.store()?;

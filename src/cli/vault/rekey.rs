@@ -4,7 +4,7 @@ use super::super::{
     context::Context,
     failure::Failure,
     output::Output,
-    owner::{Owner, alone, vault_record},
+    owner::{Owner, alone, take, vault_record},
 };
 use crate::{
     keys::{Asking, forget_item},
@@ -49,7 +49,7 @@ pub(super) fn change(args: &ChangeArgs, cx: &Context, out: &mut Output) -> Resul
             "name a descriptor that is open, for example: --new-passphrase-fd 4 4< <(pass show vault)",
         )
     })?;
-    let taken = Taken::take(&cx.paths.data_dir)?;
+    let taken = take(cx)?;
     let old_item = taken.slot().and_then(crate::store::Slot::item);
     let old = material(&taken, cx)?;
     // the old key is tried before anything new is made or asked for

@@ -16,6 +16,7 @@ use super::super::{
     context::Context,
     failure::Failure,
     output::{Output, Style},
+    owner::take,
 };
 use crate::{
     store::{Findings, KeyMaterial, StoreError, Taken},
@@ -57,7 +58,7 @@ struct Damaged {
 
 /// Reads everything and writes nothing. Names of damaged records are told, values never.
 pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
-    let taken = Taken::take(&cx.paths.data_dir)?;
+    let taken = take(cx)?;
     taken.source()?;
     let slot = taken.slot().ok_or(StoreError::Absent)?;
     let material = cx.asking().for_slot(slot)?;
