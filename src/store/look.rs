@@ -71,6 +71,7 @@ pub(super) fn names(
     folder: &Folder,
     slot: &Slot,
     material: &KeyMaterial,
+    asked: StoreKind,
 ) -> Result<Vec<(Service, Vec<Target>)>, StoreError> {
     let (keys, _) = slot.open(material)?;
     if without_vault(folder)? {
@@ -81,8 +82,12 @@ pub(super) fn names(
     }
     let db = disk::open_shadow(folder, true)?;
     let (vault, key) = identify(&db, keys)?;
-    let kind = disk::store_kind(&db)?;
-    let disk = disk::load(db, &Sealer::new(&key, vault), kind)?;
+    let pinned = disk::store_kind(&db)?;
+    // what can't be opened for writing is no ground for a dry run
+    if pinned != asked {
+        return Err(StoreError::OtherStore { pinned, asked });
+    }
+    let disk = disk::load(db, &Sealer::new(&key, vault), pinned)?;
     match Head::find(folder, &key, vault)? {
         Some(head) => not_behind(&disk.header, &head)?,
         None if disk.header.generation > 1 => return Err(missing(HEAD_FILE, VAULT_FILE)),

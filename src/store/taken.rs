@@ -19,7 +19,7 @@ use super::{
     seat::Seat,
     slot::{Slot, SlotKeys},
     source::{KeyMaterial, KeySource, WrappingKey},
-    vault::Vault,
+    vault::{Vault, kind},
     verify::{self, Findings},
 };
 use crate::name::{Service, Target};
@@ -58,7 +58,7 @@ impl Taken {
     pub fn names(&self, material: &KeyMaterial) -> Result<Vec<(Service, Vec<Target>)>, StoreError> {
         self.source()?;
         let slot = self.slot.as_ref().ok_or(StoreError::Absent)?;
-        look::names(&self.folder, slot, material)
+        look::names(&self.folder, slot, material, kind(self.keychain.as_ref()))
     }
 
     /// Opens, or makes, a vault whose values rest in the user's keychain. A vault that was made the other way is
