@@ -121,6 +121,7 @@ fn local_vault(cx: &Context) -> Option<VaultState> {
         state: if cx.asked_socket.is_some() { "unknown" } else { "closed" }.to_owned(),
         key_source: source.to_string(),
         key_means: source.means().to_owned(),
+        salvage: None,
     })
 }
 
@@ -173,7 +174,10 @@ fn show(report: &Report, out: &mut Output) {
     }
     if let Some(vault) = &report.vault {
         let style = if vault.state == "locked" { Style::Warn } else { Style::Plain };
-        row("vault", style, &vault.state);
+        match &vault.salvage {
+            Some(extent) => row("vault", Style::Bad, &format!("SALVAGED, for reading only: {extent}")),
+            None => row("vault", style, &vault.state),
+        }
         row("key_source", Style::Plain, &format!("{}: {}", vault.key_source, vault.key_means));
     }
     match &report.policy.message {

@@ -72,12 +72,16 @@ pub(super) struct AuditStatus {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct VaultState {
-    /// `unlocked`, `locked`; `closed` where no daemon has it, `unknown` where none listens at a socket that was named.
+    /// `unlocked`, `locked`, `salvaged`; `closed` where no daemon has it, `unknown` where none listens at a socket that was
+    /// named.
     pub(super) state: String,
     /// Where its key comes from: `credential`, `keychain`, `passphrase`, `file`.
     pub(super) key_source: String,
     /// What that means, one clause.
     pub(super) key_means: String,
+    /// How much of a damaged vault is served, for reading only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) salvage: Option<String>,
 }
 
 /// One protection of the daemon, as the kernel told one of its workers.

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::fs::OFlags;
 
-use super::{KeyError, child::read_to_end, words};
+use super::{KeyError, read_to_end, words};
 use crate::{
     secret::Buffer,
     store::{MAX_SOURCE_SECRET, MIN_CREDENTIAL},
@@ -39,7 +39,7 @@ pub(super) fn read(var: &dyn Fn(&str) -> Option<OsString>) -> Result<Buffer, Key
         io::ErrorKind::NotFound => KeyError::Credential("CREDENTIALS_DIRECTORY has no such file".to_owned()),
         _ => failed(error),
     })?;
-    let bytes = read_to_end(&file, None).map_err(failed)?;
+    let bytes = read_to_end(&file).map_err(failed)?;
     if bytes.len() < MIN_CREDENTIAL {
         return Err(KeyError::Credential(format!("it has fewer than {MIN_CREDENTIAL} bytes")));
     }

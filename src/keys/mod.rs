@@ -5,7 +5,6 @@
 //! cage, and by the commands.
 #![forbid(unsafe_code)]
 
-mod child;
 mod credential;
 mod item;
 mod key_item;
@@ -14,12 +13,19 @@ mod passphrase;
 
 pub use item::{ItemTask, serve_item};
 
-use std::{ffi::OsString, io, os::fd::BorrowedFd};
+use std::{
+    ffi::OsString,
+    io,
+    os::fd::{AsFd, BorrowedFd},
+};
+
+use rustix::io::Errno;
+use zeroize::Zeroize;
 
 use crate::{
     desktop_keychain::bus_address,
     secret::Buffer,
-    store::{ItemId, KeyMaterial, KeySource, Slot, StoreError},
+    store::{ItemId, KeyMaterial, KeySource, MAX_SOURCE_SECRET, Slot, StoreError},
 };
 
 /// Shortest passphrase of a new vault or export, in bytes: shorter ones are tried out within hours at any price of one try.
@@ -171,6 +177,28 @@ pub fn typed_value() -> Result<Buffer, KeyError> {
 /// Removes the item of a vault that has its key from elsewhere now. Best effort: the item opens nothing any more.
 pub fn forget_item(item: ItemId) -> Result<(), KeyError> {
     keychain::ask(ItemTask::Forget, item).map(drop)
+}
+
+/// Everything that comes, up to one byte more than a secret may have, into locked memory.
+fn read_to_end(source: impl AsFd) -> io::Result<Buffer> {
+    let mut bytes = Buffer::with_capacity(MAX_SOURCE_SECRET + 1);
+    let mut chunk = [0; 512];
+    let ended = loop {
+        if bytes.len() > MAX_SOURCE_SECRET {
+            break Ok(());
+        }
+        match rustix::io::read(&source, &mut chunk) {
+            Ok(0) => break Ok(()),
+            Ok(count) => {
+                let room = (MAX_SOURCE_SECRET + 1).saturating_sub(bytes.len());
+                bytes.extend_from_slice(chunk.get(..count.min(room)).unwrap_or_default());
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => break Err(error.into()),
+        }
+    };
+    chunk.zeroize();
+    ended.map(|()| bytes)
 }
 
 fn words(error: &io::Error) -> String {

@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 mod age_file;
-mod child;
 mod export_file;
 mod pass_store;
 mod secret_service;

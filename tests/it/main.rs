@@ -45,6 +45,7 @@ mod records;
 mod reference;
 mod rekey;
 mod rotation;
+mod salvage;
 mod sealed_policy;
 mod sentences;
 mod skip;
