@@ -17,6 +17,7 @@ pub mod audit;
 pub mod broker;
 pub mod caller;
 pub mod chain;
+mod child;
 pub mod cli;
 pub mod daemon;
 pub mod desktop_keychain;

@@ -23,6 +23,7 @@ mod disk_errors;
 mod keychain;
 mod lockable;
 mod rekey;
+mod salvage;
 mod speed;
 mod verify;
 
