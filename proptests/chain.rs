@@ -2,97 +2,13 @@
 
 use std::fmt::Write as _;
 
-use jiff::Timestamp;
 use keychain_auth::{
-    audit::{Action, Because, Boundary, Event, Finding, Lines, Outcome, Verdict, Verifier, Witnesses, Wrong},
-    chain::{Checkpoint, Head, Ratchet, VerificationKey, link},
-    name::{Service, Target},
-    wire,
+    audit::{Finding, Verdict, Witnesses, Wrong},
+    chain::Head,
 };
 use proptest::{collection::vec, prelude::*, sample::Index};
 
-/// A log as the daemon writes it, and what it would know of it.
-#[derive(Debug, Clone)]
-struct Log {
-    lines: Vec<Vec<u8>>,
-    head: Head,
-    checkpoints: Vec<Checkpoint>,
-    /// The first line of each epoch.
-    epochs: Vec<usize>,
-}
-
-const KEY: &str = "c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00";
-
-fn key(text: &str) -> VerificationKey {
-    VerificationKey::parse(text.as_bytes()).unwrap()
-}
-
-fn event(number: u32, target: &str) -> Event {
-    Event {
-        timestamp: Timestamp::from_second(i64::from(number)).unwrap(),
-        action: Action::Request(wire::Action::Read),
-        pid: number,
-        binary_path: "/usr/bin/tool".into(),
-        binary_hash: None,
-        service: Some(Service::parse("s").unwrap()),
-        targets: vec![Target::parse(target).unwrap()],
-        outcome: Outcome::Granted,
-        reason: None,
-        detail: None,
-        uid: 1000,
-        count: None,
-    }
-}
-
-/// Epochs with so many records each, beside the one with which each begins.
-fn written(key: &VerificationKey, epochs: &[Vec<String>]) -> Log {
-    written_behind(key, Head { chain: key.chain(), ..Head::default() }, epochs)
-}
-
-fn written_behind(key: &VerificationKey, mut head: Head, epochs: &[Vec<String>]) -> Log {
-    let mut ratchet: Ratchet = key.first();
-    let mut log = Log { lines: Vec::new(), head, checkpoints: Vec::new(), epochs: Vec::new() };
-    let mut before = head.seq;
-    for (number, targets) in epochs.iter().enumerate() {
-        let (first, because) = if number == 0 { (0, Because::NewChain) } else { (before + 1, Because::Full) };
-        if number > 0 {
-            log.checkpoints.push(Checkpoint { seq: head.seq, digest: head.digest });
-            ratchet = ratchet.next();
-            head.epoch += 1;
-        }
-        let boundary = Boundary {
-            chain: head.chain,
-            epoch: head.epoch,
-            because,
-            first,
-            count: head.seq - before,
-            previous: head.mac,
-            digest: head.digest,
-        };
-        before = head.seq;
-        log.epochs.push(log.lines.len());
-        let begins =
-            Event { action: Action::Policy, detail: Some(boundary.to_string().into()), ..event(7, "x") };
-        let records = targets.iter().enumerate().map(|(at, target)| event(at as u32, target).render());
-        for rendered in std::iter::once(begins.render()).chain(records) {
-            let mut line = Vec::new();
-            head = link(&ratchet, &head, &rendered, &mut line);
-            line.pop();
-            log.lines.push(line);
-        }
-    }
-    log.head = head;
-    log
-}
-
-fn checked(lines: &[Vec<u8>], witnesses: Witnesses) -> Verdict {
-    let mut verifier = Verifier::new(witnesses);
-    let text: Vec<u8> = lines.iter().flat_map(|line| line.iter().copied().chain([b'\n'])).collect();
-    for line in Lines::new(text.as_slice()) {
-        verifier.line(0, &line.unwrap());
-    }
-    verifier.finish()
-}
+use crate::laws::written::{KEY, Log, checked, key, written, written_behind};
 
 fn keyed(log: &Log, lines: &[Vec<u8>]) -> Verdict {
     checked(lines, Witnesses { key: Some(key(KEY)), head: Some(log.head), checkpoints: Vec::new() })

@@ -4,6 +4,7 @@
 #[allow(dead_code, unreachable_pub, clippy::expect_used)]
 mod admitted;
 mod audit;
+mod cache;
 mod caller;
 mod chain;
 mod corridor;

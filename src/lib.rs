@@ -8,10 +8,16 @@
 #[cfg(test)]
 extern crate self as keychain_auth;
 
+#[cfg(test)]
+#[path = "../proptests/admitted.rs"]
+#[allow(dead_code, unreachable_pub, clippy::expect_used)]
+mod admitted;
+
 pub mod audit;
 pub mod broker;
 pub mod caller;
 pub mod chain;
+mod child;
 pub mod cli;
 pub mod daemon;
 pub mod desktop_keychain;

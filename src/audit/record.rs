@@ -31,13 +31,15 @@ pub enum Action {
     Import,
     /// Secrets that the owner of the vault took out of it.
     Export,
+    /// Names that the owner of the vault had listed.
+    List,
     /// The vault as a whole: locked, unlocked, given another key.
     Vault,
 }
 
 impl Action {
     /// All that a record can carry.
-    pub const ALL: [Self; 10] = {
+    pub const ALL: [Self; 11] = {
         let [read, write, delete, search, check] = wire::Action::ALL;
         [
             Self::Request(read),
@@ -49,6 +51,7 @@ impl Action {
             Self::Policy,
             Self::Import,
             Self::Export,
+            Self::List,
             Self::Vault,
         ]
     };
@@ -61,6 +64,7 @@ impl Action {
             Self::Policy => "policy",
             Self::Import => "import",
             Self::Export => "export",
+            Self::List => "list",
             Self::Vault => "vault",
         }
     }

@@ -85,11 +85,19 @@ fn not_allowed(denial: Denial, service: &Service, measured: &Measured) -> (&'sta
         Denial::ActionNotInPolicy => "action_not_in_policy",
         Denial::TargetNotAllowed => "target_not_allowed",
     };
-    let path = measured.path().display();
-    let failure = Failure::new(
-        format!("{path} is registered and may not use the service {service}"),
-        format!("keychain-auth grant {} --read {}", word(measured.path()), word(Path::new(service.as_str()))),
-    );
+    let (path, program) = (measured.path().display(), word(measured.path()));
+    let failure = match denial {
+        Denial::TargetNotAllowed => Failure::new(
+            format!("{path} is registered and may use {service}, but no target in it"),
+            format!(
+                "keychain-auth grant {program} --prefix PREFIX; for every target: keychain-auth grant {program} --all-targets"
+            ),
+        ),
+        _ => Failure::new(
+            format!("{path} is registered and may not use the service {service}"),
+            format!("keychain-auth grant {program} --read {}", word(Path::new(service.as_str()))),
+        ),
+    };
     (reason, failure)
 }
 

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::{
+    arrivals::await_arrivals,
     context::Context,
     failure::Failure,
     output::{Output, Style},
@@ -21,7 +22,11 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
-    let (queue, foreign) = cx.pending_file().load(cx.now)?;
+    await_arrivals(cx, out);
+    let (mut queue, foreign) = cx.pending_file().load(cx.now)?;
+    if let Ok(policy) = cx.policy_source().current(cx.uid) {
+        queue.forget_registered(&policy, cx.now);
+    }
     if let Some(foreign) = foreign {
         out.note(&format!("warning: {foreign}"));
     }

@@ -6,6 +6,7 @@
 
 mod approve;
 mod args;
+mod arrivals;
 mod audit;
 mod check;
 mod completions;

@@ -14,13 +14,18 @@ use crate::{
     name::{Service, Target},
     paths::Paths,
     store::{
-        AuditMemory, KeyMaterial, OwnedVault, PolicySeal, Record, RenderRecord, Seat, StoreError, Taken,
+        AuditMemory, KeyMaterial, KeySource, MAX_REMOVED, OwnedVault, PolicySeal, Record, RenderRecord, Seat,
+        StoreError, Taken,
     },
     sys::{locked, process},
 };
 
 /// Most names of one [`Owner::read`]: with the longest values they still fit one answer of the store.
 pub(super) const MAX_READ: usize = 128;
+
+/// Most names of one record that names what is shown: as many as the record of a delete has, which fit a line however long
+/// they are.
+const MAX_NAMED: usize = MAX_REMOVED;
 
 /// How a daemon is ended, however it was started.
 const STOP: &str = "stop the daemon, then try again: Ctrl-C where it runs, or: systemctl --user stop keychain-auth.socket keychain-auth.service";
@@ -61,6 +66,19 @@ impl Owner {
     /// before a value is here.
     pub(super) fn read(&self, service: &Service, targets: Vec<Target>) -> Result<Vec<Record>, Failure> {
         Ok(self.vault.read(service, targets, self.record(Action::Export, service))?)
+    }
+
+    /// Makes records of names that are about to be shown, durable before this returns. A service with many has several.
+    pub(super) fn record_names(&self, names: &[(Service, Vec<Target>)]) -> Result<(), Failure> {
+        let record = |(service, targets): &(Service, Vec<Target>)| {
+            let some = targets.chunks(MAX_NAMED).map(<[Target]>::to_vec);
+            let record = |some: Vec<Target>| -> RenderRecord {
+                let render = self.record(Action::List, service);
+                Box::new(move |_| render(&some))
+            };
+            some.map(record).collect::<Vec<_>>()
+        };
+        Ok(self.vault.note_all(names.iter().flat_map(record).collect())?)
     }
 
     /// Puts several batches in place, all or none. Each has its record.
@@ -145,9 +163,28 @@ pub(super) fn names(cx: &Context) -> Result<Vec<(Service, Vec<Target>)>, Failure
     Ok(taken.names(&material)?)
 }
 
+/// The vault, taken from whoever else would use it. Whoever has it is named.
+pub(super) fn take(cx: &Context) -> Result<Taken, Failure> {
+    Taken::existing(&cx.paths.data_dir).map_err(|error| {
+        if error != StoreError::InUse {
+            return error.into();
+        }
+        match Lock::take(&cx.paths.data_dir.join("daemon.lock")) {
+            Err(LockError::Held(pid)) => {
+                let pid = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+                Failure::new(
+                    format!("the vault is in use by the daemon{pid}"),
+                    "take it from there first: keychain-auth vault lock; afterwards: keychain-auth vault unlock",
+                )
+            }
+            _ => error.into(),
+        }
+    })
+}
+
 /// The vault, taken from whoever else would use it, and what opens it.
 fn opening(cx: &Context) -> Result<(Taken, KeyMaterial), Failure> {
-    let taken = Taken::existing(&cx.paths.data_dir)?;
+    let taken = take(cx)?;
     taken.source()?;
     let slot = taken.slot().ok_or(StoreError::Absent)?;
     let material = cx.asking().for_slot(slot)?;
@@ -220,7 +257,7 @@ fn unlockable(error: LockError) -> Failure {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let advice = match &error {
-            StoreError::InUse => "if the daemon has it, take it from there first: keychain-auth vault lock",
+            StoreError::InUse => "wait until the other command has ended, then try again",
             StoreError::Absent => "make one: keychain-auth vault init, or keychain-auth start",
             StoreError::Exposed(_) => {
                 "keychain-auth doctor says what to mend (files 0600, folder 0700, yours)"
@@ -229,6 +266,9 @@ impl From<StoreError> for Failure {
                 "nothing was changed; restore vault.key, vault.redb and vault.head together from a backup, or move all three away to begin anew"
             }
             StoreError::Damaged(_) => "nothing was changed; see what is damaged: keychain-auth vault verify",
+            StoreError::WrongSecret(KeySource::Passphrase) => {
+                "nothing was changed; try again: there is no way into the vault without its passphrase"
+            }
             StoreError::WrongKey | StoreError::OtherSource { .. } | StoreError::WrongSecret(_) => {
                 "nothing was changed; try again with the key that the vault was made with"
             }
@@ -294,7 +334,7 @@ mod tests {
         Taken::take(&cx.paths.data_dir).unwrap().create(&KeyMaterial::File).unwrap().close().unwrap();
         let owner = Owner::open(&cx, "import env").unwrap();
         let busy = Owner::open(&cx, "vault export").err().unwrap();
-        assert!(busy.advice().contains("vault lock"), "{busy:?}");
+        assert!(busy.advice().contains("the other command has ended"), "{busy:?}");
         let service = Service::parse("s").unwrap();
         let more = Service::parse("t").unwrap();
         let batches = vec![

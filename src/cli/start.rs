@@ -24,6 +24,10 @@ pub(super) struct Args {
     /// Service) [default: vault]
     #[arg(long, value_name = "KIND")]
     store: Option<StoreKind>,
+    /// Serve what is intact of a damaged vault, for reading only: what is damaged is answered with an error, and nothing
+    /// of the vault is changed
+    #[arg(long)]
+    salvage: bool,
     /// How far a record must have come before its reply leaves: written (in the kernel) or synced (on the disk)
     #[arg(long, value_name = "HOW", default_value = "written")]
     audit_durability: Durability,
@@ -39,6 +43,12 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, cx: Context) -> Result<(), Failure> {
+    if args.salvage && args.store == Some(StoreKind::Keychain) {
+        return Err(Failure::new(
+            "--salvage reads the vault's own file, and the secrets shall rest in the keychain",
+            "see what is damaged: keychain-auth vault verify",
+        ));
+    }
     operator_log::begin();
     let rotation = Rotation {
         max_size: args.audit_max_size << 20,
@@ -46,7 +56,8 @@ pub(super) fn run(args: &Args, cx: Context) -> Result<(), Failure> {
         max_files: args.audit_max_files.into(),
     };
     let audit = AuditSettings { durability: args.audit_durability, rotation };
-    let opening = Opening { source: args.key, store: args.store, passphrase: cx.passphrase, audit };
+    let Args { key: source, store, salvage, .. } = *args;
+    let opening = Opening { source, store, passphrase: cx.passphrase, salvage, audit };
     daemon::run(cx.paths, args.hardening, opening, |name| env::var_os(name))
         .map_err(|error| Failure::new(error.to_string(), error.advice()))
 }

@@ -65,7 +65,15 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
     match found {
         Found::Running(_) => Ok(()),
         Found::Nobody => {
-            out.note(&format!("The daemon does not run; start it with: {}", cx.start_command()));
+            let note = match &cx.asked_socket {
+                Some(socket) => format!(
+                    "No daemon listens at {}; to start one there: {}; one at another socket was not asked",
+                    socket.display(),
+                    cx.start_command()
+                ),
+                None => format!("The daemon does not run; start it with: {}", cx.start_command()),
+            };
+            out.note(&note);
             Ok(())
         }
         Found::Unwell(why) => Err(Failure::new(
@@ -109,9 +117,11 @@ fn report(found: &Found, cx: &Context) -> Report {
 fn local_vault(cx: &Context) -> Option<VaultState> {
     let source = Slot::peek(&cx.paths.data_dir).ok()??.source();
     Some(VaultState {
-        state: "closed".to_owned(),
+        // a daemon at its usual socket may have it open
+        state: if cx.asked_socket.is_some() { "unknown" } else { "closed" }.to_owned(),
         key_source: source.to_string(),
         key_means: source.means().to_owned(),
+        salvage: None,
     })
 }
 
@@ -164,7 +174,10 @@ fn show(report: &Report, out: &mut Output) {
     }
     if let Some(vault) = &report.vault {
         let style = if vault.state == "locked" { Style::Warn } else { Style::Plain };
-        row("vault", style, &vault.state);
+        match &vault.salvage {
+            Some(extent) => row("vault", Style::Bad, &format!("SALVAGED, for reading only: {extent}")),
+            None => row("vault", style, &vault.state),
+        }
         row("key_source", Style::Plain, &format!("{}: {}", vault.key_source, vault.key_means));
     }
     match &report.policy.message {

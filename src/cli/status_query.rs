@@ -37,6 +37,17 @@ pub(super) struct DaemonStatus {
     pub(super) memory: Option<SecretMemory>,
     pub(super) connections: Option<u64>,
     pub(super) audit: Option<AuditStatus>,
+    pub(super) queue: Option<QueueState>,
+}
+
+/// How far pending.json is behind the strangers that the daemon saw.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct QueueState {
+    /// How many were noted since its start.
+    pub(super) seen: u64,
+    /// Up to which of them the file was written.
+    pub(super) written: u64,
 }
 
 /// Where the daemon's audit log stands.
@@ -61,12 +72,16 @@ pub(super) struct AuditStatus {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct VaultState {
-    /// `unlocked`, `locked`; `closed` where no daemon has it.
+    /// `unlocked`, `locked`, `salvaged`; `closed` where no daemon has it, `unknown` where none listens at a socket that was
+    /// named.
     pub(super) state: String,
     /// Where its key comes from: `credential`, `keychain`, `passphrase`, `file`.
     pub(super) key_source: String,
     /// What that means, one clause.
     pub(super) key_means: String,
+    /// How much of a damaged vault is served, for reading only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) salvage: Option<String>,
 }
 
 /// One protection of the daemon, as the kernel told one of its workers.

@@ -114,6 +114,8 @@ impl<C> Admission<C> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -150,5 +152,81 @@ mod tests {
             admission.remove(id);
         }
         assert!(admission.by_executable.is_empty());
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Come,
+        Identify(usize, u8, bool),
+        Prove(usize),
+        Leave(usize),
+    }
+
+    /// A connection as the model has it.
+    struct Known {
+        id: u64,
+        executable: Option<String>,
+        proven: bool,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let which = 0..400_usize;
+        prop_oneof![
+            4 => Just(Step::Come),
+            4 => (which.clone(), 0..3_u8, any::<bool>()).prop_map(|(at, who, known)| Step::Identify(at, who, known)),
+            1 => which.clone().prop_map(Step::Prove),
+            1 => which.prop_map(Step::Leave),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_order_of_events_exceeds_a_limit_or_displaces_who_has_proven_himself(
+            capacity in 1..200_usize, steps in proptest::collection::vec(step(), 1..600),
+        ) {
+            let mut admission = Admission::new(capacity);
+            // oldest first
+            let mut open: Vec<Known> = Vec::new();
+            for step in steps {
+                let count = open.len();
+                match step {
+                    Step::Come => {
+                        let expected = match open.iter().position(|one| !one.proven) {
+                            _ if count < capacity => Ok(None),
+                            Some(oldest) => Ok(Some(open.remove(oldest).id)),
+                            None => Err(TooMany),
+                        };
+                        let comes = expected.is_ok();
+                        prop_assert_eq!(admission.displaced(), expected);
+                        if comes {
+                            let id = admission.admit();
+                            admission.closed_by(id, id);
+                            open.push(Known { id, executable: None, proven: false });
+                        }
+                    }
+                    Step::Identify(at, who, registered) if count > 0 => {
+                        let name = format!("/{who}");
+                        let same = |one: &Known| one.executable.as_deref() == Some(&*name);
+                        let limit = if registered { MAX_PER_REGISTERED } else { MAX_PER_STRANGER };
+                        let fits = same(&open[at % count]) || open.iter().filter(|one| same(one)).count() < limit;
+                        prop_assert_eq!(admission.identify(open[at % count].id, &name, registered).is_ok(), fits);
+                        if fits {
+                            open[at % count].executable = Some(name);
+                        }
+                    }
+                    Step::Prove(at) if count > 0 => {
+                        admission.prove(open[at % count].id);
+                        open[at % count].proven = true;
+                    }
+                    Step::Leave(at) if count > 0 => {
+                        let gone = open.remove(at % count).id;
+                        prop_assert_eq!(admission.remove(gone), Some(gone));
+                    }
+                    _ => {}
+                }
+                prop_assert_eq!(admission.len(), open.len());
+                prop_assert!(admission.len() <= capacity);
+            }
+        }
     }
 }

@@ -18,7 +18,7 @@ use super::{
     listener::Closer,
     note::{Note, policy_events},
     refusal::Refusal,
-    strangers::Strangers,
+    strangers::{QueueState, Strangers},
     sync::{Durability, Synced, is_synced},
     untaken::Untaken,
     witness_link::WitnessLink,
@@ -124,6 +124,7 @@ pub(super) struct StatusFacts {
     protections: Vec<Protection>,
     memory: MemoryState,
     connections: usize,
+    queue: QueueState,
     audit: AuditState,
 }
 
@@ -164,6 +165,9 @@ struct VaultState {
     state: &'static str,
     key_source: &'static str,
     key_means: &'static str,
+    /// How much of a damaged vault is served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    salvage: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -340,6 +344,8 @@ impl House {
         match error {
             // met by every request until somebody unlocks it
             StoreError::Locked | StoreError::Unreachable(_) => self.say_once(error.to_string()),
+            // met by every request that touches what is damaged
+            StoreError::Damaged(_) | StoreError::Salvaged => self.say_once(error.to_string()),
             _ => tracing::error!("{error}"),
         }
         Refusal::store(error)
@@ -395,7 +401,12 @@ impl House {
                 waiting: self.store.waiting(),
             }),
             vault: VaultState {
-                state: if self.vault.is_locked() { "locked" } else { "unlocked" },
+                state: match (self.vault.salvage(), self.vault.is_locked()) {
+                    (Some(_), _) => "salvaged",
+                    (None, true) => "locked",
+                    (None, false) => "unlocked",
+                },
+                salvage: self.vault.salvage().map(|extent| extent.words()),
                 key_source: self.vault.source().as_str(),
                 key_means: self.vault.source().means(),
             },
@@ -407,6 +418,7 @@ impl House {
                 unlocked_bytes: locked::unlocked_bytes(),
             },
             connections: self.admission.borrow().len(),
+            queue: self.strangers.state(),
             audit: self.audit_state(),
         }
     }

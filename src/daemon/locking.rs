@@ -32,6 +32,9 @@ impl OneNonce {
 impl House {
     /// Forgets the vault's key. The record is there first: what follows can't be prevented any more.
     pub(super) async fn lock(&self, shown: &Shown) -> Result<Reply, Refusal> {
+        if self.vault.salvage().is_some() {
+            return Err(Refusal::not_locked());
+        }
         let receipt = self.record(event(shown, Outcome::Granted, "vault locked")).await?;
         let vault = Arc::clone(&self.vault);
         let locked = self.writer.task(move || vault.lock()).await;

@@ -172,6 +172,16 @@ impl Refusal {
             )
             .detailed(why.clone()),
             StoreError::Backlog => Self::overloaded(false),
+            StoreError::Damaged(what) => Self::new(
+                Reason::InternalError,
+                "the vault is damaged, and this can't be read; nothing was released; see what is damaged: keychain-auth vault verify",
+            )
+            .detailed(format!("the vault is damaged: {what}")),
+            StoreError::Salvaged => Self::new(
+                Reason::InternalError,
+                "the vault is damaged and served for reading only, so nothing was changed; restore it from a backup, and start the daemon without --salvage",
+            )
+            .detailed(error.to_string()),
             StoreError::TooLarge => Self::too_large(),
             other => Self::new(
                 Reason::InternalError,
@@ -196,6 +206,12 @@ impl Refusal {
         Self::new(Reason::StoreLocked, message).detailed(format!("not unlocked: {error}"))
     }
 
+    /// What is intact of a damaged vault is not given back and taken again.
+    pub(super) fn not_locked() -> Self {
+        let message = "a damaged vault is served for reading only and can't be locked; to forget its key, stop the daemon";
+        Self::new(Reason::InternalError, message).detailed("not locked: started with --salvage")
+    }
+
     /// The seal was not changed.
     pub(super) fn not_sealed(error: &StoreError) -> Self {
         let message = match error {
@@ -203,6 +219,9 @@ impl Refusal {
                 "the key is not that of this vault, so the seal stays as it is; try again"
             }
             StoreError::Locked => "the store is locked; to unlock it, run: keychain-auth vault unlock",
+            StoreError::Salvaged => {
+                "the vault is damaged and served for reading only, so the seal stays as it is"
+            }
             _ => "the seal could not be stored, and stays as it is; see the daemon's own messages",
         };
         Self::new(Reason::StoreLocked, message).detailed(format!("not sealed: {error}"))

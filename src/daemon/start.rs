@@ -26,10 +26,12 @@ use super::{
     admission::Admission,
     cage::Cage,
     house::House,
+    identity::Shown,
     keychain::{Broker, KeychainLink},
     lines::CHUNK,
     listener::{Listener, passed_sockets, private_folder},
     lock::{Lock, LockError},
+    locking::event,
     policy_watch::{self, watch_policy},
     store_kind,
     strangers::{Strangers, queue, start_pen},
@@ -41,7 +43,7 @@ use super::{
     writer::Writer,
 };
 use crate::{
-    audit::{AuditError, Log, Rotation},
+    audit::{AuditError, Event, Log, Outcome, Rotation},
     caller::{Namespace, Observer},
     desktop_keychain::bus_address,
     keys::{Asking, KeyError},
@@ -151,7 +153,7 @@ impl StartError {
             }
             Self::Key(error) => error.advice(),
             Self::Store(StoreError::OtherSource { .. }) => {
-                "start it without --key, or change the source: keychain-auth vault change-key-source"
+                "start it without --key, or change the source: keychain-auth vault change-key-source --key SOURCE"
             }
             Self::Store(StoreError::WrongSecret(_)) => {
                 "nothing was changed; start it again with what the vault was made with"
@@ -161,7 +163,7 @@ impl StartError {
                 "start it without --store: it goes on where the secrets are; nothing was changed"
             }
             Self::Store(StoreError::Damaged(_)) => {
-                "nothing was changed; see what is damaged: keychain-auth vault verify; then restore vault.redb and vault.head together from a backup"
+                "nothing was changed; see what is damaged: keychain-auth vault verify; restore vault.redb and vault.head together from a backup, or read what is intact: keychain-auth start --salvage"
             }
             Self::Store(_) => {
                 "nothing was changed; restore vault.key, vault.redb and vault.head together from a backup, or move all three away to begin anew"
@@ -193,6 +195,8 @@ pub struct Opening {
     pub source: Option<KeySource>,
     /// Where the passphrase can be read.
     pub passphrase: Option<OwnedFd>,
+    /// Whether only what is intact of a damaged vault is served, and nothing changed.
+    pub salvage: bool,
     /// How the audit log is kept.
     pub audit: AuditSettings,
 }
@@ -246,12 +250,16 @@ pub fn run(
 
     let asking = Asking { var: &var, passphrase: opening.passphrase.as_ref().map(AsFd::as_fd) };
     let keychain = broker.as_ref().map(|broker| broker.keychain.clone());
-    let vault = vault_key::open(&paths.data_dir, keychain, opening.source, &asking)?;
-    let store = Arc::new(Lockable::new(vault)?);
+    let store = Arc::new(if opening.salvage {
+        Lockable::salvaged(vault_key::salvage(&paths.data_dir, opening.source, &asking)?)?
+    } else {
+        Lockable::new(vault_key::open(&paths.data_dir, keychain, opening.source, &asking)?)?
+    });
     drop(opening.passphrase);
     let mut log = open_log(&store, &paths, opening.audit.rotation)?;
     let outbox = store.outbox()?;
     log.replay(&outbox)?;
+    record_salvage(&store, &mut log, observer.uid)?;
     let listener = match passed {
         Some(socket) => Listener::activated(socket, &paths.socket)?,
         None => Listener::bind(&paths.socket)?,
@@ -300,6 +308,20 @@ fn open_log(store: &Lockable, paths: &Paths, rotation: Rotation) -> Result<Log, 
     Ok(Log::open(&paths.audit_log(), seat, &store.audit_memory()?.head, rotation)?)
 }
 
+/// Says that a damaged vault is served, before any of it is.
+fn record_salvage(store: &Lockable, log: &mut Log, uid: u32) -> Result<(), AuditError> {
+    let Some(extent) = store.salvage() else { return Ok(()) };
+    tracing::error!(
+        "SALVAGE: the vault is served for reading only: {}; restore it from a backup, and start without --salvage",
+        extent.words()
+    );
+    let own = std::env::current_exe().unwrap_or_default();
+    let shown = Shown { pid: std::process::id(), uid, path: own.display().to_string(), digest: None };
+    let event = event(&shown, Outcome::Granted, "");
+    let detail = Some(format!("vault opened for salvage: {}", extent.words()).into());
+    log.append(&Event { detail, ..event }).map(drop)
+}
+
 /// What the runtime begins with.
 struct Beginning {
     paths: Paths,
@@ -329,7 +351,8 @@ async fn serve(
     let witness = WitnessLink::new(channel).map_err(StartError::Witness)?;
     let missing = missing();
     let pending = PendingFile::new(begin.paths.pending(), begin.observer.uid);
-    let pen = start_pen(pending, threads).map_err(system("a thread"))?;
+    let (strangers, policy) = (Strangers::default(), PolicySource::new(begin.paths.config()));
+    let pen = start_pen(pending, policy, &strangers, threads).map_err(system("a thread"))?;
     let log_sync = LogSync::start(begin.store.clone(), threads).map_err(system("a thread"))?;
     let store: Arc<dyn Store> = begin.store.clone();
     let keychain = match begin.broker {
@@ -355,7 +378,7 @@ async fn serve(
         unkept: Notify::new(),
         store: begin.store,
         admission: RefCell::new(Admission::new(begin.capacity)),
-        strangers: Strangers::default(),
+        strangers,
         unfinished: Cell::new(0),
         untaken: Untaken::default(),
         chunk: RefCell::new(Buffer::zeroed(CHUNK)),

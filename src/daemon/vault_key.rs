@@ -1,10 +1,13 @@
 //! Which key opens the vault at start, and how a vault gets its first one.
 
-use std::path::Path;
+use std::{panic, path::Path, process::ExitCode};
+
+use tracing::dispatcher::{self, Dispatch};
 
 use crate::{
     keys::{Asking, KeyError, forget_item},
-    store::{KeyMaterial, KeySource, Keychain, StoreError, Taken, Vault},
+    store::{KeyMaterial, KeySource, Keychain, Salvage, StoreError, Taken, Vault},
+    sys::process,
 };
 
 use super::start::StartError;
@@ -37,6 +40,48 @@ pub(super) fn open(
         None => asking.automatic()?,
     };
     create(taken, &material)
+}
+
+/// Opens what is intact of the vault, for reading only. None is made where there is none.
+pub(super) fn salvage(
+    data_dir: &Path,
+    asked: Option<KeySource>,
+    asking: &Asking<'_>,
+) -> Result<Salvage, StartError> {
+    let taken = Taken::take(data_dir)?;
+    let pinned = taken.source()?;
+    if let Some(asked) = asked.filter(|asked| *asked != pinned) {
+        return Err(StoreError::OtherSource { pinned, asked }.into());
+    }
+    let slot = taken.slot().ok_or(StoreError::Absent)?;
+    let material = asking.for_slot(slot)?;
+    survives(&taken, &material)?;
+    Ok(taken.salvage(&material)?)
+}
+
+/// Tries it in a child first: what is damaged badly enough makes the database's own code stop the process.
+fn survives(taken: &Taken, material: &KeyMaterial) -> Result<(), StartError> {
+    let child = process::spawn(|[channel]| {
+        // its last words would be about pages, and nothing of the parent's is to be undone
+        panic::set_hook(Box::new(|_| std::process::abort()));
+        let tried = dispatcher::with_default(&Dispatch::none(), || taken.try_salvage(material));
+        // an error is told by the parent, who meets the same
+        drop(tried);
+        match rustix::io::write(channel, b"survived") {
+            Ok(_) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        }
+    });
+    let child = child.map_err(|error| StartError::System { what: "a process", error })?;
+    let [channel] = &child.channels;
+    let told = rustix::io::retry_on_intr(|| rustix::io::read(channel, &mut [0; 16])).unwrap_or_default();
+    child.wait();
+    if told == 0 {
+        return Err(
+            StoreError::Damaged("its pages are damaged so badly that no record can be reached").into()
+        );
+    }
+    Ok(())
 }
 
 fn create(taken: Taken, material: &KeyMaterial) -> Result<Vault, StartError> {

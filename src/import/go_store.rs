@@ -49,7 +49,7 @@ pub fn open_go_store<'b>(key: &[u8], sealed: &'b mut Buffer) -> Result<&'b [u8],
 
 /// Reads the JSON of the store. `services` decide what is ambiguous; without them only keys with one colon are read.
 pub fn go_store(json: &[u8], services: &[Service]) -> Result<Vec<Found>, SourceError> {
-    let mut reader = Reader::new(text(json.trim_ascii_end())?);
+    let mut reader = Reader::new(text(json.strip_suffix(b"\n").unwrap_or(json))?);
     let mut found = Vec::new();
     let mut rule = None;
     let read = reader.object(|reader, key| {

@@ -85,7 +85,7 @@ pub enum Refusal {
     NotText,
     /// Programs that read `.env` files differ about this value.
     #[error(
-        "programs read it differently ({0}); put the value in quotes, single ones for all but a single quote"
+        "programs that read .env files disagree about {0}; put the value in single quotes, or in double quotes where it has a single quote itself"
     )]
     Ambiguous(&'static str),
     /// Nobody can tell where the service ends and the target begins.
@@ -187,6 +187,19 @@ impl fmt::Display for SourceError {
 }
 
 impl std::error::Error for SourceError {}
+
+/// One value that stands alone, such as standard input, with the name that it gets. One line feed at its end is not part of
+/// it: programs that print a value end it so.
+pub fn one_value(name: &str, mut bytes: Buffer, service: &Service, prefix: Option<&TargetPrefix>) -> Found {
+    if bytes.as_slice().ends_with(b"\n") {
+        bytes.truncate(bytes.len() - 1);
+    }
+    let secret = target(prefix, name).and_then(|target| {
+        let value = value(bytes)?;
+        Ok(Incoming { service: service.clone(), target, attributes: Attributes::new(), value })
+    });
+    Found { name: name.to_owned(), place: None, secret }
+}
 
 /// The target of an entry: its name behind a prefix.
 fn target(prefix: Option<&TargetPrefix>, name: &str) -> Result<Target, Refusal> {

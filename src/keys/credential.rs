@@ -10,7 +10,7 @@ use std::{
 
 use rustix::fs::OFlags;
 
-use super::{KeyError, child::read_to_end, words};
+use super::{KeyError, read_to_end, words};
 use crate::{
     secret::Buffer,
     store::{MAX_SOURCE_SECRET, MIN_CREDENTIAL},
@@ -34,8 +34,12 @@ pub(super) fn read(var: &dyn Fn(&str) -> Option<OsString>) -> Result<Buffer, Key
     let path =
         place(var).ok_or_else(|| KeyError::Credential("CREDENTIALS_DIRECTORY is not set".to_owned()))?;
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(failed)?;
-    let bytes = read_to_end(&file, None).map_err(failed)?;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let file = file.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => KeyError::Credential("CREDENTIALS_DIRECTORY has no such file".to_owned()),
+        _ => failed(error),
+    })?;
+    let bytes = read_to_end(&file).map_err(failed)?;
     if bytes.len() < MIN_CREDENTIAL {
         return Err(KeyError::Credential(format!("it has fewer than {MIN_CREDENTIAL} bytes")));
     }

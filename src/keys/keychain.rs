@@ -9,12 +9,12 @@ use std::{
 
 use super::{
     KeyError,
-    child::run,
     item::{ItemTask, LOCKED, NO_ITEM},
 };
 use crate::{
+    child,
     secret::Buffer,
-    store::{ItemId, MIN_CREDENTIAL},
+    store::{ItemId, MAX_SOURCE_SECRET, MIN_CREDENTIAL},
 };
 
 /// How long the keychain may take: a start or an unlock never hangs on it.
@@ -27,15 +27,15 @@ pub(super) fn ask(task: ItemTask, item: ItemId) -> Result<Buffer, KeyError> {
         .args(["keychain-item", task.as_str(), &item.to_string()])
         .stdin(Stdio::null())
         .stderr(Stdio::null());
-    let (status, said) = run(&mut command, PATIENCE).map_err(|error| {
+    let done = child::run(&mut command, MAX_SOURCE_SECRET, PATIENCE).map_err(|error| {
         KeyError::Keychain(if error.kind() == io::ErrorKind::TimedOut {
             "it took longer than 5 seconds".to_owned()
         } else {
             error.kind().to_string()
         })
     })?;
-    match status.code() {
-        Some(0) if task == ItemTask::Forget || said.len() >= MIN_CREDENTIAL => Ok(said),
+    match done.status.code() {
+        Some(0) if task == ItemTask::Forget || done.output.len() >= MIN_CREDENTIAL => Ok(done.output),
         Some(LOCKED) => Err(KeyError::KeychainLocked),
         Some(NO_ITEM) => Err(KeyError::NoItem),
         _ => Err(KeyError::Keychain("the Secret Service can't be used".to_owned())),

@@ -5,7 +5,6 @@
 //! cage, and by the commands.
 #![forbid(unsafe_code)]
 
-mod child;
 mod credential;
 mod item;
 mod key_item;
@@ -14,12 +13,19 @@ mod passphrase;
 
 pub use item::{ItemTask, serve_item};
 
-use std::{ffi::OsString, io, os::fd::BorrowedFd};
+use std::{
+    ffi::OsString,
+    io,
+    os::fd::{AsFd, BorrowedFd},
+};
+
+use rustix::io::Errno;
+use zeroize::Zeroize;
 
 use crate::{
     desktop_keychain::bus_address,
     secret::Buffer,
-    store::{ItemId, KeyMaterial, KeySource, Slot, StoreError},
+    store::{ItemId, KeyMaterial, KeySource, MAX_SOURCE_SECRET, Slot, StoreError},
 };
 
 /// Shortest passphrase of a new vault or export, in bytes: shorter ones are tried out within hours at any price of one try.
@@ -44,6 +50,9 @@ pub enum KeyError {
     /// There is no way to ask for a passphrase.
     #[error("there is no terminal to ask for the passphrase")]
     NobodyToAsk,
+    /// The program that should ask for it.
+    #[error("the program that shall ask for the passphrase, {0}, can't be started: {1}")]
+    Program(String, String),
     /// It was not given.
     #[error("no passphrase was given: {0}")]
     Passphrase(String),
@@ -63,7 +72,7 @@ impl KeyError {
     pub fn advice(&self) -> &'static str {
         match self {
             Self::Credential(_) => {
-                "start it by the service manager with LoadCredentialEncrypted=vault-key:…, see docs/configuration.md"
+                "let the service manager start it with LoadCredentialEncrypted=vault-key:… (a command through systemd-run), see docs/configuration.md"
             }
             Self::KeychainLocked => {
                 "unlock the keychain, for example by logging in to the desktop, then try again"
@@ -76,6 +85,9 @@ impl KeyError {
             }
             Self::NobodyToAsk => {
                 "give it with --passphrase-fd N, or by a program that KEYCHAIN_AUTH_ASKPASS names"
+            }
+            Self::Program(..) => {
+                "correct KEYCHAIN_AUTH_ASKPASS or SSH_ASKPASS, or unset it to be asked on the terminal"
             }
             Self::Passphrase(_) | Self::Differs => "try again",
             Self::TooShort => "choose a longer one: several random words",
@@ -156,9 +168,37 @@ pub fn export_passphrase(
     if new && typed.len() < MIN_PASSPHRASE { Err(KeyError::TooShort) } else { Ok(typed) }
 }
 
+/// A secret that a person types on the terminal, without echo, at most 4096 bytes. No program is asked: one that knows the
+/// passphrase of the vault would give that.
+pub fn typed_value() -> Result<Buffer, KeyError> {
+    passphrase::on_terminal("Value of the secret: ")
+}
+
 /// Removes the item of a vault that has its key from elsewhere now. Best effort: the item opens nothing any more.
 pub fn forget_item(item: ItemId) -> Result<(), KeyError> {
     keychain::ask(ItemTask::Forget, item).map(drop)
+}
+
+/// Everything that comes, up to one byte more than a secret may have, into locked memory.
+fn read_to_end(source: impl AsFd) -> io::Result<Buffer> {
+    let mut bytes = Buffer::with_capacity(MAX_SOURCE_SECRET + 1);
+    let mut chunk = [0; 512];
+    let ended = loop {
+        if bytes.len() > MAX_SOURCE_SECRET {
+            break Ok(());
+        }
+        match rustix::io::read(&source, &mut chunk) {
+            Ok(0) => break Ok(()),
+            Ok(count) => {
+                let room = (MAX_SOURCE_SECRET + 1).saturating_sub(bytes.len());
+                bytes.extend_from_slice(chunk.get(..count.min(room)).unwrap_or_default());
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => break Err(error.into()),
+        }
+    };
+    chunk.zeroize();
+    ended.map(|()| bytes)
 }
 
 fn words(error: &io::Error) -> String {

@@ -15,12 +15,8 @@ use rustix::{
 };
 use zeroize::Zeroize;
 
-use super::{
-    KeyError,
-    child::{read_to_end, run},
-    words,
-};
-use crate::{secret::Buffer, store::MAX_SOURCE_SECRET};
+use super::{KeyError, read_to_end, words};
+use crate::{child, secret::Buffer, store::MAX_SOURCE_SECRET};
 
 /// Names the program that asks, for us alone.
 const ASKPASS: &str = "KEYCHAIN_AUTH_ASKPASS";
@@ -56,7 +52,7 @@ pub(super) fn ask(
         Purpose::NewFile => &["New passphrase of the export: ", "The same again: "],
     };
     if let Some(descriptor) = descriptor {
-        return line(read_to_end(descriptor, None).map_err(|error| failed(&error))?);
+        return line(read_to_end(descriptor).map_err(|error| failed(&error))?);
     }
     if let Some(program) = set(ASKPASS) {
         return each(prompts, |prompt| by_program(&program, prompt));
@@ -68,6 +64,12 @@ pub(super) fn ask(
         Some(program) => each(prompts, |prompt| by_program(&program, prompt)),
         None => Err(KeyError::NobodyToAsk),
     }
+}
+
+/// Asks on the terminal only.
+pub(super) fn on_terminal(prompt: &str) -> Result<Buffer, KeyError> {
+    let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty");
+    by_terminal(&terminal.map_err(|_| KeyError::NobodyToAsk)?, prompt)
 }
 
 /// The same answer to every prompt.
@@ -85,9 +87,24 @@ fn each(prompts: &[&str], ask: impl Fn(&str) -> Result<Buffer, KeyError>) -> Res
 }
 
 fn by_program(program: &OsString, prompt: &str) -> Result<Buffer, KeyError> {
-    let asked = run(Command::new(program).arg(prompt).stdin(Stdio::null()), PATIENCE);
-    let (status, said) = asked.map_err(|error| failed(&error))?;
-    if status.success() { line(said) } else { Err(KeyError::Passphrase("it was cancelled".to_owned())) }
+    let mut command = Command::new(program);
+    // what it complains of is for whoever sits here
+    command.arg(prompt).stdin(Stdio::null());
+    let done = child::run(&mut command, MAX_SOURCE_SECRET, PATIENCE);
+    let done = done.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+            KeyError::Program(program.to_string_lossy().into_owned(), words(&error))
+        }
+        _ => failed(&error),
+    })?;
+    if done.output.len() > MAX_SOURCE_SECRET {
+        return Err(too_long());
+    }
+    if done.status.success() {
+        line(done.output)
+    } else {
+        Err(KeyError::Passphrase("it was cancelled".to_owned()))
+    }
 }
 
 /// The bytes up to the first line feed.
@@ -98,9 +115,13 @@ fn line(mut said: Buffer) -> Result<Buffer, KeyError> {
         return Err(KeyError::Passphrase("it is empty".to_owned()));
     }
     if said.len() > MAX_SOURCE_SECRET {
-        return Err(KeyError::Passphrase(format!("it has more than {MAX_SOURCE_SECRET} bytes")));
+        return Err(too_long());
     }
     Ok(said)
+}
+
+fn too_long() -> KeyError {
+    KeyError::Passphrase(format!("it has more than {MAX_SOURCE_SECRET} bytes"))
 }
 
 /// Types nothing on the screen, and sees Ctrl-C itself: whatever ends the prompt, the terminal is as it was.

@@ -185,6 +185,9 @@ pub enum StoreError {
     /// What is on the disk is not what was written there.
     #[error("the vault is damaged: {0}")]
     Damaged(&'static str),
+    /// The vault is damaged, and only what is intact of it can be read.
+    #[error("only what is intact of a damaged vault is served; nothing can be changed")]
+    Salvaged,
     /// The key does not open this vault.
     #[error("the vault can't be decrypted with the key at hand, or vault.head was changed")]
     WrongKey,
@@ -197,7 +200,7 @@ pub enum StoreError {
         asked: KeySource,
     },
     /// What the source gave does not open the slot.
-    #[error("what the source {0} gives does not open vault.key")]
+    #[error("{} does not open vault.key", .0.gives())]
     WrongSecret(KeySource),
     /// There is a vault already.
     #[error("there is a vault already, with a key from the source {0}")]

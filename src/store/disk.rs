@@ -24,7 +24,11 @@ use super::{
     shadow::Shadow,
     transport::PolicySeal,
 };
-use crate::chain::{Checkpoint, Head};
+use crate::{
+    chain::{Checkpoint, Head},
+    name::{Service, Target},
+    secret::wipe_stack,
+};
 
 /// Name of the vault in the data folder.
 pub(super) const VAULT_FILE: &str = "vault.redb";
@@ -221,21 +225,10 @@ pub(super) fn load(db: Database, sealer: &Sealer, store: StoreKind) -> Result<Di
     let snapshot = db.begin_read().map_err(failed)?;
     let header = read_header(&snapshot, sealer)?;
     let records = snapshot.open_table(RECORDS).map_err(failed)?;
-    let (mut all, mut sum) = (Vec::new(), Fingerprint::default());
-    let mut waiting = BTreeSet::new();
-    for entry in records.iter().map_err(failed)? {
-        let (at, sealed) = entry.map_err(failed)?;
-        let at = *at.value();
-        let (label, nonce) = sealer
-            .open_label(&at, sealed.value())
-            .map_err(|_| StoreError::Damaged("a record was changed"))?;
-        toggle(&mut sum, &sealer.fingerprint(&at, &nonce));
-        if store == StoreKind::Keychain && has_value(sealed.value()) {
-            waiting.insert(at);
-        }
-        let bare = label.attributes.is_empty();
-        all.push((label.service, label.target, Place { at, nonce, bare }));
-    }
+    let scanned = scan(&records, sealer, store);
+    // once for all labels: beneath 100,000 of them it would cost as much as opening them
+    wipe_stack();
+    let Scanned { all, sum, mut waiting } = scanned?;
     if all.len() as u64 != header.count || sum != header.sum {
         return Err(StoreError::Damaged("a record is missing, added or replaced by an older one"));
     }
@@ -251,6 +244,32 @@ pub(super) fn load(db: Database, sealer: &Sealer, store: StoreKind) -> Result<Di
         }
     }
     Ok(Disk { records: Arc::new(records), db, header, names, waiting })
+}
+
+/// What the labels of a vault say.
+struct Scanned {
+    all: Vec<(Service, Target, Place)>,
+    sum: Fingerprint,
+    /// Records whose value the keychain does not have yet.
+    waiting: BTreeSet<RecordKey>,
+}
+
+fn scan(records: &Records, sealer: &Sealer, store: StoreKind) -> Result<Scanned, StoreError> {
+    let (mut all, mut sum, mut waiting) = (Vec::new(), Fingerprint::default(), BTreeSet::new());
+    for entry in records.iter().map_err(failed)? {
+        let (at, sealed) = entry.map_err(failed)?;
+        let at = *at.value();
+        let (label, nonce) = sealer
+            .read_label(&at, sealed.value())
+            .map_err(|_| StoreError::Damaged("a record was changed"))?;
+        toggle(&mut sum, &sealer.fingerprint(&at, &nonce));
+        if store == StoreKind::Keychain && has_value(sealed.value()) {
+            waiting.insert(at);
+        }
+        let bare = label.attributes.is_empty();
+        all.push((label.service, label.target, Place { at, nonce, bare }));
+    }
+    Ok(Scanned { all, sum, waiting })
 }
 
 /// The outbox of the snapshot; every number that the header speaks of must be there.

@@ -16,6 +16,7 @@ use super::{
     files::Folder,
     key::VaultKey,
     keychain::{Keychain, StoreKind},
+    salvage::{Extent, Salvage},
     seat::Seat,
     slot::{KEY_FILE, Slot},
     source::KeySource,
@@ -44,6 +45,8 @@ struct State {
     /// follow them.
     serves: bool,
     rest: Option<Rest>,
+    /// What is intact of a damaged vault, in place of a vault.
+    salvage: Option<Arc<Salvage>>,
 }
 
 /// What a locked vault leaves behind.
@@ -61,8 +64,20 @@ impl Lockable {
     /// Takes over an open vault.
     pub fn new(vault: Vault) -> Result<Self, StoreError> {
         let (folder, source, keychain) = (vault.folder()?, vault.source(), vault.keychain());
-        let state = State { source, vault: Some(Arc::new(vault)), serves: true, rest: None };
+        let state = State { source, vault: Some(Arc::new(vault)), serves: true, rest: None, salvage: None };
         Ok(Self { folder, keychain, state: RwLock::new(state) })
+    }
+
+    /// Serves what is intact of a damaged vault. It can't be locked, and takes no change.
+    pub fn salvaged(salvage: Salvage) -> Result<Self, StoreError> {
+        let (folder, source, salvage) = (salvage.folder()?, salvage.source(), Some(Arc::new(salvage)));
+        let state = State { source, vault: None, serves: false, rest: None, salvage };
+        Ok(Self { folder, keychain: None, state: RwLock::new(state) })
+    }
+
+    /// How much of a damaged vault is served. None of a whole one.
+    pub fn salvage(&self) -> Option<Extent> {
+        self.state().salvage.as_ref().map(|salvage| salvage.extent())
     }
 
     /// Where the vault's key comes from.
@@ -72,19 +87,23 @@ impl Lockable {
 
     /// Whether the key is gone.
     pub fn is_locked(&self) -> bool {
-        self.state().vault.is_none()
+        let state = self.state();
+        state.vault.is_none() && state.salvage.is_none()
     }
 
     /// How many secrets there are, or were when it was locked.
     pub fn count(&self) -> u64 {
         let state = self.state();
         let left = state.rest.as_ref().map_or(0, |rest| rest.count);
+        let left = state.salvage.as_ref().map_or(left, |salvage| salvage.extent().intact);
         state.vault.as_ref().map_or(left, |vault| vault.count())
     }
 
     /// The place of the audit chain's key, once; see [`Vault::take_seat`].
     pub fn take_seat(&self) -> Option<Seat> {
-        self.state().vault.as_ref().and_then(|vault| vault.take_seat())
+        let state = self.state();
+        let salvaged = state.salvage.as_ref().and_then(|salvage| salvage.take_seat());
+        salvaged.or_else(|| state.vault.as_ref().and_then(|vault| vault.take_seat()))
     }
 
     /// Closes the vault and forgets its key. Waits for what is being committed; nothing of it is lost.
@@ -92,6 +111,9 @@ impl Lockable {
     /// It is locked also when closing fails: the file is whole in any case.
     pub fn lock(&self) -> Result<(), StoreError> {
         let mut state = self.state_mut();
+        if state.salvage.is_some() {
+            return Err(StoreError::Salvaged);
+        }
         let Some(vault) = state.vault.take() else { return Ok(()) };
         state.serves = false;
         state.rest = Some(Rest {
@@ -148,7 +170,9 @@ impl Lockable {
     /// SHA-256 of the config.json that is accepted; zeros where any is. Known also while the vault is locked.
     pub fn policy_seal(&self) -> PolicySeal {
         let state = self.state();
-        let left = state.rest.as_ref().map(|rest| rest.policy).unwrap_or_default();
+        let left = state.rest.as_ref().map(|rest| rest.policy);
+        let left = left.or_else(|| state.salvage.as_ref().map(|salvage| salvage.policy_seal()));
+        let left = left.unwrap_or_default();
         state.vault.as_ref().map_or(left, |vault| vault.policy_seal())
     }
 
@@ -159,7 +183,7 @@ impl Lockable {
         let transport = match (&state.vault, &state.rest) {
             (Some(vault), _) => vault.transport(),
             (None, Some(rest)) => &rest.transport,
-            (None, None) => return Err(StoreError::Locked),
+            (None, None) => return Err(StoreError::Salvaged),
         };
         transport.seal(Content::CurrentSeal, nonce, &seal)
     }
@@ -195,10 +219,16 @@ impl Lockable {
         let state = self.state();
         let vault = match &state.vault {
             Some(vault) if state.serves => Arc::clone(vault),
+            None if state.salvage.is_some() => return Err(StoreError::Salvaged),
             _ => return Err(StoreError::Locked),
         };
         drop(state);
         ask(&vault)
+    }
+
+    /// What is served of a damaged vault.
+    fn salvaging(&self) -> Option<Arc<Salvage>> {
+        self.state().salvage.clone()
     }
 
     fn state(&self) -> RwLockReadGuard<'_, State> {
@@ -212,7 +242,10 @@ impl Lockable {
 
 impl Store for Lockable {
     fn read(&self, query: Authorized<Query>) -> Result<Committed, StoreError> {
-        self.serving(|vault| vault.read(query))
+        match self.salvaging() {
+            Some(salvage) => salvage.read(query),
+            None => self.serving(|vault| vault.read(query)),
+        }
     }
 
     fn commit(&self, changes: Vec<PendingChange>) -> Vec<Result<Committed, StoreError>> {
@@ -222,7 +255,10 @@ impl Store for Lockable {
     }
 
     fn outbox(&self) -> Result<Vec<OutboxEntry>, StoreError> {
-        self.state().vault.as_ref().map_or(Err(StoreError::Locked), |vault| vault.outbox())
+        match self.salvaging() {
+            Some(salvage) => salvage.outbox(),
+            None => self.state().vault.as_ref().map_or(Err(StoreError::Locked), |vault| vault.outbox()),
+        }
     }
 
     fn settle(&self, id: u64) {
@@ -248,14 +284,17 @@ impl Store for Lockable {
 
     fn keep_audit(&self) -> Result<(), StoreError> {
         match self.serving(Vault::keep_audit) {
-            // what was noted goes with the first commit after the unlock
-            Err(StoreError::Locked) => Ok(()),
+            // what was noted goes with the first commit after the unlock; a damaged vault takes nothing
+            Err(StoreError::Locked | StoreError::Salvaged) => Ok(()),
             kept => kept,
         }
     }
 
     fn audit_memory(&self) -> Result<AuditMemory, StoreError> {
-        self.state().vault.as_ref().map_or(Err(StoreError::Locked), |vault| vault.audit_memory())
+        match self.salvaging() {
+            Some(salvage) => salvage.audit_memory(),
+            None => self.state().vault.as_ref().map_or(Err(StoreError::Locked), |vault| vault.audit_memory()),
+        }
     }
 
     fn kind(&self) -> StoreKind {
@@ -266,6 +305,7 @@ impl Store for Lockable {
         match self.serving(Vault::carry) {
             // what waits is carried after the unlock
             Err(StoreError::Locked) if self.is_locked() => Ok(false),
+            Err(StoreError::Salvaged) => Ok(false),
             carried => carried,
         }
     }

@@ -13,6 +13,7 @@ use super::{
     key::VaultKey,
     keychain::StoreKind,
     seal::{Sealer, VaultId},
+    seat::Seat,
     slot::{KEY_FILE, Slot, SlotKeys},
     source::KeyMaterial,
     vault::{missing, not_behind},
@@ -70,6 +71,7 @@ pub(super) fn names(
     folder: &Folder,
     slot: &Slot,
     material: &KeyMaterial,
+    asked: StoreKind,
 ) -> Result<Vec<(Service, Vec<Target>)>, StoreError> {
     let (keys, _) = slot.open(material)?;
     if without_vault(folder)? {
@@ -80,12 +82,19 @@ pub(super) fn names(
     }
     let db = disk::open_shadow(folder, true)?;
     let (vault, key) = identify(&db, keys)?;
-    let kind = disk::store_kind(&db)?;
-    let disk = disk::load(db, &Sealer::new(&key, vault), kind)?;
+    let pinned = disk::store_kind(&db)?;
+    // what can't be opened for writing is no ground for a dry run
+    if pinned != asked {
+        return Err(StoreError::OtherStore { pinned, asked });
+    }
+    let disk = disk::load(db, &Sealer::new(&key, vault), pinned)?;
     match Head::find(folder, &key, vault)? {
         Some(head) => not_behind(&disk.header, &head)?,
         None if disk.header.generation > 1 => return Err(missing(HEAD_FILE, VAULT_FILE)),
         None => {}
+    }
+    if Seat::noted(folder, &key, vault)? > disk.header.generation {
+        return Err(StoreError::Damaged("it was put back to an earlier state"));
     }
     Ok(disk.names.all())
 }

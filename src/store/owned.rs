@@ -28,7 +28,8 @@ impl OwnedVault {
         Self(vault)
     }
 
-    /// Every name that is there, by service, sorted. Names are not values; listing them leaves no line.
+    /// Every name that is there, by service, sorted. Names are not values; who shows them leaves a line
+    /// with [`note_all`](Self::note_all).
     pub fn names(&self) -> Vec<(Service, Vec<Target>)> {
         self.0.names()
     }
@@ -90,6 +91,15 @@ impl OwnedVault {
     /// Changes that, durable with its line.
     pub fn seal_policy(&self, seal: PolicySeal, record: RenderRecord) -> Result<(), StoreError> {
         self.0.seal_policy(seal, record).map(drop)
+    }
+
+    /// Makes lines durable, all or none, that say what is about to be shown.
+    pub fn note_all(&self, records: Vec<RenderRecord>) -> Result<(), StoreError> {
+        let step = |record| Step { change: None, policy: None, record };
+        self.0
+            .perform(records.into_iter().map(step).collect())
+            .into_iter()
+            .try_for_each(|done| done.map(drop))
     }
 
     /// Makes a line durable that says what is about to be done.

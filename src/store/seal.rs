@@ -141,9 +141,16 @@ impl Sealer {
 
     /// What the record at this place says about itself, and the nonce of its version.
     pub(super) fn open_label(&self, at: &RecordKey, sealed: &[u8]) -> Result<(Label, Nonce), Unsealable> {
+        let label = self.read_label(at, sealed);
+        wipe_stack();
+        label
+    }
+
+    /// As [`Sealer::open_label`], for many labels in a row: whoever has read them all calls [`wipe_stack`].
+    pub(super) fn read_label(&self, at: &RecordKey, sealed: &[u8]) -> Result<(Label, Nonce), Unsealable> {
         let parts = Parts::of(sealed).ok_or(Unsealable)?;
         let context = self.context(Use::Label, at, &[0; TAG]);
-        let plain = open(&self.label, &parts.nonce, &context, parts.label)?;
+        let plain = decrypted(&self.label, &parts.nonce, &context, parts.label)?;
         Ok((label::decode(plain.as_slice()).ok_or(Unsealable)?, parts.nonce))
     }
 
@@ -312,11 +319,15 @@ fn encrypt(key: &SubKey, nonce: &Nonce, context: &[u8], text: &mut [u8]) -> Resu
 
 /// Decrypts a copy of `sealed` that is wiped by whoever drops it.
 pub(super) fn open(key: &SubKey, nonce: &Nonce, context: &[u8], sealed: &[u8]) -> Result<Buffer, Unsealable> {
+    let plain = decrypted(key, nonce, context, sealed);
+    wipe_stack();
+    plain
+}
+
+fn decrypted(key: &SubKey, nonce: &Nonce, context: &[u8], sealed: &[u8]) -> Result<Buffer, Unsealable> {
     let (text, tag) = sealed.split_last_chunk::<TAG>().ok_or(Unsealable)?;
     let mut plain = Buffer::from(text);
-    let opened = decrypt(key, nonce, context, plain.as_mut_slice(), tag);
-    wipe_stack();
-    opened.map(|()| plain)
+    decrypt(key, nonce, context, plain.as_mut_slice(), tag).map(|()| plain)
 }
 
 #[inline(never)]

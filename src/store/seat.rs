@@ -5,15 +5,26 @@
 //! one too, so that a power failure leaves a whole slot and nothing of the old key is left in the file.
 //!
 //! It stays open while the vault is locked: also then every request has its record.
+//!
+//! With each epoch it notes how many commits the vault had seen: a vault that is put back together with its head, to how
+//! they were before this epoch, is behind it.
 
-use std::{fs::File, io, os::unix::fs::FileExt};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use rustix::fs::OFlags;
 
 use super::{
     disk::nonce,
     files::{FileError, Folder},
-    key::SubKey,
+    key::{SubKey, VaultKey},
     seal::{NONCE, TAG, VaultId, open, seal},
 };
 use crate::{
@@ -23,8 +34,8 @@ use crate::{
 
 /// Name of the file in the data folder.
 pub(crate) const STATE_FILE: &str = "audit.state";
-/// Turn, time, key and head.
-const PLAIN: usize = 8 + 8 + 32 + Head::BYTES;
+/// Turn, generation, time, key and head.
+const PLAIN: usize = 8 + 8 + 8 + 32 + Head::BYTES;
 const SLOT: usize = NONCE + PLAIN + TAG;
 /// Slots lie in pages of their own: no write of one can tear the other.
 const PLACES: [u64; 2] = [0, 4096];
@@ -38,6 +49,8 @@ struct Place {
     vault: VaultId,
     /// How often it was written; the higher of two slots counts.
     turn: u64,
+    /// How many commits the vault has seen, at least.
+    generation: Arc<AtomicU64>,
 }
 
 /// The state is there and can't be used: it was changed, or belongs to another vault.
@@ -61,27 +74,47 @@ impl Seat {
                 file
             }
         };
-        Ok(Self(Some(Place { file, key, vault, turn: 0 })))
+        Ok(Self(Some(Place { file, key, vault, turn: 0, generation: Arc::default() })))
+    }
+
+    /// How many commits the vault had seen when an epoch was saved last, as far as it was loaded here.
+    pub(super) fn generation(&self) -> u64 {
+        self.0.as_ref().map_or(0, |place| place.generation.load(Ordering::Acquire))
+    }
+
+    /// Where the vault says how many there are by now. It never says fewer than before.
+    pub(super) fn counter(&self) -> Arc<AtomicU64> {
+        self.0.as_ref().map(|place| Arc::clone(&place.generation)).unwrap_or_default()
+    }
+
+    /// As [`Seat::generation`], of a file that is only looked at. 0 where there is none that can be read.
+    pub(super) fn noted(folder: &Folder, key: &VaultKey, vault: VaultId) -> Result<u64, FileError> {
+        if folder.stat(STATE_FILE)?.is_none() {
+            return Ok(0);
+        }
+        let mut seat = Self::open(folder, key.derive("audit state", &vault), vault)?;
+        Ok(seat.load().map_or(0, |_| seat.generation()))
     }
 
     /// The epoch that was saved last. None where none ever was.
     pub fn load(&mut self) -> Result<Option<Epoch>, Unreadable> {
         let Some(place) = &mut self.0 else { return Ok(None) };
         let empty = place.file.metadata().is_ok_and(|file| file.len() == 0);
-        let mut found: Option<(u64, Epoch)> = None;
+        let mut found: Option<(u64, u64, Epoch)> = None;
         for at in PLACES {
             let mut slot = [0; SLOT];
             let read = place.file.read_exact_at(&mut slot, at);
             let epoch = read.ok().and_then(|()| place.unsealed(&slot));
-            if let Some((turn, epoch)) = epoch
-                && found.as_ref().is_none_or(|(other, _)| turn > *other)
+            if let Some((turn, generation, epoch)) = epoch
+                && found.as_ref().is_none_or(|(other, ..)| turn > *other)
             {
-                found = Some((turn, epoch));
+                found = Some((turn, generation, epoch));
             }
         }
         match found {
-            Some((turn, epoch)) => {
+            Some((turn, generation, epoch)) => {
                 place.turn = turn;
+                place.generation.fetch_max(generation, Ordering::AcqRel);
                 Ok(Some(epoch))
             }
             None if empty => Ok(None),
@@ -116,6 +149,7 @@ impl Place {
         for part in [
             nonce.as_slice(),
             &self.turn.to_le_bytes(),
+            &self.generation.load(Ordering::Acquire).to_le_bytes(),
             &epoch.began.to_le_bytes(),
             epoch.ratchet.expose(),
             &epoch.before.to_bytes(),
@@ -128,10 +162,11 @@ impl Place {
         Ok(slot.as_slice().to_vec())
     }
 
-    fn unsealed(&self, slot: &[u8]) -> Option<(u64, Epoch)> {
+    fn unsealed(&self, slot: &[u8]) -> Option<(u64, u64, Epoch)> {
         let (nonce, sealed) = slot.split_first_chunk::<NONCE>()?;
         let plain = open(&self.key, nonce, &self.context(), sealed).ok()?;
         let (turn, rest) = plain.as_slice().split_first_chunk()?;
+        let (generation, rest) = rest.split_first_chunk()?;
         let (began, rest) = rest.split_first_chunk()?;
         let (key, head) = rest.split_at_checked(32)?;
         let epoch = Epoch {
@@ -139,7 +174,7 @@ impl Place {
             before: Head::from_bytes(head)?,
             began: i64::from_le_bytes(*began),
         };
-        Some((u64::from_le_bytes(*turn), epoch))
+        Some((u64::from_le_bytes(*turn), u64::from_le_bytes(*generation), epoch))
     }
 }
 
@@ -149,10 +184,7 @@ pub(crate) mod tests {
     use std::fs;
 
     use super::*;
-    use crate::{
-        chain::VerificationKey,
-        store::{files::scratch, key::VaultKey},
-    };
+    use crate::{chain::VerificationKey, store::files::scratch};
 
     /// The seat in a folder, under a key that every test has.
     pub(crate) fn seat(folder: &std::path::Path) -> Seat {
@@ -160,7 +192,7 @@ pub(crate) mod tests {
         Seat::open(&Folder::open(folder).unwrap(), key.derive("audit state", &[7; 16]), [7; 16]).unwrap()
     }
 
-    fn epoch(number: u64) -> Epoch {
+    pub(crate) fn epoch(number: u64) -> Epoch {
         let ratchet = (0..number).fold(VerificationKey::generate().unwrap().first(), |key, _| key.next());
         Epoch { ratchet, before: Head { epoch: number, seq: number * 10, ..Head::default() }, began: 5 }
     }

@@ -168,7 +168,8 @@ impl Slot {
         Ok(Self { pinned, current, next })
     }
 
-    fn parse(text: &[u8]) -> Option<Self> {
+    /// A slot from the bytes of its file; one form only. Its keys stay wrapped.
+    pub fn parse(text: &[u8]) -> Option<Self> {
         let text = str::from_utf8(text).ok()?.strip_suffix('\n')?;
         let mut lines = text.split('\n');
         let first = lines.next()?;

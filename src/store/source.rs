@@ -43,6 +43,16 @@ impl KeySource {
         }
     }
 
+    /// What opens a slot of it, in words.
+    pub(super) const fn gives(self) -> &'static str {
+        match self {
+            Self::Credential => "the credential vault-key",
+            Self::Keychain => "the vault's item in the keychain",
+            Self::Passphrase => "this passphrase",
+            Self::File => "what the file holds",
+        }
+    }
+
     /// What it means for the safety of the vault, one clause.
     pub const fn means(self) -> &'static str {
         match self {

@@ -1,6 +1,6 @@
 //! The data folder, taken for this process: the step between a closed vault and an open one.
 
-use std::path::Path;
+use std::{path::Path, sync::atomic::Ordering};
 
 use redb::Database;
 
@@ -14,11 +14,12 @@ use super::{
     look,
     owned::OwnedVault,
     rekey::{self, Progress},
+    salvage::Salvage,
     seal::VaultId,
     seat::Seat,
     slot::{Slot, SlotKeys},
     source::{KeyMaterial, KeySource, WrappingKey},
-    vault::Vault,
+    vault::{Vault, kind},
     verify::{self, Findings},
 };
 use crate::name::{Service, Target};
@@ -57,7 +58,7 @@ impl Taken {
     pub fn names(&self, material: &KeyMaterial) -> Result<Vec<(Service, Vec<Target>)>, StoreError> {
         self.source()?;
         let slot = self.slot.as_ref().ok_or(StoreError::Absent)?;
-        look::names(&self.folder, slot, material)
+        look::names(&self.folder, slot, material, kind(self.keychain.as_ref()))
     }
 
     /// Opens, or makes, a vault whose values rest in the user's keychain. A vault that was made the other way is
@@ -110,6 +111,20 @@ impl Taken {
     pub fn try_key(&self, material: &KeyMaterial) -> Result<(), StoreError> {
         let slot = self.slot.as_ref().ok_or(StoreError::Absent)?;
         slot.open(material).map(drop)
+    }
+
+    /// Opens what is intact of a damaged vault, for reading only. Nothing of it is written.
+    pub fn salvage(self, material: &KeyMaterial) -> Result<Salvage, StoreError> {
+        self.source()?;
+        let slot = self.slot.as_ref().ok_or(StoreError::Absent)?;
+        Salvage::open(self.folder, slot, material)
+    }
+
+    /// Whether [`Taken::salvage`] would succeed, without taking the folder.
+    pub fn try_salvage(&self, material: &KeyMaterial) -> Result<(), StoreError> {
+        self.source()?;
+        let slot = self.slot.as_ref().ok_or(StoreError::Absent)?;
+        Salvage::open(self.folder.try_clone()?, slot, material).map(drop)
     }
 
     /// Tries everything in the vault, and writes nothing. An error only where nothing can be tried.
@@ -185,10 +200,11 @@ impl SlotKeys {
 /// Seals the state of the audit chain under the key that the vault has now, if it lies under the other.
 fn carry_seat(folder: &Folder, other: &VaultKey, key: &VaultKey, vault: VaultId) -> Result<(), StoreError> {
     let seat = |key: &VaultKey| Seat::open(folder, key.derive("audit state", &vault), vault);
-    let mut ours = seat(key)?;
+    let (mut ours, mut theirs) = (seat(key)?, seat(other)?);
     if let Err(_unreadable) = ours.load()
-        && let Ok(Some(epoch)) = seat(other)?.load()
+        && let Ok(Some(epoch)) = theirs.load()
     {
+        ours.counter().store(theirs.generation(), Ordering::Release);
         ours.save(&epoch).map_err(|error| StoreError::Io(error.to_string()))?;
     }
     Ok(())

@@ -79,6 +79,8 @@ pub struct Vault {
     noted: Mutex<AuditMemory>,
     /// The place of the audit chain's key, until the log takes it.
     seat: Mutex<Option<Seat>>,
+    /// Where that is told how many commits there were.
+    reached: Arc<AtomicU64>,
     /// Dropped last: it holds the lock.
     folder: Folder,
 }
@@ -156,7 +158,13 @@ impl Vault {
             None => return Err(missing(HEAD_FILE, VAULT_FILE)),
         };
         not_behind(&disk.header, &head)?;
-        let seat = Seat::open(&folder, key.derive("audit state", &vault), vault)?;
+        let mut seat = Seat::open(&folder, key.derive("audit state", &vault), vault)?;
+        // one that can't be read is the log's to tell
+        if seat.load().is_ok() && disk.header.generation < seat.generation() {
+            return Err(StoreError::Damaged("it was put back to an earlier state"));
+        }
+        let reached = seat.counter();
+        reached.store(disk.header.generation, Ordering::Release);
         let noted = AuditMemory { head: disk.header.audit, checkpoints: Vec::new() };
         let view = View { names: disk.names, records: Some(disk.records) };
         let writer = Writer { db: Some(disk.db), header: disk.header, head };
@@ -170,6 +178,7 @@ impl Vault {
             carrier: keychain.map(|keychain| Carrier::new(keychain, vault, disk.waiting)),
             noted: Mutex::new(noted),
             seat: Mutex::new(Some(seat)),
+            reached,
             folder,
         })
     }
@@ -286,6 +295,7 @@ impl Vault {
         if let Err(error) = writer.head.record(header.generation) {
             tracing::warn!("{HEAD_FILE} could not be written: {error}");
         }
+        self.reached.fetch_max(header.generation, Ordering::AcqRel);
         let Ok(records) = opened else { return self.reopen(writer) };
         writer.header = header;
         let mut view = self.write_view();

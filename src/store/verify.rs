@@ -2,24 +2,29 @@
 //!
 //! Works on a shadow of the file: nothing on the disk is written, whatever is found.
 
-use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::{
     batch::StoreError,
     disk::{self, RECORDS, failed},
     files::Folder,
     head::Head,
+    key::VaultKey,
     keychain::StoreKind,
     names::toggle,
     rekey::Progress,
-    seal::{Fingerprint, RecordKey, Sealer, has_value},
-    slot::Slot,
+    seal::{Fingerprint, RecordKey, Sealer, VaultId, has_value},
+    seat::Seat,
+    slot::{Slot, SlotKeys},
     source::KeyMaterial,
 };
 use crate::name::{Service, Target};
 
 /// How often progress is told, in records.
 const TELL: u64 = 512;
+
+/// Of a vault, or of `vault.head` with it.
+const EARLIER: &str = "it was put back to an earlier state";
 
 /// What was found in a vault.
 #[derive(Debug, Default)]
@@ -62,22 +67,8 @@ pub(super) fn verify(
     progress: Progress<'_>,
 ) -> Result<Findings, StoreError> {
     let (keys, _) = slot.open(material)?;
-    let mut findings = Findings::default();
-    let db = match disk::open_shadow(folder, true) {
-        Ok(db) => db,
-        Err(StoreError::Damaged(what)) => {
-            findings.problems.push(what);
-            disk::open_shadow(folder, false)?
-        }
-        Err(error) => return Err(error),
-    };
-    let candidates = [Some(&keys.current), keys.next.as_ref()];
-    let mut candidates = candidates.into_iter().flatten();
-    let Some((vault, key)) =
-        candidates.find_map(|key| disk::identify(&db, key).ok().map(|vault| (vault, key)))
-    else {
-        return Err(disk::identify(&db, &keys.current).err().unwrap_or(StoreError::WrongKey));
-    };
+    let (db, vault, key, problem) = copied(folder, &keys)?;
+    let mut findings = Findings { problems: problem.into_iter().collect(), ..Findings::default() };
     let sealer = Sealer::new(key, vault);
     let snapshot = db.begin_read().map_err(failed)?;
     let header = disk::read_header(&snapshot, &sealer);
@@ -108,11 +99,35 @@ pub(super) fn verify(
         (None, Ok(header)) if header.generation > 1 => findings.problems.push("vault.head is missing"),
         (Some(Err(_)), _) => findings.problems.push("vault.head was changed"),
         (Some(Ok(seen)), Ok(header)) if header.generation < seen => {
-            findings.problems.push("it was put back to an earlier state");
+            findings.problems.push(EARLIER);
         }
         _ => {}
     }
+    if let Ok(header) = &header
+        && Seat::noted(folder, key, vault)? > header.generation
+        && !findings.problems.contains(&EARLIER)
+    {
+        findings.problems.push(EARLIER);
+    }
     Ok(findings)
+}
+
+/// A shadow of the vault's file, which of the keys is its key, and what is wrong with its pages.
+pub(super) fn copied<'k>(
+    folder: &Folder,
+    keys: &'k SlotKeys,
+) -> Result<(Database, VaultId, &'k VaultKey, Option<&'static str>), StoreError> {
+    let (db, problem) = match disk::open_shadow(folder, true) {
+        Ok(db) => (db, None),
+        Err(StoreError::Damaged(what)) => (disk::open_shadow(folder, false)?, Some(what)),
+        Err(error) => return Err(error),
+    };
+    let candidates = [Some(&keys.current), keys.next.as_ref()];
+    let fits = |key| disk::identify(&db, key).ok().map(|vault| (vault, key));
+    match candidates.into_iter().flatten().find_map(fits) {
+        Some((vault, key)) => Ok((db, vault, key, problem)),
+        None => Err(disk::identify(&db, &keys.current).err().unwrap_or(StoreError::WrongKey)),
+    }
 }
 
 fn records(

@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 mod age_file;
-mod child;
 mod export_file;
 mod pass_store;
 mod secret_service;
@@ -15,7 +14,7 @@ pub use age_file::{Opening, Sealing};
 pub use export_file::ExportFile;
 pub use pass_store::pass_store;
 pub use secret_service::secret_service;
-pub use source::{env_file, export_file, go_folder};
+pub use source::{env_file, export_file, go_folder, one_value};
 
 use std::{
     io,
@@ -93,6 +92,12 @@ pub enum TransferError {
     /// The passphrase of an export.
     #[error(transparent)]
     Passphrase(#[from] KeyError),
+    /// A value that was asked for on the terminal.
+    #[error("no value was typed: {0}")]
+    NotTyped(String),
+    /// Standard input ended without a byte.
+    #[error("standard input holds no value")]
+    NoValue,
     /// The keychain.
     #[error("the keychain can't be asked: {0}")]
     Keychain(String),
@@ -123,6 +128,13 @@ impl TransferError {
             Self::NoKey(_) => "make a pair with: age-keygen -o key.txt; it prints the recipient".to_owned(),
             Self::Passphrase(KeyError::NobodyToAsk) => {
                 "give it with --export-passphrase-fd N, or by a program that KEYCHAIN_AUTH_ASKPASS names"
+                    .to_owned()
+            }
+            Self::NoValue => {
+                "see whether the program before the | failed; an empty value can be imported from an .env file: NAME=".to_owned()
+            }
+            Self::NotTyped(_) => {
+                "try again, or give it on standard input: the program that has it, then | and this command"
                     .to_owned()
             }
             Self::Passphrase(error) => error.advice().to_owned(),

@@ -3,12 +3,13 @@
 use std::{
     fs, io,
     path::{Component, Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
-use super::{Sink, TransferError, child};
+use super::{Sink, TransferError};
 use crate::{
+    child,
     import::{Found, MAX_SECRETS, PassLines, Refusal, pass_entry, pass_target},
     name::{Service, TargetPrefix},
     secret::MAX_VALUE,
@@ -95,6 +96,7 @@ fn decrypt(file: &Path) -> Result<Result<crate::secret::Buffer, Refusal>, Transf
     let run = |program: &str| {
         let mut command = Command::new(program);
         command.args(["--quiet", "--batch", "--use-agent", "--decrypt", "--"]).arg(file);
+        command.stdin(Stdio::null()).stderr(Stdio::piped());
         child::run(&mut command, MAX_VALUE + 1, PATIENCE)
     };
     let done = match run("gpg2") {

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, IsTerminal, Read},
     os::{fd::AsFd, unix::fs::FileTypeExt},
     path::{Path, PathBuf},
 };
@@ -13,9 +13,10 @@ use super::{
 };
 use crate::{
     import::{
-        ExportReader, GO_KEY, MAX_EXPORT_LINE, MAX_SOURCE, Place, Rule, SourceError, dotenv, go_store,
+        self, ExportReader, GO_KEY, MAX_EXPORT_LINE, MAX_SOURCE, Place, Rule, SourceError, dotenv, go_store,
         open_go_store,
     },
+    keys::{KeyError, typed_value},
     name::{Service, TargetPrefix},
     secret::Buffer,
 };
@@ -34,6 +35,30 @@ pub fn env_file(
     let bytes = read_whole(file, MAX_SOURCE)?;
     let found = dotenv(bytes.as_slice(), service, prefix).map_err(TransferError::malformed(file))?;
     Ok(found.into_iter().try_for_each(sink)?)
+}
+
+/// Imports one value, never from the command line, which other processes and the shell's history show: typed on the terminal
+/// without echo where standard input is one, else all of standard input.
+pub fn one_value(
+    name: &str,
+    service: &Service,
+    prefix: Option<&TargetPrefix>,
+    sink: Sink<'_>,
+) -> Result<(), TransferError> {
+    let bytes = if io::stdin().is_terminal() {
+        typed_value().map_err(|error| match error {
+            KeyError::Passphrase(why) => TransferError::NotTyped(why),
+            error => error.into(),
+        })?
+    } else {
+        let bytes = read_whole(Path::new(STDIN), MAX_SOURCE)?;
+        // a program before the pipe that failed must not write an empty secret over a good one
+        if bytes.is_empty() {
+            return Err(TransferError::NoValue);
+        }
+        bytes
+    };
+    Ok(sink(import::one_value(name, bytes, service, prefix))?)
 }
 
 /// Imports `keychain.enc` with the `keychain.key` beside it.

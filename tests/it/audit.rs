@@ -23,8 +23,8 @@ const ORDER: [&str; 14] = [
     "seq",
     "mac",
 ];
-const ACTIONS: [&str; 10] =
-    ["read", "write", "delete", "search", "check", "connect", "policy", "import", "export", "vault"];
+const ACTIONS: [&str; 11] =
+    ["read", "write", "delete", "search", "check", "connect", "policy", "import", "export", "list", "vault"];
 const RESULTS: [&str; 3] = ["GRANTED", "DENIED", "ERROR"];
 
 impl World {

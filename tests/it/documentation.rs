@@ -397,6 +397,84 @@ fn reads_like(shown: &str, said: &str) -> bool {
         })
 }
 
+#[test]
+fn a_first_start_says_what_the_readme_shows() {
+    let world = World::started();
+    let runtime = world.root().join("run").display().to_string();
+    let page = page("README.md").replace("/run/user/1000", &runtime);
+    let block = blocks(&page, "text").into_iter().find(|block| block.contains(" INFO ")).unwrap();
+    let untimed = |line: &str| line.split_once("  INFO ").map(|(_, said)| said.to_owned());
+    let shown: Vec<String> = block.lines().map(|line| untimed(line).unwrap()).collect();
+    // warnings say what a kernel lacks
+    let said: Vec<String> = world.log().lines().filter_map(untimed).collect();
+    assert_eq!(shown, said);
+}
+
+#[test]
+fn every_vault_and_audit_command_works_beside_a_daemon_where_the_table_says_so_and_nowhere_else() {
+    let page = page("docs/configuration.md");
+    let (_, table) = page.split_once("## Commands beside the daemon").unwrap();
+    let (table, _) = table.split_once("\n## ").unwrap();
+    let mut said: BTreeMap<String, Vec<bool>> = rows(table)
+        .filter(|cells| cells[0].starts_with('`'))
+        .map(|cells| {
+            let command = quoted(cells[0]).next().unwrap().to_owned();
+            (command, cells[1..].iter().map(|cell| cell.starts_with("yes")).collect())
+        })
+        .collect();
+    let mut world = World::new();
+    // only where there is no vault
+    assert_eq!(said.remove("vault init"), Some(vec![false, false, true]));
+    world.cli(&["vault", "init", "--key", "file"]).done();
+    let known: BTreeSet<String> = ["vault", "audit"]
+        .iter()
+        .flat_map(|group| {
+            let help = world.cli(&[group, "--help"]).done();
+            let verbs = commands(&help).into_iter().filter(|verb| verb != "help" && verb != "init");
+            verbs.map(|verb| format!("{group} {verb}")).collect::<Vec<_>>()
+        })
+        .collect();
+    assert_eq!(said.keys().cloned().collect::<BTreeSet<_>>(), known, "one row for each command");
+    let env = world.tmp("env");
+    world.write(&env, b"A=1\n");
+    let out = world.tmp("out");
+    let env = env.to_str().unwrap();
+    let recipient = age::x25519::Identity::generate().to_public().to_string();
+    let arguments = |command: &str| -> Vec<Vec<&str>> {
+        match command {
+            "vault import" => {
+                let dry = vec!["env", env, "--service", "s", "--overwrite"];
+                vec![[&dry[..], &["--apply"]].concat(), dry]
+            }
+            "vault export" => vec![vec!["--output", out.to_str().unwrap(), "-r", &recipient]],
+            "vault change-key-source" => vec![vec!["--key", "file"]],
+            "audit export" => vec![vec!["--format", "json"]],
+            _ => vec![vec![]],
+        }
+    };
+    for (state, name) in ["unlocked", "locked", "stopped"].iter().enumerate() {
+        for (command, works) in &said {
+            for arguments in arguments(command) {
+                match (*name, world.is_started()) {
+                    ("stopped", true) => drop(world.stop()),
+                    ("unlocked" | "locked", false) => world.start(),
+                    _ => {}
+                }
+                match *name {
+                    "locked" => drop(world.cli(&["vault", "lock"]).done()),
+                    "unlocked" => drop(world.cli(&["vault", "unlock"]).done()),
+                    _ => {}
+                }
+                let _ = fs::remove_file(&out);
+                let words: Vec<&str> = command.split(' ').chain(arguments).collect();
+                let outcome = world.cli(&words);
+                assert_eq!(outcome.code, Some(i32::from(!works[state])), "{name}: {words:?}: {outcome:?}");
+                assert!(works[state] || outcome.err.contains("\n  try: "), "{outcome:?}");
+            }
+        }
+    }
+}
+
 /// Plays the README's example in a world of its own, word for word.
 #[test]
 fn the_readmes_example_does_what_it_shows() {

@@ -290,6 +290,23 @@ fn a_plain_start_goes_on_where_the_secrets_are_and_another_store_is_an_error_tha
 }
 
 #[test]
+fn commands_that_open_the_vault_refuse_one_whose_secrets_rest_in_the_keychain_and_so_does_a_dry_run() {
+    let Some((mut world, _keyring)) = world() else { return };
+    world.start();
+    assert!(world.stop().success());
+    let env = world.tmp("env");
+    world.write(&env, b"A=1\n");
+    let import = ["vault", "import", "env", env.to_str().unwrap(), "--service", "s"];
+    let apply = [&import[..], &["--apply"]].concat();
+    for args in [&import[..], &apply, &["vault", "list"], &["vault", "rekey"]] {
+        let refused = world.cli(args);
+        assert!(refused.code == Some(1) && refused.out.is_empty(), "{args:?}: {refused:?}");
+        let said = "rest in the store keychain";
+        assert!(refused.err.contains(said) && refused.err.contains("through the daemon"), "{refused:?}");
+    }
+}
+
+#[test]
 fn a_vault_that_keeps_its_values_itself_is_not_opened_with_a_keychain() {
     let Some((mut world, _keyring)) = world() else { return };
     world.start_args = vec!["--key=file".into()];

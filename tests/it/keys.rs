@@ -156,7 +156,7 @@ fn a_credential_of_the_service_manager_is_the_first_choice_and_stays_pinned() {
     world.stop();
     assert!(!fs::read_to_string(world.data().join("vault.key")).unwrap().contains(&"6b".repeat(8)));
     world.write(&folder.join("vault-key"), &[b'K'; 32]);
-    refused(&mut world, "what the source credential gives does not open vault.key");
+    refused(&mut world, "the credential vault-key does not open vault.key");
     world.write(&folder.join("vault-key"), &[b'k'; 31]);
     refused(&mut world, "it has fewer than 32 bytes");
     fs::remove_file(folder.join("vault-key")).unwrap();

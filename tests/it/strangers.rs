@@ -224,3 +224,63 @@ fn the_queue_holds_128_strangers_and_no_more() {
     }
     assert_eq!(waiting(), 128);
 }
+
+/// The paths that `list-pending` shows, asked once.
+fn listed(world: &World) -> Vec<PathBuf> {
+    let said: serde_json::Value =
+        serde_json::from_str(&world.cli(&["list-pending", "--json"]).done()).unwrap();
+    let pending = said["pending"].as_array().unwrap().iter();
+    pending.map(|one| PathBuf::from(one["path"].as_str().unwrap())).collect()
+}
+
+/// Asks once as a stranger.
+fn refused(world: &World, path: &std::path::Path) {
+    let reply = Client::connected(world, path).read("s", &["k"]);
+    assert_eq!(reply["reason"], "unregistered_binary_pending_approval");
+}
+
+#[test]
+fn a_stranger_is_listed_approved_and_denied_by_the_command_that_follows_its_refusal() {
+    let (world, _) = world_with_tool();
+    // the first begins the second in which pending.json is not written again
+    for number in 0..4 {
+        let stranger = world.tool(&format!("stranger{number}"));
+        refused(&world, &stranger);
+        assert!(listed(&world).contains(&stranger), "{number}");
+    }
+    let (welcome, unwelcome) = (world.tool("welcome"), world.tool("unwelcome"));
+    // each with bytes of its own, since a hash is what they are called by
+    for (stranger, length) in [(&welcome, 2 << 20), (&unwelcome, 3 << 20)] {
+        fs::OpenOptions::new().write(true).open(stranger).unwrap().set_len(length).unwrap();
+    }
+    refused(&world, &welcome);
+    world.cli(&["approve", &crate::tools::hash_of(&welcome)]).done();
+    refused(&world, &unwelcome);
+    world.cli(&["deny", &crate::tools::hash_of(&unwelcome)]).done();
+    let waiting = listed(&world);
+    assert!(!waiting.contains(&welcome) && !waiting.contains(&unwelcome), "{waiting:?}");
+}
+
+#[test]
+fn a_program_that_is_registered_right_after_its_refusal_waits_no_longer() {
+    let (world, _) = world_with_tool();
+    for number in 0..3 {
+        // its write begins the second in which the next one only waits in memory
+        refused(&world, &world.tool(&format!("before{number}")));
+        let tool = world.tool(&format!("new{number}"));
+        refused(&world, &tool);
+        world.cli(&["register", tool.to_str().unwrap()]).done();
+        refused(&world, &world.tool(&format!("after{number}")));
+        let waiting = listed(&world);
+        assert!(waiting.contains(&world.root().join(format!("bin/after{number}"))), "{waiting:?}");
+        assert!(!waiting.contains(&tool), "{waiting:?}");
+    }
+    // the file itself, and not only what is shown of it
+    let file = fs::read_to_string(world.data().join("pending.json")).unwrap();
+    assert!(!file.contains("/bin/new"), "{file}");
+    // nor does one whose entry was written by hand
+    let (tool, by_hand) = (world.root().join("bin/tool"), world.root().join("bin/before0"));
+    assert!(listed(&world).contains(&by_hand));
+    world.policy(&[Entry::all(&tool, &["s"]), Entry::all(&by_hand, &[])]);
+    assert!(!listed(&world).contains(&by_hand));
+}

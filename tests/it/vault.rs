@@ -1,6 +1,8 @@
 //! What the commands about the vault say, and what they leave as it is.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, path::Path};
+
+use serde_json::json;
 
 use crate::{
     client::{Client, written},
@@ -163,4 +165,112 @@ fn a_vault_that_is_locked_is_locked_once() {
     assert_eq!(world.cli(&["vault", "lock"]).done(), "The vault is locked already\n");
     let locked = world.audit().iter().filter(|record| record["detail"] == "vault locked").count();
     assert_eq!(locked, 1, "and recorded once");
+}
+
+#[test]
+fn a_list_shows_every_name_no_value_and_is_recorded_before_it_is_shown() {
+    let mut world = World::new();
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s", "t"])]);
+    assert!(world.cli(&["vault", "list"]).err.contains("there is no vault yet"));
+    world.start();
+    world.stop();
+    let empty = world.cli(&["vault", "list"]);
+    assert!(empty.code == Some(0) && empty.out.is_empty() && empty.err.contains("is empty"), "{empty:?}");
+    world.start();
+    // more of one service than one record names
+    let names: Vec<String> = (0..5_000).map(|number| format!("many/{number:04}")).collect();
+    let mut client = Client::connected(&world, &tool);
+    for some in names.chunks(1000) {
+        let pairs: Vec<(&str, &str)> = some.iter().map(|name| (name.as_str(), "VALUEMARK")).collect();
+        assert_eq!(client.write("t", &pairs), written());
+    }
+    assert_eq!(client.write("s", &[("a b", "VALUEMARK"), ("a", "")]), written());
+    let busy = world.cli(&["vault", "list"]);
+    assert!(busy.code == Some(1) && busy.err.contains("vault lock"), "{}", busy.err);
+    world.stop();
+    assert_eq!(world.cli(&["vault", "list", "--service", "s"]).done(), "s  a\ns  a b\n");
+    let record = |world: &World| -> Vec<serde_json::Value> {
+        world.audit().into_iter().filter(|record| record["action"] == "list").collect()
+    };
+    let one = record(&world);
+    assert_eq!((one.len(), &one[0]["service"]), (1, &json!("s")));
+    assert_eq!((&one[0]["targets"], &one[0]["result"]), (&json!(["a", "a b"]), &json!("GRANTED")));
+    assert!(one[0]["detail"].as_str().unwrap().ends_with("vault list"), "{}", one[0]);
+    let all = world.cli(&["vault", "list"]).done();
+    assert!(all.lines().count() == 5_002 && !all.contains("VALUEMARK"));
+    let listing: serde_json::Value =
+        serde_json::from_str(&world.cli(&["vault", "list", "--json"]).done()).unwrap();
+    assert_eq!(
+        listing,
+        json!({"services": [{"service": "s", "targets": ["a", "a b"]},
+        {"service": "t", "targets": names}]})
+    );
+    let named = |service: &str| -> Vec<String> {
+        let records = record(&world).into_iter().filter(|record| record["service"] == service);
+        let names = records.flat_map(|record| record["targets"].as_array().unwrap().clone());
+        names.map(|name| name.as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(named("t"), [&names[..], &names[..]].concat(), "every name, each time it was shown");
+    assert_eq!(record(&world).len(), 1 + 2 * (1 + 2), "in records that have their bound");
+    for command in ["list", "export"] {
+        let out = world.tmp("out");
+        let more =
+            if command == "list" { vec![] } else { vec!["--output", out.to_str().unwrap(), "--plaintext"] };
+        let missing = world.cli(&[&["vault", command, "--service", "q"][..], &more].concat());
+        assert_eq!(missing.code, Some(1));
+        assert!(missing.err.contains("no secret of the service q"), "{}", missing.err);
+        assert!(missing.err.contains("try: see what there is: keychain-auth vault list"), "{}", missing.err);
+    }
+    // what is locked can be listed by its owner; the daemon has the log, and gets the record with the vault
+    world.start();
+    world.cli(&["vault", "lock"]).done();
+    world.cli(&["vault", "list", "--service", "s"]).done();
+    assert_eq!(record(&world).len(), 7);
+    world.cli(&["vault", "unlock"]).done();
+    world.audit_where("the list has its record", |it| {
+        it["action"] == "list" && it["seq"].as_u64() > record(&world)[6]["seq"].as_u64()
+    });
+    assert!(world.cli(&["audit", "verify"]).done().contains("whole"));
+}
+
+#[test]
+fn what_a_new_user_does_wrong_with_the_key_is_said_with_a_way_out() {
+    let mut world = with_passphrase();
+    let gone = world.tmp("gone");
+    let (right, wrong) = (askpass(&world, "right", RIGHT), askpass(&world, "wrong", "incorrect horse"));
+    let says = |world: &World, env: &[(&str, &str)], args: &[&str], sentence: &str, advice: &str| {
+        let refused = cli_with(world, env, args);
+        assert_eq!((refused.code, refused.out.as_str()), (Some(1), ""), "{args:?}: {}", refused.err);
+        let lines: Vec<&str> = refused.err.lines().collect();
+        let [error, tried] = lines[..] else { panic!("two lines: {}", refused.err) };
+        assert!(error.contains(sentence) && tried.contains(advice), "{args:?}: {}", refused.err);
+    };
+    let init = |source| ["vault", "init", "--key", source];
+    says(&world, &[], &init("credential"), "CREDENTIALS_DIRECTORY is not set", "such as --key passphrase");
+    let empty = [("CREDENTIALS_DIRECTORY", world.root().to_str().unwrap())];
+    says(&world, &empty, &init("credential"), "has no such file", "such as --key passphrase");
+    says(&world, &[], &init("keychain"), "no keychain answers", "such as --key passphrase");
+    let ask = |program: &Path| [("KEYCHAIN_AUTH_ASKPASS", program.to_str().unwrap().to_owned())];
+    let missing = ask(&gone);
+    let missing = missing.each_ref().map(|(name, value)| (*name, value.as_str()));
+    says(&world, &missing, &init("passphrase"), "gone, can't be started", "correct KEYCHAIN_AUTH_ASKPASS");
+    assert!(world.cli(&["vault", "status"]).done().contains("absent"), "nothing was made");
+    for verb in ["lock", "unlock"] {
+        says(&world, &[], &["vault", verb], "no daemon runs", "keychain-auth start");
+    }
+    world.start();
+    let unlocked = world.cli(&["vault", "unlock"]).done();
+    assert_eq!(unlocked, "The vault is unlocked already\n", "and nobody was asked for a passphrase");
+    let holder = format!("in use by the daemon (pid {})", world.pid());
+    for command in ["list", "verify"] {
+        says(&world, &[], &["vault", command], &holder, "keychain-auth vault lock");
+    }
+    world.cli(&["vault", "lock"]).done();
+    let wrong = [("KEYCHAIN_AUTH_ASKPASS", wrong.to_str().unwrap())];
+    for command in ["unlock", "list", "verify"] {
+        says(&world, &wrong, &["vault", command], "this passphrase does not open vault.key", "try again");
+    }
+    let right = [("KEYCHAIN_AUTH_ASKPASS", right.to_str().unwrap())];
+    cli_with(&world, &right, &["vault", "unlock"]).done();
 }

@@ -187,8 +187,8 @@ pub fn go_json(bytes: &[u8]) -> Seen {
     for services in [&[][..], &[service("a")], &[service("a"), service("a:b")]] {
         let read = go_store(bytes, services);
         // a line feed within the object is more than the earlier system writes
-        let spaced = bytes.trim_ascii_end().contains(&b'\n') || bytes.trim_ascii_end().last() == Some(&0x0c);
-        assert!(read.is_ok() == expected.is_some() || spaced, "two readers differ");
+        let spaced = bytes.strip_suffix(b"\n").unwrap_or(bytes).contains(&b'\n');
+        assert!(read.is_ok() == expected.is_some() || spaced && read.is_err(), "two readers differ");
         let (Ok(found), Some(Pairs(expected))) = (read, expected.as_ref()) else { return Seen::Refused };
         assert_eq!(found.len(), expected.len());
         for (found, (key, value)) in found.iter().zip(expected) {

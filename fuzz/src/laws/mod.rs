@@ -3,7 +3,9 @@
 //!
 //! A law panics when it is broken. It returns what became of the input, so that a seed's name can promise it.
 
+pub mod audit_chain;
 pub mod audit_line;
+pub mod broker;
 pub mod buffers;
 pub mod config;
 pub mod contract;
@@ -17,7 +19,10 @@ pub mod reply;
 pub mod request;
 pub mod script;
 pub mod sock_diag;
+pub mod vault_files;
+pub mod vault_key;
 pub mod witness;
+pub mod written;
 
 /// What became of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +37,11 @@ pub enum Seen {
 pub type Law = fn(&[u8]) -> Seen;
 
 /// Every law that has a fuzz target, by the name of the target and of its seeds.
-pub const ALL: [(&str, Law); 20] = [
+pub const ALL: [(&str, Law); 25] = [
+    ("audit_chain", audit_chain::hold),
     ("audit_line", audit_line::hold),
+    ("broker_answer", broker::answer),
+    ("broker_question", broker::question),
     ("buffers", buffers::hold),
     ("config", config::hold),
     ("corridor", corridor::hold),
@@ -51,6 +59,8 @@ pub const ALL: [(&str, Law); 20] = [
     ("request", request::hold),
     ("sock_diag", sock_diag::hold),
     ("status", procfs::status),
+    ("vault_files", vault_files::hold),
+    ("vault_key", vault_key::hold),
     ("witness_answer", witness::answer),
     ("witness_question", witness::question),
 ];

@@ -16,12 +16,13 @@ use super::{
         output::Output,
         owner::{MAX_READ, Owner},
     },
+    chosen,
     import::passphrase_descriptor,
 };
 use crate::{
     import::MAX_SECRETS,
     keys::export_passphrase,
-    name::{Service, Target},
+    name::Service,
     store::StoreError,
     transfer::{ExportFile, Sealing, TransferError},
 };
@@ -57,7 +58,7 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
         Sealing::Plain => "in plaintext".to_owned(),
     };
     let owner = Owner::open(cx, format!("vault export, {words}"))?;
-    let names = args.chosen(owner.names())?;
+    let names = chosen(owner.names(), &args.service)?;
     let count: usize = names.iter().map(|(_, targets)| targets.len()).sum();
     if count > MAX_SECRETS {
         return Err(Failure::new(
@@ -99,20 +100,6 @@ impl Args {
         let descriptor = descriptor.as_ref().map(AsFd::as_fd);
         let asked = export_passphrase(&|name| env::var_os(name), descriptor, true);
         Ok(Sealing::Passphrase(asked.map_err(TransferError::from)?))
-    }
-
-    fn chosen(&self, all: Vec<(Service, Vec<Target>)>) -> Result<Vec<(Service, Vec<Target>)>, Failure> {
-        if self.service.is_empty() {
-            return Ok(all);
-        }
-        let missing = self.service.iter().find(|service| !all.iter().any(|(there, _)| there == *service));
-        if let Some(service) = missing {
-            return Err(Failure::new(
-                format!("the vault has no secret of the service {service}"),
-                "see which services there are: keychain-auth list shows what was granted",
-            ));
-        }
-        Ok(all.into_iter().filter(|(service, _)| self.service.contains(service)).collect())
     }
 }
 

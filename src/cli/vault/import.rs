@@ -10,7 +10,7 @@ use std::{
 use super::{
     super::{
         args,
-        context::Context,
+        context::{Context, descriptor},
         failure::Failure,
         output::Output,
         owner::{Owner, names},
@@ -22,7 +22,6 @@ use crate::{
     import::{Found, Naming, PassLines, Plan, TooMuch},
     keys::export_passphrase,
     name::{Service, Target, TargetPrefix},
-    sys::activation::named_descriptor,
     transfer::{self, Opening},
 };
 
@@ -30,6 +29,8 @@ use crate::{
 pub(in super::super) enum Source {
     /// An .env file: NAME=value, one an entry
     Env(EnvArgs),
+    /// One value, typed without echo, or from standard input; never on the command line
+    Value(ValueArgs),
     /// The store of pass, the standard Unix password manager
     Pass(PassArgs),
     /// Items of the keychain (Secret Service) that have all of these attributes
@@ -44,6 +45,16 @@ pub(in super::super) enum Source {
 pub(in super::super) struct EnvArgs {
     /// The file; - is standard input
     file: PathBuf,
+    #[command(flatten)]
+    into: Into,
+    #[command(flatten)]
+    doing: Doing,
+}
+
+#[derive(clap::Args)]
+pub(in super::super) struct ValueArgs {
+    /// The name that it gets
+    name: String,
     #[command(flatten)]
     into: Into,
     #[command(flatten)]
@@ -143,6 +154,7 @@ impl Source {
     fn word(&self) -> &'static str {
         match self {
             Self::Env(_) => "env",
+            Self::Value(_) => "value",
             Self::Pass(_) => "pass",
             Self::SecretService(_) => "secret-service",
             Self::GoStore(_) => "go-store",
@@ -153,6 +165,7 @@ impl Source {
     fn doing(&self) -> &Doing {
         match self {
             Self::Env(args) => &args.doing,
+            Self::Value(args) => &args.doing,
             Self::Pass(args) => &args.doing,
             Self::SecretService(args) => &args.doing,
             Self::GoStore(args) => &args.doing,
@@ -164,6 +177,9 @@ impl Source {
         match self {
             Self::Env(EnvArgs { file, into, .. }) => {
                 transfer::env_file(file, &into.service, into.prefix.as_ref(), sink)?;
+            }
+            Self::Value(ValueArgs { name, into: Into { service, prefix }, .. }) => {
+                transfer::one_value(name, service, prefix.as_ref(), sink)?;
             }
             Self::Pass(args) => {
                 let root = args.store()?;
@@ -292,12 +308,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
 
 /// Where the passphrase of an export can be read.
 pub(super) fn passphrase_descriptor(number: i32) -> Result<OwnedFd, Failure> {
-    named_descriptor(number).map_err(|error| {
-        Failure::new(
-            format!("--export-passphrase-fd can't be read: {}", error.kind()),
-            "name a descriptor that is open, for example: --export-passphrase-fd 3 3< <(pass show export)",
-        )
-    })
+    descriptor("--export-passphrase-fd", number)
 }
 
 fn secrets(count: usize) -> String {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::super::{context::Context, failure::Failure, output::Output};
 use crate::{
-    keys::forget_item,
+    keys::{KeyError, forget_item},
     store::{KeyMaterial, KeySource, Slot, StoreError, Taken},
 };
 
@@ -30,7 +30,7 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
         Err(error) => return Err(error.into()),
     }
     let material = match args.key {
-        Some(source) => cx.asking().for_new(source)?,
+        Some(source) => cx.asking().for_new(source).map_err(unavailable)?,
         None => cx.asking().automatic()?,
     };
     let made = taken.create(&material).and_then(crate::store::Vault::close);
@@ -46,6 +46,21 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
     ));
     out.note(&format!("That means: {}", source.means()));
     Ok(())
+}
+
+/// Nothing was made: another source may be at hand.
+fn unavailable(error: KeyError) -> Failure {
+    let other = "or choose another source, such as --key passphrase";
+    let advice = match &error {
+        KeyError::Credential(_) => {
+            format!(
+                "let the service manager start the daemon with the credential, which then makes the vault, see docs/configuration.md; {other}"
+            )
+        }
+        KeyError::KeychainLocked | KeyError::Keychain(_) => format!("{}, {other}", error.advice()),
+        _ => return error.into(),
+    };
+    Failure::new(error.to_string(), advice)
 }
 
 /// A vault is never made over another one. What to do depends on what was wanted.

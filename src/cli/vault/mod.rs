@@ -3,6 +3,7 @@
 mod export;
 mod import;
 mod init;
+mod list;
 mod locking;
 mod plan;
 mod rekey;
@@ -12,6 +13,7 @@ mod verify;
 use clap::Subcommand;
 
 use super::{context::Context, failure::Failure, output::Output, owner::close_to_others};
+use crate::name::{Service, Target};
 
 /// About as many bytes as a record takes: bars are for what takes long.
 const RECORD: u64 = 512;
@@ -32,6 +34,8 @@ pub(super) enum Command {
     Verify(verify::Args),
     /// Let the vault's key come from elsewhere, or under another passphrase
     ChangeKeySource(rekey::ChangeArgs),
+    /// Show the names of the secrets, never a value
+    List(list::Args),
     /// Take in secrets from elsewhere; only says what it would do until --apply is given
     #[command(subcommand)]
     Import(import::Source),
@@ -50,10 +54,29 @@ pub(super) fn run(command: &Command, cx: &Context, out: &mut Output) -> Result<(
                 Command::Verify(args) => verify::run(args, cx, out),
                 Command::Rekey => rekey::rekey(cx, out),
                 Command::ChangeKeySource(args) => rekey::change(args, cx, out),
+                Command::List(args) => list::run(args, cx, out),
                 Command::Import(source) => import::run(source, cx, out),
                 Command::Export(args) => export::run(args, cx, out),
                 _ => locking::unlock(cx, out),
             }
         }
     }
+}
+
+/// The names of the wanted services, or all. A service that is not there is an error: it may be misspelt.
+fn chosen(
+    all: Vec<(Service, Vec<Target>)>,
+    wanted: &[Service],
+) -> Result<Vec<(Service, Vec<Target>)>, Failure> {
+    if wanted.is_empty() {
+        return Ok(all);
+    }
+    let missing = wanted.iter().find(|service| !all.iter().any(|(there, _)| there == *service));
+    if let Some(service) = missing {
+        return Err(Failure::new(
+            format!("the vault has no secret of the service {service}"),
+            "see what there is: keychain-auth vault list",
+        ));
+    }
+    Ok(all.into_iter().filter(|(service, _)| wanted.contains(service)).collect())
 }

@@ -19,7 +19,7 @@ pub(in super::super) struct Args {
 
 #[derive(Serialize)]
 struct Report {
-    /// `absent`, `closed`, `locked` or `unlocked`.
+    /// `absent`, `closed`, `locked`, `unlocked` or `salvaged`.
     state: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     key_source: Option<String>,
@@ -55,6 +55,7 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
     let means = match report.state.as_str() {
         "absent" => "there is no vault yet; the first start makes one",
         "closed" => "no daemon runs; the key is in nobody's memory",
+        "salvaged" => "THE VAULT IS DAMAGED; the daemon serves what is intact of it, for reading only",
         "locked" => "the daemon runs without the key; requests are answered with store_locked",
         _ => "the daemon has the key and serves",
     };

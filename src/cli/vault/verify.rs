@@ -16,6 +16,7 @@ use super::super::{
     context::Context,
     failure::Failure,
     output::{Output, Style},
+    owner::take,
 };
 use crate::{
     store::{Findings, KeyMaterial, StoreError, Taken},
@@ -57,7 +58,7 @@ struct Damaged {
 
 /// Reads everything and writes nothing. Names of damaged records are told, values never.
 pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
-    let taken = Taken::take(&cx.paths.data_dir)?;
+    let taken = take(cx)?;
     taken.source()?;
     let slot = taken.slot().ok_or(StoreError::Absent)?;
     let material = cx.asking().for_slot(slot)?;
@@ -163,10 +164,11 @@ fn show(report: &Report, out: &mut Output) {
     }
     if report.whole {
         let count = report.records_whole;
-        let records = if count == 1 { "1 record is".to_owned() } else { format!("{count} records are") };
-        out.cells(&[
-            (Style::Good, "whole    "),
-            (Style::Plain, &format!("{records} there, and what belongs to them")),
-        ]);
+        let found = if count == 1 {
+            "1 record is there, and all that belongs to it".to_owned()
+        } else {
+            format!("{count} records are there, and all that belongs to them")
+        };
+        out.cells(&[(Style::Good, "whole    "), (Style::Plain, &found)]);
     }
 }

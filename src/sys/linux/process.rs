@@ -9,11 +9,11 @@ use std::{
 
 use rustix::{
     fs::{Mode, OFlags},
-    io::Errno,
+    io::{Errno, retry_on_intr},
     net::{AddressFamily, SocketFlags, SocketType, socketpair},
     process::{
-        DumpableBehavior, Pid, Resource, Rlimit, Signal, getpid, getppid, getrlimit, set_dumpable_behavior,
-        set_parent_process_death_signal, setpgid, setrlimit,
+        DumpableBehavior, Pid, Resource, Rlimit, Signal, WaitOptions, getpid, getppid, getrlimit,
+        set_dumpable_behavior, set_parent_process_death_signal, setpgid, setrlimit, waitpid,
     },
 };
 
@@ -45,6 +45,15 @@ pub struct Child<const CHANNELS: usize = 1> {
     pub pid: u32,
     /// Our ends. Both ends see the other's death as end of stream.
     pub channels: [OwnedFd; CHANNELS],
+}
+
+impl<const CHANNELS: usize> Child<CHANNELS> {
+    /// Waits for its end.
+    pub fn wait(self) {
+        let pid = Pid::from_raw(self.pid.cast_signed());
+        // how it ended is told on its channels, or not at all
+        let _ = retry_on_intr(|| waitpid(pid, WaitOptions::empty()));
+    }
 }
 
 /// Forks a child that runs `body` with its ends of the channels, and exits with what it returns. It has everything else open

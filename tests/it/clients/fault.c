@@ -11,6 +11,7 @@
  *   late    the call is made, and ERRNO is said of it
  *   onward  this call and all like it that follow are not made
  *   short   the call is made with half its length
+ *   kill    the program is killed before it is made
  *
  * A line "FAILED" says that it came to that. A call that is not made becomes sched_yield, which both lists of system
  * calls allow: a filter looks at the number that the tracer has left.
@@ -294,6 +295,11 @@ static void entered(struct thread *t, unsigned long long number, unsigned long l
 	int nth = atoi(plan[3]), onward = !strcmp(plan[4], "onward");
 	if (hits != nth && !(onward && hits > nth))
 		return;
+	if (!strcmp(plan[4], "kill")) {
+		note("FAILED\n");
+		kill(keeper, SIGKILL);
+		return;
+	}
 	struct user_regs_struct regs;
 	if (ptrace(PTRACE_GETREGS, t->tid, 0, &regs))
 		return;

@@ -50,6 +50,8 @@ pub enum Outcome {
     NoStart,
     /// The daemon was ended by SIGABRT: no memory, or a runtime that can't go on.
     Aborted,
+    /// That was the fault.
+    Killed,
 }
 
 /// One run.
@@ -69,6 +71,8 @@ struct Session<'w> {
     trace: PathBuf,
     /// It answers nobody any more; one wait for that is enough.
     hung: bool,
+    /// It may be killed; nothing else may kill it.
+    is_killed: bool,
 }
 
 /// Plays a session with a fault, or without one, and looks at what it leaves.
@@ -89,7 +93,8 @@ pub fn play(begins: Begins, template: &Path, fault: Option<&Fault>) -> Run {
     world.start_through = vec![tracer, user, to];
     world.start_through.extend(fault.iter().flat_map(|fault| fault.arguments()));
     world.start_through.push("--".to_owned());
-    let mut session = Session { world: &mut world, tool, model, trace, hung: false };
+    let is_killed = fault.is_some_and(|fault| fault.kind.how == How::Kill);
+    let mut session = Session { world: &mut world, tool, model, trace, hung: false, is_killed };
     let outcome = session.run(begins, fault);
     session.aftermath();
     let Session { model, trace, .. } = session;
@@ -105,7 +110,7 @@ pub fn template(world: &mut World) -> Model {
     world.policy(&[Entry::all(&tool, &["s"])]);
     world.start();
     let (trace, model) = (world.tmp("trace"), Model::default());
-    let mut session = Session { trace, tool: tool.clone(), model, world, hung: false };
+    let mut session = Session { trace, tool: tool.clone(), model, world, hung: false, is_killed: false };
     let mut client = Caller::new(session.world, &tool);
     for (name, value) in [("old/1", "1"), ("old/2", "2"), ("old/1", "3")] {
         session.write(&mut client, &[name], value);
@@ -183,6 +188,7 @@ impl Session<'_> {
         match (status.code(), status.signal()) {
             (Some(1), _) if log.lines().any(|line| line.starts_with("error: ")) => outcome,
             (_, Some(signal)) if signal == Signal::ABORT.as_raw() => Outcome::Aborted,
+            (_, Some(signal)) if self.is_killed && signal == Signal::KILL.as_raw() => Outcome::Killed,
             // a panic, in a build that does not abort at it
             (Some(101), _) => Outcome::Aborted,
             _ => {

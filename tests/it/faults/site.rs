@@ -23,6 +23,8 @@ pub enum How {
     Onward,
     /// It takes half of what it was given.
     Short,
+    /// The daemon is killed before it.
+    Kill,
 }
 
 /// One fault.
@@ -53,6 +55,7 @@ const fn onward(errno: &'static str) -> Kind {
     Kind { how: How::Onward, errno }
 }
 
+const KILL: Kind = Kind { how: How::Kill, errno: "-" };
 const SHORT: Kind = Kind { how: How::Short, errno: "-" };
 
 /// Calls that no fault is played on, and why.
@@ -78,7 +81,33 @@ pub const SPARED: &[(&str, &str)] = &[
 ];
 
 /// How a call can fail on this object, as the kernel's pages say, for calls that a fault is played on.
+///
+/// Every change of a file of the store is also a moment at which the daemon may be killed.
 pub fn kinds(site: &Site) -> Vec<Kind> {
+    let changes = matches!(
+        site.call.as_str(),
+        "write"
+            | "pwrite64"
+            | "fsync"
+            | "fdatasync"
+            | "ftruncate"
+            | "rename"
+            | "renameat"
+            | "renameat2"
+            | "unlink"
+            | "unlinkat"
+            | "open"
+            | "openat"
+            | "mkdir"
+    );
+    let mut kinds = failures(site);
+    if changes && site.is_stored() {
+        kinds.push(KILL);
+    }
+    kinds
+}
+
+fn failures(site: &Site) -> Vec<Kind> {
     let stored = site.is_stored();
     match site.call.as_str() {
         "read" | "pread64" | "lseek" | "getdents64" => vec![once("EIO")],
@@ -181,6 +210,7 @@ impl How {
             Self::Late => "late",
             Self::Onward => "onward",
             Self::Short => "short",
+            Self::Kill => "kill",
         }
     }
 }
@@ -196,6 +226,7 @@ impl fmt::Display for Kind {
         match self.how {
             How::Once => f.write_str(self.errno),
             How::Short => f.write_str("short"),
+            How::Kill => f.write_str("killed"),
             how => write!(f, "{} {}", self.errno, how.word()),
         }
     }

@@ -84,8 +84,15 @@ impl Table {
 }
 
 impl Outcome {
-    const ALL: [Self; 6] =
-        [Self::Unharmed, Self::Refused, Self::RefusedOn, Self::Ended, Self::NoStart, Self::Aborted];
+    const ALL: [Self; 7] = [
+        Self::Unharmed,
+        Self::Refused,
+        Self::RefusedOn,
+        Self::Ended,
+        Self::NoStart,
+        Self::Aborted,
+        Self::Killed,
+    ];
 
     /// As the page has it.
     fn words(self) -> &'static str {
@@ -96,6 +103,7 @@ impl Outcome {
             Self::Ended => "ended",
             Self::NoStart => "no start",
             Self::Aborted => "aborted",
+            Self::Killed => "killed",
         }
     }
 }

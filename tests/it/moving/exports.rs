@@ -222,7 +222,12 @@ fn an_export_is_encrypted_with_what_is_typed_twice_on_a_terminal() {
 }
 
 /// Runs a program on a terminal of its own; each answer is typed when the terminal shows its question.
-fn on_a_terminal(world: &World, program: &Path, args: &[&str], answers: &[(&str, &str)]) -> Option<Outcome> {
+pub(super) fn on_a_terminal(
+    world: &World,
+    program: &Path,
+    args: &[&str],
+    answers: &[(&str, &str)],
+) -> Option<Outcome> {
     let python = need("python3")?;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/clients/terminal.py");
     Some(run(world.command(&python).arg(script).arg(json!(answers).to_string()).arg(program).args(args)))

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, io::Write, path::Path, process::Stdio};
 use aes_gcm::{Aes256Gcm, KeyInit, Nonce, aead::Aead};
 use serde_json::{Value, json};
 
-use super::{MARK, at_rest, file, records, refused, served, silent, text, values};
+use super::{MARK, at_rest, exports::on_a_terminal, file, records, refused, served, silent, text, values};
 use crate::{
     keys::with_keyring,
     skip::need,
@@ -44,6 +44,68 @@ fn an_env_file_is_imported_when_it_is_applied_and_not_before() {
         ("dev/TOKEN", &format!("{MARK} # $x")),
     ]);
     assert_eq!(served(&mut world, &tool, "app"), expected);
+}
+
+#[test]
+fn one_value_is_imported_from_standard_input_and_never_stands_on_a_command_line() {
+    let (mut world, tool) = at_rest(&["app"]);
+    let piped = |world: &World, value: &[u8], more: &[&str]| {
+        let input = file(world, "input", value);
+        let mut command = world.command(&world.binary());
+        command.args(["vault", "import", "value"]).args(more).args(["--service", "app"]);
+        run(command.stdin(fs::File::open(input).unwrap()))
+    };
+    let dry = piped(&world, MARK.as_bytes(), &["KEY"]);
+    silent(&dry);
+    assert!(
+        dry.err.contains("1 secret is to be written") && dry.out.contains("write     app  KEY"),
+        "{dry:?}"
+    );
+    for (name, value) in [
+        ("plain", format!("{MARK}\n")),
+        ("exact", MARK.to_owned()),
+        ("lines", format!("{MARK}'\"$\n\n")),
+        ("empty", "\n".to_owned()),
+    ] {
+        let applied = piped(&world, value.as_bytes(), &[name, "--prefix", "dev/", "--apply"]);
+        silent(&applied);
+        assert!(applied.err.contains("Imported 1 secret"), "{applied:?}");
+    }
+    let again = piped(&world, MARK.as_bytes(), &["exact", "--prefix", "dev/", "--apply"]);
+    refused(&again, "1 secret is there already");
+    let nothing = piped(&world, b"", &["exact", "--prefix", "dev/", "--overwrite", "--apply"]);
+    refused(&nothing, "standard input holds no value");
+    refused(&piped(&world, b"\xff", &["KEY", "--apply"]), "1 entry is refused");
+    let long = piped(&world, &[b'x'; 65_537], &["KEY", "--apply"]);
+    assert!(long.out.contains("its value is over 65536 bytes"), "{long:?}");
+    // what somebody gives as an argument is taken for nothing
+    assert_eq!(piped(&world, b"", &["KEY", MARK, "--apply"]).code, Some(2));
+    let record = &records(&world, "import")[0];
+    assert_eq!(record["targets"], json!(["dev/plain"]));
+    assert!(record["detail"].as_str().unwrap().ends_with("vault import value"), "{record}");
+    let expected = values(&[
+        ("dev/plain", MARK),
+        ("dev/exact", MARK),
+        ("dev/lines", &format!("{MARK}'\"$\n")),
+        ("dev/empty", ""),
+    ]);
+    assert_eq!(served(&mut world, &tool, "app"), expected);
+}
+
+#[test]
+fn one_value_is_typed_without_echo_on_a_terminal() {
+    let (mut world, tool) = at_rest(&["app"]);
+    let binary = world.binary();
+    let import = ["vault", "import", "value", "KEY", "--service", "app", "--apply"];
+    let asked = "Value of the secret: ";
+    let cancelled = on_a_terminal(&world, &binary, &import, &[(asked, "half\u{3}")]);
+    let Some(cancelled) = cancelled else { return };
+    assert!(cancelled.code == Some(1) && cancelled.out.contains("no value was typed"), "{}", cancelled.out);
+    let typed = format!("{MARK} 'x'\r");
+    let applied = on_a_terminal(&world, &binary, &import, &[(asked, &typed)]).unwrap();
+    silent(&applied);
+    assert!(applied.code == Some(0) && applied.out.contains("Imported 1 secret"), "{}", applied.out);
+    assert_eq!(served(&mut world, &tool, "app"), values(&[("KEY", &format!("{MARK} 'x'"))]));
 }
 
 #[test]

@@ -104,7 +104,7 @@ fn beside_a_running_daemon_nothing_is_taken_in_or_out() {
         &["vault", "export", "-o", text(&out), "-r", &recipient],
     ] {
         let outcome = world.cli(args);
-        refused(&outcome, "the vault is in use");
+        refused(&outcome, &format!("the vault is in use by the daemon (pid {})", world.pid()));
         assert!(outcome.err.contains("vault lock"), "{}", outcome.err);
     }
     assert!(!out.exists());

@@ -99,6 +99,11 @@ fn version(status: &DaemonStatus) -> Row {
 }
 
 fn vault(vault: &VaultState) -> Row {
+    if let Some(extent) = &vault.salvage {
+        let means = format!("THE VAULT IS DAMAGED and served for reading only: {extent}");
+        return Row::ok(Area::Daemon, "vault", vault.state.as_str(), means)
+            .but(State::Bad, "restore it from a backup, and start the daemon without --salvage");
+    }
     let means = if vault.state == "locked" {
         "the daemon has no key, and answers requests with store_locked"
     } else {

@@ -1,4 +1,5 @@
 //! A program whose output is a secret: read into locked memory, bounded in size and in time.
+#![forbid(unsafe_code)]
 
 use std::{
     io::{self, Read},
@@ -19,34 +20,31 @@ use crate::secret::Buffer;
 const MAX_COMPLAINT: usize = 4096;
 
 /// What a program did.
-pub(super) struct Done {
-    pub(super) status: ExitStatus,
+pub(crate) struct Done {
+    pub(crate) status: ExitStatus,
     /// What it wrote to stdout, at most one byte more than the limit.
-    pub(super) output: Buffer,
-    /// The last line that it wrote to stderr.
-    pub(super) complaint: String,
+    pub(crate) output: Buffer,
+    /// The last line that it wrote to stderr, where the caller had that piped.
+    pub(crate) complaint: String,
 }
 
-/// Runs a program to its end. One that takes longer, or says more than `limit` bytes, is ended.
-pub(super) fn run(command: &mut Command, limit: usize, patience: Duration) -> io::Result<Done> {
+/// Runs a program to its end. One that takes longer, or says more than `limit` bytes, is ended. Its stdin and stderr are
+/// what the caller made them.
+pub(crate) fn run(command: &mut Command, limit: usize, patience: Duration) -> io::Result<Done> {
     let until = Instant::now() + patience;
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = Ended(command.spawn()?);
-    let (Some(mut stdout), Some(mut stderr)) = (child.0.stdout.take(), child.0.stderr.take()) else {
-        return Err(io::ErrorKind::BrokenPipe.into());
-    };
+    let mut child = Ended(command.stdout(Stdio::piped()).spawn()?);
+    let (mut stdout, mut stderr) = (child.0.stdout.take(), child.0.stderr.take());
     let mut output = Buffer::with_capacity(limit + 1);
     let mut complaint = Buffer::with_capacity(MAX_COMPLAINT);
     let mut chunk = Buffer::zeroed(16 * 1024);
-    let (mut says, mut complains) = (true, true);
-    while (says || complains) && output.len() <= limit {
+    while (stdout.is_some() || stderr.is_some()) && output.len() <= limit {
         let [said, complained] =
-            wait([says.then(|| stdout.as_fd()), complains.then(|| stderr.as_fd())], until)?;
+            wait([stdout.as_ref().map(AsFd::as_fd), stderr.as_ref().map(AsFd::as_fd)], until)?;
         if said {
-            says = take(&mut stdout, &mut chunk, &mut output, limit + 1)?;
+            take(&mut stdout, &mut chunk, &mut output, limit + 1)?;
         }
         if complained {
-            complains = take(&mut stderr, &mut chunk, &mut complaint, MAX_COMPLAINT)?;
+            take(&mut stderr, &mut chunk, &mut complaint, MAX_COMPLAINT)?;
         }
     }
     drop((stdout, stderr));
@@ -77,18 +75,19 @@ impl Drop for Ended {
     }
 }
 
-/// Takes what is there. False at the end of the stream.
-fn take(from: &mut impl Read, chunk: &mut Buffer, into: &mut Buffer, most: usize) -> io::Result<bool> {
-    match from.read(chunk.as_mut_slice()) {
-        Ok(0) => Ok(false),
+/// Takes what is there; at the end of the stream, the stream.
+fn take(from: &mut Option<impl Read>, chunk: &mut Buffer, into: &mut Buffer, most: usize) -> io::Result<()> {
+    let Some(stream) = from else { return Ok(()) };
+    match stream.read(chunk.as_mut_slice()) {
+        Ok(0) => *from = None,
         Ok(count) => {
             let room = most.saturating_sub(into.len());
             into.extend_from_slice(chunk.as_slice().get(..count.min(room)).unwrap_or_default());
-            Ok(true)
         }
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
-        Err(error) => Err(error),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+        Err(error) => return Err(error),
     }
+    Ok(())
 }
 
 /// Waits until one of the streams that are still open has something or has ended, and says which.
@@ -117,7 +116,9 @@ mod tests {
     use super::*;
 
     fn sh(script: &str, limit: usize, patience: u64) -> io::Result<Done> {
-        run(Command::new("sh").args(["-c", script]), limit, Duration::from_millis(patience))
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdin(Stdio::null()).stderr(Stdio::piped());
+        run(&mut command, limit, Duration::from_millis(patience))
     }
 
     #[test]
@@ -135,5 +136,13 @@ mod tests {
         assert_eq!(sh("exec sleep 1000", 1000, 50).err().unwrap().kind(), io::ErrorKind::TimedOut);
         let noisy = sh("yes x | head -c 100000 >&2; printf done", 1000, 30_000).unwrap();
         assert_eq!(noisy.output.as_slice(), b"done", "complaints beyond the bound are read and dropped");
+    }
+
+    #[test]
+    fn a_program_whose_complaints_nobody_asked_for_gives_its_output_alone() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo complaint >&2; printf secret"]).stdin(Stdio::null()).stderr(Stdio::null());
+        let done = run(&mut command, 100, Duration::from_secs(30)).unwrap();
+        assert!(done.status.success() && done.output.as_slice() == b"secret" && done.complaint.is_empty());
     }
 }

@@ -1,0 +1,332 @@
+//! What is intact of a damaged vault, to be read and nothing else.
+//!
+//! Every row is taken out of `vault.redb` through a [`Shadow`](super::shadow::Shadow), and the file is closed before the
+//! first request: there is no way from here to a byte of it. The header must open, and the places and versions of all rows must add up to the sum
+//! in it. Then no row is missing, added or an older one, and whatever opens is what was written last. A row that does not
+//! open stands for itself in the sum, by the place and the nonce that lie beside its sealed parts; where a single bit of
+//! those was flipped, the label tells which one.
+//!
+//! So a name is one of four: intact; damaged; not there, which is told only where it is certain; or not to be told. The
+//! last is so for every name that is not found in a vault that was put back, and for every list of names while a record
+//! has lost its own. Such answers are errors, never fewer records.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, PoisonError},
+};
+
+use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
+
+use super::{
+    batch::{
+        Answer, AuditMemory, Committed, Names, OutboxEntry, PendingChange, Query, Record, Selection, Store,
+        StoreError,
+    },
+    disk::{self, Header, RECORDS, failed},
+    files::Folder,
+    head::Head,
+    keychain::StoreKind,
+    names::{NameIndex, Place, toggle},
+    seal::{Fingerprint, Label, Nonce, RecordKey, Sealer, nonce_of},
+    seat::Seat,
+    slot::Slot,
+    source::{KeyMaterial, KeySource},
+    transport::PolicySeal,
+    verify::copied,
+};
+use crate::{
+    chain::{self, Checkpoint},
+    name::{Service, Target},
+    policy::Authorized,
+    secret::wipe_stack,
+};
+
+/// How much of a vault is intact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Records that can be read.
+    pub intact: u64,
+    /// Records that can't.
+    pub damaged: u64,
+    /// Whether changes were committed that are not in it: it was put back to an earlier state, or nobody can tell.
+    pub earlier: bool,
+}
+
+impl Extent {
+    /// One clause for people.
+    pub fn words(&self) -> String {
+        let Self { intact, damaged, earlier } = self;
+        let records = if *intact == 1 { "record" } else { "records" };
+        let state = match earlier {
+            true => "; it was put back to an earlier state, and later changes are not in it",
+            false => "",
+        };
+        format!("{intact} {records} can be read, {damaged} can't{state}")
+    }
+}
+
+/// A damaged vault, open for reading. It holds the data folder; the vault's file is closed.
+pub struct Salvage {
+    source: KeySource,
+    sealer: Sealer,
+    header: Header,
+    extent: Extent,
+    /// Names whose label is readable, with their places.
+    names: NameIndex,
+    /// Sealed rows of readable labels. One whose place or nonce was changed is not among them.
+    rows: BTreeMap<RecordKey, Vec<u8>>,
+    /// Where the records rest that have lost their names.
+    unnamed: BTreeSet<RecordKey>,
+    outbox: Vec<OutboxEntry>,
+    checkpoints: Vec<Checkpoint>,
+    seat: Mutex<Option<Seat>>,
+    /// Dropped last: it holds the lock.
+    folder: Folder,
+}
+
+impl Salvage {
+    /// Reads what there is. Nothing of the vault is written, settled or made.
+    ///
+    /// [`StoreError::Damaged`] where it can't be told which records are the current ones: the header does not open, rows
+    /// can't be reached, or they don't add up.
+    pub(super) fn open(folder: Folder, slot: &Slot, material: &KeyMaterial) -> Result<Self, StoreError> {
+        let (keys, _) = slot.open(material)?;
+        let (db, vault, key, _problems) = copied(&folder, &keys)?;
+        if disk::store_kind(&db)? == StoreKind::Keychain {
+            return Err(StoreError::OtherStore { pinned: StoreKind::Keychain, asked: StoreKind::Vault });
+        }
+        let sealer = Sealer::new(key, vault);
+        let snapshot = db.begin_read().map_err(failed)?;
+        let header = disk::read_header(&snapshot, &sealer)?;
+        let found = Sorted::of(rows(&snapshot, &header)?, &sealer);
+        wipe_stack();
+        let Sorted { named, rows, unnamed, sum, damaged, count } = found;
+        if count != header.count || sum != header.sum {
+            return Err(StoreError::Damaged("a record is missing, added or replaced by an older one"));
+        }
+        let names = NameIndex::build(named).ok_or(StoreError::Damaged("two records have one name"))?;
+        let mut seat = Seat::open(&folder, key.derive("audit state", &vault), vault)?;
+        let reached = match Head::find(&folder, key, vault)?.map(|head| head.generation()) {
+            Some(Ok(reached)) => Some(reached),
+            None if header.generation == 1 => Some(1),
+            _ => None,
+        };
+        // an audit state that can't be read is the log's to tell
+        let logged = seat.load().map_or(0, |_| seat.generation());
+        let earlier = reached.is_none_or(|reached| header.generation < reached.max(logged));
+        let unread = |what: &str| tracing::warn!("the vault's {what} can't be read");
+        let outbox = disk::lines(&snapshot, &sealer, &header).unwrap_or_else(|_| {
+            unread("outbox of audit lines");
+            Vec::new()
+        });
+        let checkpoints = disk::checkpoints(&snapshot, &sealer).unwrap_or_else(|_| {
+            unread("memory of the audit log");
+            Vec::new()
+        });
+        Ok(Self {
+            source: slot.source(),
+            extent: Extent { intact: count - damaged, damaged, earlier },
+            sealer,
+            header,
+            names,
+            rows,
+            unnamed,
+            outbox,
+            checkpoints,
+            seat: Mutex::new(Some(seat)),
+            folder,
+        })
+    }
+
+    /// Where the vault's key comes from.
+    pub fn source(&self) -> KeySource {
+        self.source
+    }
+
+    /// How much is intact.
+    pub fn extent(&self) -> Extent {
+        self.extent
+    }
+
+    /// Another hand on the folder that the vault is in.
+    pub(super) fn folder(&self) -> Result<Folder, StoreError> {
+        Ok(self.folder.try_clone()?)
+    }
+
+    /// SHA-256 of the config.json that is accepted; zeros where any is.
+    pub(super) fn policy_seal(&self) -> PolicySeal {
+        self.header.policy
+    }
+
+    /// The place of the audit chain's key, once.
+    pub(super) fn take_seat(&self) -> Option<Seat> {
+        self.seat.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn find(&self, query: &Query) -> Result<Committed, StoreError> {
+        let Selection { service, names, filter } = &query.selection;
+        self.certain(service, names)?;
+        let mut answer = Answer::default();
+        for (_, place) in self.names.select(service, names.clone()) {
+            let damaged = || StoreError::Damaged("a record was changed");
+            let sealed = self.rows.get(&place.at).ok_or_else(damaged)?;
+            let (label, _) = self.sealer.open_label(&place.at, sealed).map_err(|_| damaged())?;
+            if !label.attributes.satisfy(filter) {
+                continue;
+            }
+            let value = query.values.then(|| self.sealer.open_value(&place.at, sealed));
+            let value = value.transpose().map_err(|_| damaged())?;
+            answer.push(Record { target: label.target, value, attributes: label.attributes })?;
+        }
+        Ok(answer.finish())
+    }
+
+    /// Whether the index tells all that these names mean.
+    fn certain(&self, service: &Service, names: &Names) -> Result<(), StoreError> {
+        let Names::Exact(targets) = names else {
+            return match (self.extent.earlier, self.unnamed.is_empty()) {
+                (false, true) => Ok(()),
+                (true, _) => {
+                    Err(StoreError::Damaged("names may be missing: it was put back to an earlier state"))
+                }
+                (false, false) => Err(StoreError::Damaged("names may be missing: a record has lost its own")),
+            };
+        };
+        for target in targets {
+            if self.names.get(service, target).is_some() {
+                continue;
+            }
+            if self.unnamed.contains(&self.sealer.record_key(service, target)) {
+                return Err(StoreError::Damaged("a record was changed"));
+            }
+            if self.extent.earlier {
+                return Err(StoreError::Damaged(
+                    "a name may be missing: it was put back to an earlier state",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Store for Salvage {
+    fn read(&self, query: Authorized<Query>) -> Result<Committed, StoreError> {
+        self.find(&query.into_inner())
+    }
+
+    fn commit(&self, changes: Vec<PendingChange>) -> Vec<Result<Committed, StoreError>> {
+        changes.iter().map(|_| Err(StoreError::Salvaged)).collect()
+    }
+
+    fn outbox(&self) -> Result<Vec<OutboxEntry>, StoreError> {
+        Ok(self.outbox.clone())
+    }
+
+    fn settle(&self, _id: u64) {}
+
+    fn kind(&self) -> StoreKind {
+        StoreKind::Vault
+    }
+
+    fn carry(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    fn waiting(&self) -> usize {
+        0
+    }
+
+    fn note_audit(&self, _head: chain::Head, _ended: Option<Checkpoint>) {}
+
+    fn keep_audit(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn audit_memory(&self) -> Result<AuditMemory, StoreError> {
+        Ok(AuditMemory { head: self.header.audit, checkpoints: self.checkpoints.clone() })
+    }
+}
+
+/// Every row, as long as there are no more than there should be.
+fn rows(snapshot: &ReadTransaction, header: &Header) -> Result<BTreeMap<RecordKey, Vec<u8>>, StoreError> {
+    let mut rows = BTreeMap::new();
+    for entry in snapshot.open_table(RECORDS).map_err(failed)?.iter().map_err(failed)? {
+        let (at, sealed) = entry.map_err(failed)?;
+        let twice = rows.insert(*at.value(), sealed.value().to_vec()).is_some();
+        // pages that lead in a circle have no end
+        if twice || rows.len() as u64 > header.count {
+            return Err(StoreError::Damaged("its pages lead to a record twice"));
+        }
+    }
+    Ok(rows)
+}
+
+/// The rows, by what can be told of them.
+#[derive(Default)]
+struct Sorted {
+    named: Vec<(Service, Target, Place)>,
+    rows: BTreeMap<RecordKey, Vec<u8>>,
+    unnamed: BTreeSet<RecordKey>,
+    sum: Fingerprint,
+    damaged: u64,
+    count: u64,
+}
+
+impl Sorted {
+    fn of(all: BTreeMap<RecordKey, Vec<u8>>, sealer: &Sealer) -> Self {
+        let mut sorted = Self::default();
+        for (at, sealed) in all {
+            sorted.count += 1;
+            if let Ok((label, nonce)) = sealer.read_label(&at, &sealed) {
+                sorted.name(sealer, label, at, nonce);
+                sorted.damaged += u64::from(sealer.open_value(&at, &sealed).is_err());
+                sorted.rows.insert(at, sealed);
+                continue;
+            }
+            sorted.damaged += 1;
+            match with_one_bit_back(sealer, &at, &sealed) {
+                Some((label, at, nonce)) => sorted.name(sealer, label, at, nonce),
+                None => {
+                    let nonce = nonce_of(&sealed).copied().unwrap_or_default();
+                    toggle(&mut sorted.sum, &sealer.fingerprint(&at, &nonce));
+                    sorted.unnamed.insert(at);
+                }
+            }
+        }
+        sorted
+    }
+
+    fn name(&mut self, sealer: &Sealer, label: Label, at: RecordKey, nonce: Nonce) {
+        toggle(&mut self.sum, &sealer.fingerprint(&at, &nonce));
+        let bare = label.attributes.is_empty();
+        self.named.push((label.service, label.target, Place { at, nonce, bare }));
+    }
+}
+
+/// The label, place and nonce of a row, if putting one bit of its place or nonce back lets the label open. Such a label is
+/// as authentic as any: nothing opens that was not sealed.
+fn with_one_bit_back(sealer: &Sealer, at: &RecordKey, sealed: &[u8]) -> Option<(Label, RecordKey, Nonce)> {
+    let mut at = *at;
+    for bit in 0..at.len() * 8 {
+        flip(&mut at, bit);
+        if let Ok((label, nonce)) = sealer.read_label(&at, sealed) {
+            return Some((label, at, nonce));
+        }
+        flip(&mut at, bit);
+    }
+    let mut sealed = sealed.to_vec();
+    for bit in 0..nonce_of(&sealed)?.len() * 8 {
+        flip(&mut sealed, bit);
+        if let Ok((label, nonce)) = sealer.read_label(&at, &sealed) {
+            return Some((label, at, nonce));
+        }
+        flip(&mut sealed, bit);
+    }
+    None
+}
+
+fn flip(bytes: &mut [u8], bit: usize) {
+    if let Some(byte) = bytes.get_mut(bit / 8) {
+        *byte ^= 1 << (bit % 8);
+    }
+}
