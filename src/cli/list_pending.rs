@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::{
+    acceptance::Acceptance,
     arrivals::await_arrivals,
     context::Context,
     failure::Failure,
@@ -24,7 +25,8 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
     await_arrivals(cx, out);
     let (mut queue, foreign) = cx.pending_file().load(cx.now)?;
-    if let Ok(policy) = cx.policy_source().current(cx.uid) {
+    // an edit that the daemon does not accept hides nobody
+    if let (Ok(policy), None) = (cx.policy_source().current(cx.uid), Acceptance::ask(cx).refusal()) {
         queue.forget_registered(&policy, cx.now);
     }
     if let Some(foreign) = foreign {

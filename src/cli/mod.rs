@@ -4,6 +4,7 @@
 //! 2 usage.
 #![forbid(unsafe_code)]
 
+mod acceptance;
 mod approve;
 mod args;
 mod arrivals;

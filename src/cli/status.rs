@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::{
+    acceptance::{Acceptance, Refused},
     context::Context,
     failure::Failure,
     output::{Output, Style},
@@ -104,7 +105,7 @@ fn report(found: &Found, cx: &Context) -> Report {
         store: status.store.clone(),
         keychain: status.keychain.clone(),
         vault: status.vault.clone().or_else(|| local_vault(cx)),
-        policy: status.policy.clone().unwrap_or_else(|| local_policy(cx)),
+        policy: status.policy.clone().unwrap_or_else(|| local_policy(found, cx)),
         protections: status.protections.clone(),
         missing: status.missing.clone(),
         memory: status.memory.clone(),
@@ -126,22 +127,28 @@ fn local_vault(cx: &Context) -> Option<VaultState> {
 }
 
 /// The policy as a daemon of this user would see it.
-fn local_policy(cx: &Context) -> PolicyState {
-    match cx.policy_source().current(cx.uid) {
-        Ok(policy) => PolicyState {
-            state: "ok".to_owned(),
-            sealed: copy(cx).exists(),
-            message: None,
-            entries: policy.entries().len() as u64,
-            warnings: policy.warnings().iter().map(Warning::to_string).collect(),
-        },
-        Err(error) => PolicyState {
-            state: "error".to_owned(),
-            sealed: copy(cx).exists(),
-            message: Some(error.to_string()),
-            entries: 0,
-            warnings: Vec::new(),
-        },
+fn local_policy(found: &Found, cx: &Context) -> PolicyState {
+    let sealed = copy(cx).exists();
+    let error = |reason: Option<String>, message: String| PolicyState {
+        state: "error".to_owned(),
+        sealed,
+        reason,
+        message: Some(message),
+        ..PolicyState::default()
+    };
+    let policy = match cx.policy_source().current(cx.uid) {
+        Ok(policy) => policy,
+        Err(broken) => return error(None, broken.to_string()),
+    };
+    if let Acceptance::Refused(Refused { reason, sentence, .. }) = Acceptance::of(found, cx) {
+        return error(Some(reason), sentence);
+    }
+    PolicyState {
+        state: "ok".to_owned(),
+        sealed,
+        entries: policy.entries().len() as u64,
+        warnings: policy.warnings().iter().map(Warning::to_string).collect(),
+        ..PolicyState::default()
     }
 }
 

@@ -142,6 +142,9 @@ pub(super) struct PolicyState {
     pub(super) state: String,
     /// Whether only a config.json that was sealed is accepted.
     pub(super) sealed: bool,
+    /// With `error`, what every request is refused with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) message: Option<String>,
     pub(super) entries: u64,

@@ -174,7 +174,7 @@ struct VaultState {
 #[serde(tag = "state", rename_all = "snake_case")]
 enum PolicyState {
     Ok { sealed: bool, entries: usize, warnings: Vec<String> },
-    Error { sealed: bool, message: String },
+    Error { sealed: bool, reason: &'static str, message: String },
 }
 
 impl House {
@@ -384,7 +384,11 @@ impl House {
                 entries: policy.entries().len(),
                 warnings: policy.warnings().iter().map(ToString::to_string).collect(),
             },
-            Err(error) => PolicyState::Error { sealed: self.is_policy_sealed(), message: error.to_string() },
+            Err(error) => PolicyState::Error {
+                sealed: self.is_policy_sealed(),
+                reason: Refusal::policy(&error).reason.as_str(),
+                message: error.to_string(),
+            },
         };
         StatusFacts {
             kind: "STATUS",

@@ -148,7 +148,7 @@ impl Refusal {
 
     /// config.json can't be used. Everything is refused: the last good policy may allow what was just revoked.
     pub(super) fn policy(error: &PolicyError) -> Self {
-        if let PolicyError::Unsealed(_) = error {
+        if let PolicyError::Unsealed { .. } = error {
             let message = "config.json is not the policy that was sealed; see what changed: keychain-auth policy review";
             return Self::new(Reason::PolicyUnsealed, message);
         }
