@@ -48,6 +48,7 @@ mod rotation;
 mod salvage;
 mod sealed_policy;
 mod sentences;
+mod silent;
 mod skip;
 mod strangers;
 mod strict;
