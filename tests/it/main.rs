@@ -24,6 +24,7 @@ mod client;
 mod commands;
 mod config_faults;
 mod crash;
+mod damage;
 mod doctor;
 mod documentation;
 mod entries;
