@@ -25,6 +25,7 @@ mod commands;
 mod config_faults;
 mod crash;
 mod damage;
+mod disk;
 mod doctor;
 mod documentation;
 mod entries;

@@ -65,7 +65,7 @@ static const struct call {
 	CALL(sched_getaffinity, PLAIN), CALL(getcwd, PLAIN), CALL(clock_nanosleep, PLAIN), CALL(futex, PLAIN),
 	CALL(clock_gettime, PLAIN), CALL(set_tid_address, PLAIN), CALL(dup, FD), CALL(getuid, PLAIN),
 	CALL(geteuid, PLAIN), CALL(getpid, PLAIN), CALL(gettid, PLAIN), CALL(umask, PLAIN),
-	CALL(sched_yield, PLAIN), CALL(exit, PLAIN), CALL(exit_group, PLAIN), CALL(rt_sigreturn, PLAIN),
+	CALL(sched_yield, PLAIN), CALL(exit, PLAIN), CALL(exit_group, PLAIN), CALL(wait4, PLAIN), CALL(rt_sigreturn, PLAIN),
 	CALL(restart_syscall, PLAIN), CALL(inotify_init1, PLAIN), CALL(inotify_add_watch, AT), CALL(inotify_rm_watch, FD),
 	CALL(close_range, PLAIN), CALL(tgkill, PLAIN), CALL(kill, PLAIN), CALL(execve, PLAIN),
 };

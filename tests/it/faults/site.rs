@@ -133,7 +133,7 @@ fn failures(site: &Site) -> Vec<Kind> {
         "sendmsg" | "sendto" => vec![once("ENOBUFS"), once("EPIPE"), once("EINTR")],
         "accept4" => vec![once("EMFILE"), once("ECONNABORTED"), once("ENOMEM")],
         "epoll_ctl" => vec![once("ENOMEM"), once("ENOSPC")],
-        "epoll_wait" => vec![once("EINTR")],
+        "epoll_wait" | "wait4" => vec![once("EINTR")],
         "ppoll" | "poll" => vec![once("ENOMEM"), once("EINTR")],
         // F_GETFD
         "fcntl" if site.object.ends_with(":1") => vec![],
