@@ -8,6 +8,11 @@
 #[cfg(test)]
 extern crate self as keychain_auth;
 
+#[cfg(test)]
+#[path = "../proptests/admitted.rs"]
+#[allow(dead_code, unreachable_pub, clippy::expect_used)]
+mod admitted;
+
 pub mod audit;
 pub mod broker;
 pub mod caller;

@@ -51,6 +51,9 @@ pub enum Custody {
     NotHeld,
     /// It holds it without close-on-exec: the descriptor may have crossed an exec.
     HeldAcrossExec,
+    /// The connection belongs to another network namespace, as of a service with `PrivateNetwork=`: the kernel does not tell
+    /// from here who holds it.
+    Untold,
     /// Every descriptor it has of the connection is close-on-exec, but a seccomp filter of its own decides about its
     /// system calls: the supervisor of a filter can plant such descriptors in a process after its exec.
     HeldUnderFilter,

@@ -11,4 +11,6 @@ mod verdict;
 pub use cache::DigestCache;
 pub use check::Check;
 pub use facts::{Custody, Executable, Facts, FileKey, ForeignCode, Namespace, Sighting};
-pub use verdict::{Observer, Terms, UNRELAXABLE, Untrusted, VerifiedCaller, verify};
+pub use verdict::{
+    OTHER_NETWORK, Observer, Terms, UNDER_FILTER, UNRELAXABLE, Untrusted, VerifiedCaller, verify,
+};

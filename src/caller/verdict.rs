@@ -91,6 +91,11 @@ impl Untrusted {
     }
 }
 
+/// What a `descriptor_inherited` is about where a filter could have put the connection there.
+pub const UNDER_FILTER: &str = "a seccomp filter";
+/// What it is about where another network namespace hides who holds the connection.
+pub const OTHER_NETWORK: &str = "another network namespace";
+
 /// Checks that no entry can turn off: without them the other facts are about nobody, or about somebody else.
 pub const UNRELAXABLE: [Check; 4] =
     [Check::PeerGone, Check::ForeignUid, Check::ExecutableChanged, Check::ForeignSender];
@@ -127,14 +132,18 @@ fn failures(
     let foreign_namespace =
         facts.user_namespace != observer.user_namespace || facts.pid_namespace != observer.pid_namespace;
     let foreign_uid = facts.uids.iter().any(|uid| *uid != observer.uid);
-    let planted = (facts.custody == Custody::HeldUnderFilter).then(|| "a seccomp filter".to_owned());
+    let custodian = match facts.custody {
+        Custody::HeldUnderFilter => Some(UNDER_FILTER.to_owned()),
+        Custody::Untold => Some(OTHER_NETWORK.to_owned()),
+        Custody::NotHeld | Custody::HeldAcrossExec | Custody::HeldCloseOnExec => None,
+    };
     let exe = || Some(facts.executable.path.clone());
     [
         (!facts.alive, Check::PeerGone, None),
         (foreign_uid, Check::ForeignUid, None),
         (!facts.executable_stable, Check::ExecutableChanged, exe()),
         (foreign_namespace, Check::ForeignNamespace, None),
-        (facts.custody != Custody::HeldCloseOnExec, Check::DescriptorInherited, planted),
+        (facts.custody != Custody::HeldCloseOnExec, Check::DescriptorInherited, custodian),
         (facts.tracer != 0, Check::Traced, None),
         // what runs is not the file that /proc names: a forged link, so the digest is somebody else's
         (!facts.executable_mapped, Check::ExecutableChanged, exe()),

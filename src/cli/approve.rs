@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::{
     args::{self, Risks},
+    arrivals::await_arrivals,
     context::Context,
     failure::Failure,
     output::Output,
@@ -28,7 +29,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
     let path = match &args.path {
         Some(path) => path.clone(),
-        None => waiting(&args.hash, cx)?,
+        None => waiting(&args.hash, cx, out)?,
     };
     let candidate = Candidate::examine(&path, args.risks.into(), cx.uid)?;
     if *candidate.digest() != args.hash {
@@ -46,7 +47,8 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
     Ok(())
 }
 
-fn waiting(hash: &Digest, cx: &Context) -> Result<PathBuf, Failure> {
+fn waiting(hash: &Digest, cx: &Context, out: &mut Output) -> Result<PathBuf, Failure> {
+    await_arrivals(cx, out);
     let (queue, _) = cx.pending_file().load(cx.now)?;
     let mut found = queue.with_digest(hash).map(|pending| pending.sighting().path.clone());
     match (found.next(), found.next()) {

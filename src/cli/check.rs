@@ -1,10 +1,12 @@
-//! `check`: what the daemon would answer to a program, from config.json and the file on disk.
+//! `check`: what the daemon would answer to a program, from config.json and the file on disk; from the daemon itself only
+//! whether it accepts that config.json.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::{
+    acceptance::Acceptance,
     args,
     context::Context,
     failure::Failure,
@@ -46,7 +48,7 @@ struct Answer<'a> {
     challenge: bool,
     relax: Vec<&'static str>,
     libraries: Vec<LibraryJson<'a>>,
-    reason: Option<&'static str>,
+    reason: Option<String>,
 }
 
 pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
@@ -57,18 +59,26 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
         Standing::Registered(entry) => Some(entry),
         Standing::Expired | Standing::Unusable(_) | Standing::HashDiffers | Standing::Unknown => None,
     };
-    let refusal = match entry {
+    let acceptance = Acceptance::ask(cx);
+    let denied = acceptance.refusal().map(|(reason, failure)| (reason.to_owned(), failure));
+    let refusal = denied.or_else(|| match entry {
         Some(entry) => {
             decide(entry, &args.service).err().map(|denial| not_allowed(denial, &args.service, &measured))
         }
-        None => Some(("unregistered_binary_pending_approval", not_recognised(standing, &policy, &measured))),
-    };
+        None => {
+            let unregistered = "unregistered_binary_pending_approval".to_owned();
+            Some((unregistered, not_recognised(standing, &policy, &measured)))
+        }
+    });
     if args.json {
-        out.json(&answer(args, &measured, entry, refusal.as_ref().map(|(reason, _)| *reason)));
+        out.json(&answer(args, &measured, entry, refusal.as_ref().map(|(reason, _)| reason.clone())));
     } else if let Some(entry) = entry
         && refusal.is_none()
     {
         out.line(&sentence(args, &measured, entry, cx));
+    }
+    if refusal.is_none() {
+        acceptance.note(out);
     }
     refusal.map_or(Ok(()), |(_, failure)| Err(failure))
 }
@@ -79,18 +89,26 @@ fn decide(entry: &Entry, service: &Service) -> Result<(), Denial> {
     decide_check(entry.permissions(), &asked)
 }
 
-fn not_allowed(denial: Denial, service: &Service, measured: &Measured) -> (&'static str, Failure) {
+fn not_allowed(denial: Denial, service: &Service, measured: &Measured) -> (String, Failure) {
     let reason = match denial {
         Denial::ServiceNotAllowed => "service_not_allowed",
         Denial::ActionNotInPolicy => "action_not_in_policy",
         Denial::TargetNotAllowed => "target_not_allowed",
     };
-    let path = measured.path().display();
-    let failure = Failure::new(
-        format!("{path} is registered and may not use the service {service}"),
-        format!("keychain-auth grant {} --read {}", word(measured.path()), word(Path::new(service.as_str()))),
-    );
-    (reason, failure)
+    let (path, program) = (measured.path().display(), word(measured.path()));
+    let failure = match denial {
+        Denial::TargetNotAllowed => Failure::new(
+            format!("{path} is registered and may use {service}, but no target in it"),
+            format!(
+                "keychain-auth grant {program} --prefix PREFIX; for every target: keychain-auth grant {program} --all-targets"
+            ),
+        ),
+        _ => Failure::new(
+            format!("{path} is registered and may not use the service {service}"),
+            format!("keychain-auth grant {program} --read {}", word(Path::new(service.as_str()))),
+        ),
+    };
+    (reason.to_owned(), failure)
 }
 
 fn not_recognised(standing: Standing<'_>, policy: &Policy, measured: &Measured) -> Failure {
@@ -119,7 +137,7 @@ fn answer<'a>(
     args: &'a Args,
     measured: &Measured,
     entry: Option<&'a Entry>,
-    reason: Option<&'static str>,
+    reason: Option<String>,
 ) -> Answer<'a> {
     let permissions = entry.map(Entry::permissions);
     let read = permissions.is_some_and(|permissions| permissions.reads(&args.service));

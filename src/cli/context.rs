@@ -32,12 +32,7 @@ pub(super) struct Context {
 
 impl Context {
     pub(super) fn new(socket: Option<&Path>, passphrase_fd: Option<i32>) -> Result<Self, Failure> {
-        let passphrase = passphrase_fd.map(named_descriptor).transpose().map_err(|error| {
-            Failure::new(
-                format!("--passphrase-fd can't be read: {}", error.kind()),
-                "name a descriptor that is open, for example: --passphrase-fd 3 3< <(pass show vault)",
-            )
-        })?;
+        let passphrase = passphrase_fd.map(|number| descriptor("--passphrase-fd", number)).transpose()?;
         let paths = Paths::new(|name| env::var_os(name), socket)?;
         let uid = rustix::process::geteuid().as_raw();
         Ok(Self { paths, uid, now: Timestamp::now(), asked_socket: socket.map(Path::to_owned), passphrase })
@@ -83,6 +78,24 @@ impl Context {
     pub(super) fn pending_file(&self) -> PendingFile {
         PendingFile::new(self.paths.pending(), self.uid)
     }
+}
+
+/// A descriptor that an option names, to read a passphrase from.
+pub(super) fn descriptor(option: &str, number: i32) -> Result<OwnedFd, Failure> {
+    let named = if number < 0 { Err(io::ErrorKind::NotFound.into()) } else { named_descriptor(number) };
+    named.map_err(|error| {
+        let unopened = number < 0 || error.raw_os_error() == Some(rustix::io::Errno::BADF.raw_os_error());
+        let sentence = if unopened {
+            format!("{option} {number}: no such descriptor is open")
+        } else {
+            format!("{option} {number} can't be used: {}", error.kind())
+        };
+        let number = number.max(3);
+        Failure::new(
+            sentence,
+            format!("open it for the command, for example: {option} {number} {number}< <(pass show NAME)"),
+        )
+    })
 }
 
 /// Most links that are followed to a program that is gone: as many as the kernel follows.

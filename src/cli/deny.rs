@@ -1,6 +1,6 @@
 //! `deny`: a program that waits is forgotten. It waits again when it asks again.
 
-use super::{args, context::Context, failure::Failure, output::Output};
+use super::{args, arrivals::await_arrivals, context::Context, failure::Failure, output::Output};
 use crate::{digest::Digest, policy::COMMAND_PATIENCE};
 
 #[derive(clap::Args)]
@@ -11,6 +11,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
+    await_arrivals(cx, out);
     let (removed, foreign) =
         cx.pending_file().update(COMMAND_PATIENCE, cx.now, |queue| queue.remove(&args.hash, None))?;
     if let Some(foreign) = foreign {

@@ -12,6 +12,12 @@ use crate::{
     transfer::TransferError,
 };
 
+/// What to do about a policy that is not the sealed one.
+pub(super) const REVIEW: &str =
+    "see what changed: keychain-auth policy review; then put it back, or: keychain-auth policy seal";
+/// What to do about a path that no entry has.
+const LISTED: &str = "look at the path; keychain-auth list shows what is registered";
+
 /// A sentence about what went wrong and a line about what to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Failure {
@@ -96,6 +102,7 @@ impl From<LibraryError> for Failure {
                 "give the library's full path, as the refusal shows it".to_owned()
             }
             LibraryError::Unmeasured(error) => return error.clone().into(),
+            LibraryError::NotElf(_) => "name the file that the refusal shows, as a rule NAME.so".to_owned(),
             LibraryError::Exposed { place, why: Distrust::Writable } => {
                 format!("chmod go-w {}, or add --allow-writable", word(place))
             }
@@ -124,10 +131,7 @@ impl From<PolicyError> for Failure {
                 format!("chown \"$(id -un)\" {}", word(file))
             }
             PolicyError::Untrusted { file, .. } => format!("look at it: ls -l {}", word(file)),
-            PolicyError::Unsealed(_) => {
-                "see what changed: keychain-auth policy review; then put it back, or: keychain-auth policy seal"
-                    .to_owned()
-            }
+            PolicyError::Unsealed { .. } => REVIEW.to_owned(),
             PolicyError::Unreadable { file, .. } => format!("ls -ld {}", word(file)),
         };
         Self::new(error.to_string(), advice)
@@ -140,7 +144,13 @@ impl From<RegistryError> for Failure {
         let advice = match error {
             RegistryError::Policy(error) => return error.into(),
             RegistryError::Draft(DraftError::UnknownPath(path)) => {
+                if !path.exists() {
+                    return Self::new(format!("{sentence}, and there is no such file"), LISTED);
+                }
                 format!("keychain-auth register {}", word(&path))
+            }
+            RegistryError::Draft(DraftError::OtherHash(_)) => {
+                "keychain-auth list shows the hashes of each program".to_owned()
             }
             RegistryError::Draft(DraftError::Ambiguous(path)) => {
                 format!("keychain-auth unregister {} --hash HASH, for those you no longer need", word(&path))
@@ -178,6 +188,16 @@ impl From<PendingError> for Failure {
 impl From<TransferError> for Failure {
     fn from(error: TransferError) -> Self {
         Self::new(error.to_string(), error.advice())
+    }
+}
+
+/// Why nothing could be taken from a program: to register it first would be no advice.
+pub(super) fn untaken(error: RegistryError) -> Failure {
+    match error {
+        RegistryError::Draft(error @ DraftError::UnknownPath(_)) => {
+            Failure::new(format!("{error}, so there is nothing to take from it"), LISTED)
+        }
+        error => error.into(),
     }
 }
 

@@ -74,6 +74,13 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
     let Narrowed(narrowed) = cx.registry().grant(&path, &grant, &terms)?;
     let words: Vec<String> = words::grant(&grant).chain(self::words(&terms)).collect();
     out.line(&format!("Granted {} {}", path.display(), words.join(", ")));
+    if !path.exists() {
+        out.note(&format!(
+            "There is no file {0} now: its entry matches nothing until a program with its hash is there again; to remove it: keychain-auth unregister {1}",
+            path.display(),
+            word(&path)
+        ));
+    }
     if narrowed {
         out.note("Until now it could use every target; from now on only those that begin like this");
     }

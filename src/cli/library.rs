@@ -5,7 +5,7 @@ use std::path::{self, PathBuf};
 
 use super::{
     context::{Context, resolve},
-    failure::{Failure, unusable_path},
+    failure::{Failure, untaken, unusable_path},
     output::Output,
 };
 use crate::policy::{Allowances, DraftError, LibraryFile, RegistryError};
@@ -39,7 +39,15 @@ pub(super) fn trust(args: &TrustArgs, cx: &Context, out: &mut Output) -> Result<
         foreign_filesystem: args.allow_foreign_filesystem,
         ..Allowances::default()
     };
-    let library = LibraryFile::examine(&args.library, allowed, cx.uid)?;
+    let library = LibraryFile::candidate(&args.library, allowed, cx.uid)?;
+    let known = cx.policy_source().current(cx.uid)?.knows_path(&binary);
+    if known && library.is_of_root() {
+        out.note(&format!(
+            "Nothing to do: {} and every folder above it can be changed by root alone, so every registered program may map it",
+            library.path().display()
+        ));
+        return Ok(());
+    }
     cx.registry().trust_library(&binary, &library)?;
     out.line(&format!(
         "Trusted {} with hash {} for {}",
@@ -65,7 +73,7 @@ pub(super) fn distrust(args: &DistrustArgs, cx: &Context, out: &mut Output) -> R
     {
         done = Ok(());
     }
-    done?;
+    done.map_err(untaken)?;
     out.line(&format!("Distrusted {} for {}", library.display(), binary.display()));
     Ok(())
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::{
+    acceptance::Acceptance,
     context::Context,
     failure::Failure,
     output::{Output, Style},
@@ -23,8 +24,10 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
     let policy = cx.policy_source().current(cx.uid)?;
+    let acceptance = Acceptance::ask(cx);
+    acceptance.note(out);
     if args.json {
-        out.json(&listing(&policy, cx));
+        out.json(&listing(&policy, &acceptance, cx));
         return Ok(());
     }
     if policy.entries().is_empty() {
@@ -79,6 +82,8 @@ fn row(out: &mut Output, name: &str, style: Style, value: &str) {
 
 #[derive(Serialize)]
 struct Listing<'p> {
+    /// Whether the daemon goes by this; null where none runs to say so.
+    in_force: Option<bool>,
     entries: Vec<EntryJson<'p>>,
     warnings: Vec<String>,
 }
@@ -114,9 +119,14 @@ impl<'p> LibraryJson<'p> {
     }
 }
 
-fn listing<'p>(policy: &'p Policy, cx: &Context) -> Listing<'p> {
+fn listing<'p>(policy: &'p Policy, acceptance: &Acceptance, cx: &Context) -> Listing<'p> {
+    let in_force = match acceptance {
+        Acceptance::InForce => Some(true),
+        Acceptance::Refused(_) => Some(false),
+        Acceptance::Untold { .. } => None,
+    };
     let entries = policy.entries().iter().map(|entry| entry_json(entry, cx)).collect();
-    Listing { entries, warnings: policy.warnings().iter().map(Warning::to_string).collect() }
+    Listing { in_force, entries, warnings: policy.warnings().iter().map(Warning::to_string).collect() }
 }
 
 fn entry_json<'p>(entry: &'p Entry, cx: &Context) -> EntryJson<'p> {

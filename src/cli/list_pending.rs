@@ -3,6 +3,8 @@
 use serde::Serialize;
 
 use super::{
+    acceptance::Acceptance,
+    arrivals::await_arrivals,
     context::Context,
     failure::Failure,
     output::{Output, Style},
@@ -21,7 +23,12 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
-    let (queue, foreign) = cx.pending_file().load(cx.now)?;
+    await_arrivals(cx, out);
+    let (mut queue, foreign) = cx.pending_file().load(cx.now)?;
+    // an edit that the daemon does not accept hides nobody
+    if let (Ok(policy), None) = (cx.policy_source().current(cx.uid), Acceptance::ask(cx).refusal()) {
+        queue.forget_registered(&policy, cx.now);
+    }
     if let Some(foreign) = foreign {
         out.note(&format!("warning: {foreign}"));
     }

@@ -4,8 +4,10 @@
 //! 2 usage.
 #![forbid(unsafe_code)]
 
+mod acceptance;
 mod approve;
 mod args;
+mod arrivals;
 mod audit;
 mod check;
 mod completions;

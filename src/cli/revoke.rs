@@ -3,7 +3,14 @@
 
 use std::path::PathBuf;
 
-use super::{args, context::Context, failure::Failure, output::Output, text::word, words};
+use super::{
+    args,
+    context::Context,
+    failure::{Failure, untaken},
+    output::Output,
+    text::word,
+    words,
+};
 use crate::{
     caller::Check,
     name::{Service, TargetPrefix},
@@ -47,7 +54,7 @@ struct Asked {
 pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
     let path = cx.entry_path(&args.path)?;
     let (grant, lift) = (args.asked.grant(), args.asked.lift());
-    let (absent, lifted) = cx.registry().revoke(&path, &grant, &lift)?;
+    let (absent, lifted) = cx.registry().revoke(&path, &grant, &lift).map_err(untaken)?;
     let asked: Vec<String> = all(&grant, &lift).collect();
     let absent: Vec<String> = all(&absent, &lifted.absent).collect();
     let done: Vec<&str> = asked.iter().filter(|word| !absent.contains(word)).map(String::as_str).collect();
@@ -55,7 +62,9 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
         out.line(&format!("Revoked from {} {}", path.display(), done.join(", ")));
     }
     if !absent.is_empty() {
-        out.note(&format!("Nothing to revoke, since its entry does not have it: {}", absent.join(", ")));
+        let only = if done.is_empty() { "Nothing was revoked: the" } else { "The" };
+        let (path, absent) = (path.display(), absent.join(", "));
+        out.note(&format!("{only} entry of {path} does not have {absent}; what it has: keychain-auth list"));
     }
     for prefix in &lifted.still_covered {
         out.note(&format!("Targets {prefix}… stay allowed by a shorter prefix of the entry"));

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     context::Context,
     daemon_link::DaemonLink,
-    failure::Failure,
+    failure::{Failure, REVIEW},
     owner::{Owner, close_to_others},
     status_query::{Found, ask},
 };
@@ -107,7 +107,7 @@ pub(super) fn seal_edit(cx: &Context, before: Option<&[u8]>, after: &[u8]) -> Re
         if before.map(seal_of) != Some(current) {
             return Err(Failure::new(
                 "config.json is not the policy that was sealed, so nothing was changed",
-                "see what changed: keychain-auth policy review; then put it back, or: keychain-auth policy seal",
+                REVIEW,
             ));
         }
         seat.seal(cx, &seal_of(after))?;

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::{
+    acceptance::{Acceptance, Refused},
     context::Context,
     failure::Failure,
     output::{Output, Style},
@@ -65,7 +66,15 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
     match found {
         Found::Running(_) => Ok(()),
         Found::Nobody => {
-            out.note(&format!("The daemon does not run; start it with: {}", cx.start_command()));
+            let note = match &cx.asked_socket {
+                Some(socket) => format!(
+                    "No daemon listens at {}; to start one there: {}; one at another socket was not asked",
+                    socket.display(),
+                    cx.start_command()
+                ),
+                None => format!("The daemon does not run; start it with: {}", cx.start_command()),
+            };
+            out.note(&note);
             Ok(())
         }
         Found::Unwell(why) => Err(Failure::new(
@@ -96,7 +105,7 @@ fn report(found: &Found, cx: &Context) -> Report {
         store: status.store.clone(),
         keychain: status.keychain.clone(),
         vault: status.vault.clone().or_else(|| local_vault(cx)),
-        policy: status.policy.clone().unwrap_or_else(|| local_policy(cx)),
+        policy: status.policy.clone().unwrap_or_else(|| local_policy(found, cx)),
         protections: status.protections.clone(),
         missing: status.missing.clone(),
         memory: status.memory.clone(),
@@ -109,7 +118,8 @@ fn report(found: &Found, cx: &Context) -> Report {
 fn local_vault(cx: &Context) -> Option<VaultState> {
     let source = Slot::peek(&cx.paths.data_dir).ok()??.source();
     Some(VaultState {
-        state: "closed".to_owned(),
+        // a daemon at its usual socket may have it open
+        state: if cx.asked_socket.is_some() { "unknown" } else { "closed" }.to_owned(),
         key_source: source.to_string(),
         key_means: source.means().to_owned(),
         salvage: None,
@@ -117,22 +127,28 @@ fn local_vault(cx: &Context) -> Option<VaultState> {
 }
 
 /// The policy as a daemon of this user would see it.
-fn local_policy(cx: &Context) -> PolicyState {
-    match cx.policy_source().current(cx.uid) {
-        Ok(policy) => PolicyState {
-            state: "ok".to_owned(),
-            sealed: copy(cx).exists(),
-            message: None,
-            entries: policy.entries().len() as u64,
-            warnings: policy.warnings().iter().map(Warning::to_string).collect(),
-        },
-        Err(error) => PolicyState {
-            state: "error".to_owned(),
-            sealed: copy(cx).exists(),
-            message: Some(error.to_string()),
-            entries: 0,
-            warnings: Vec::new(),
-        },
+fn local_policy(found: &Found, cx: &Context) -> PolicyState {
+    let sealed = copy(cx).exists();
+    let error = |reason: Option<String>, message: String| PolicyState {
+        state: "error".to_owned(),
+        sealed,
+        reason,
+        message: Some(message),
+        ..PolicyState::default()
+    };
+    let policy = match cx.policy_source().current(cx.uid) {
+        Ok(policy) => policy,
+        Err(broken) => return error(None, broken.to_string()),
+    };
+    if let Acceptance::Refused(Refused { reason, sentence, .. }) = Acceptance::of(found, cx) {
+        return error(Some(reason), sentence);
+    }
+    PolicyState {
+        state: "ok".to_owned(),
+        sealed,
+        entries: policy.entries().len() as u64,
+        warnings: policy.warnings().iter().map(Warning::to_string).collect(),
+        ..PolicyState::default()
     }
 }
 

@@ -37,6 +37,17 @@ pub(super) struct DaemonStatus {
     pub(super) memory: Option<SecretMemory>,
     pub(super) connections: Option<u64>,
     pub(super) audit: Option<AuditStatus>,
+    pub(super) queue: Option<QueueState>,
+}
+
+/// How far pending.json is behind the strangers that the daemon saw.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct QueueState {
+    /// How many were noted since its start.
+    pub(super) seen: u64,
+    /// Up to which of them the file was written.
+    pub(super) written: u64,
 }
 
 /// Where the daemon's audit log stands.
@@ -61,7 +72,8 @@ pub(super) struct AuditStatus {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct VaultState {
-    /// `unlocked`, `locked`, `salvaged`; `closed` where no daemon has it.
+    /// `unlocked`, `locked`, `salvaged`; `closed` where no daemon has it, `unknown` where none listens at a socket that was
+    /// named.
     pub(super) state: String,
     /// Where its key comes from: `credential`, `keychain`, `passphrase`, `file`.
     pub(super) key_source: String,
@@ -130,6 +142,9 @@ pub(super) struct PolicyState {
     pub(super) state: String,
     /// Whether only a config.json that was sealed is accepted.
     pub(super) sealed: bool,
+    /// With `error`, what every request is refused with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) message: Option<String>,
     pub(super) entries: u64,

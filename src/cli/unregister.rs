@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-use super::{args, context::Context, failure::Failure, output::Output};
-use crate::{
-    digest::Digest,
-    policy::{DraftError, RegistryError},
+use super::{
+    args,
+    context::Context,
+    failure::{Failure, untaken},
+    output::Output,
 };
+use crate::digest::Digest;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -19,13 +21,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
     let path = cx.entry_path(&args.path)?;
-    match cx.registry().unregister(&path, args.hash.as_ref()) {
-        Ok(_) => {}
-        Err(RegistryError::Draft(error @ DraftError::UnknownPath(_))) => {
-            return Err(Failure::new(error.to_string(), "keychain-auth list shows what is registered"));
-        }
-        Err(error) => return Err(error.into()),
-    }
+    cx.registry().unregister(&path, args.hash.as_ref()).map_err(untaken)?;
     out.line(&format!("Unregistered {}", path.display()));
     Ok(())
 }

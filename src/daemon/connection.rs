@@ -26,7 +26,10 @@ use super::{
 };
 use crate::{
     secret::Buffer,
-    sys::{peer::receive, readiness::watch},
+    sys::{
+        peer::{cookie_of, receive},
+        readiness::watch,
+    },
     wire::{
         Reply,
         limits::{DRAIN, MAX_UNFINISHED, REPLY_TAKEN},
@@ -64,7 +67,7 @@ async fn serve(
     id: u64,
     house: &House,
 ) -> io::Result<()> {
-    let identity = Identity::new(peer, fstat(socket)?.st_ino);
+    let identity = Identity::new(peer, (fstat(socket)?.st_ino, cookie_of(socket.as_fd())?));
     let mut session = Session {
         house,
         connection: socket.as_fd(),
@@ -95,7 +98,10 @@ async fn serve(
                 make_room(house);
                 continue;
             }
-            Arrival::Broken(error) => Refusal::frame(error, session.identity.shown()),
+            Arrival::Broken(error) => {
+                session.identity.show_intruder(error, house).await;
+                Refusal::frame(error, session.identity.shown())
+            }
             Arrival::Late if lines.silence_is_new() => match glance(&mut session).await {
                 Ok(()) => continue,
                 Err(refusal) => refusal,

@@ -18,7 +18,7 @@ use super::{
     listener::Closer,
     note::{Note, policy_events},
     refusal::Refusal,
-    strangers::Strangers,
+    strangers::{QueueState, Strangers},
     sync::{Durability, Synced, is_synced},
     untaken::Untaken,
     witness_link::WitnessLink,
@@ -124,6 +124,7 @@ pub(super) struct StatusFacts {
     protections: Vec<Protection>,
     memory: MemoryState,
     connections: usize,
+    queue: QueueState,
     audit: AuditState,
 }
 
@@ -173,7 +174,7 @@ struct VaultState {
 #[serde(tag = "state", rename_all = "snake_case")]
 enum PolicyState {
     Ok { sealed: bool, entries: usize, warnings: Vec<String> },
-    Error { sealed: bool, message: String },
+    Error { sealed: bool, reason: &'static str, message: String },
 }
 
 impl House {
@@ -383,7 +384,11 @@ impl House {
                 entries: policy.entries().len(),
                 warnings: policy.warnings().iter().map(ToString::to_string).collect(),
             },
-            Err(error) => PolicyState::Error { sealed: self.is_policy_sealed(), message: error.to_string() },
+            Err(error) => PolicyState::Error {
+                sealed: self.is_policy_sealed(),
+                reason: Refusal::policy(&error).reason.as_str(),
+                message: error.to_string(),
+            },
         };
         StatusFacts {
             kind: "STATUS",
@@ -417,6 +422,7 @@ impl House {
                 unlocked_bytes: locked::unlocked_bytes(),
             },
             connections: self.admission.borrow().len(),
+            queue: self.strangers.state(),
             audit: self.audit_state(),
         }
     }

@@ -15,14 +15,14 @@ use rustix::io::pread;
 use super::{
     house::{House, InForce, SETTLING},
     refusal::Refusal,
-    witness_link::{Pin, Seen},
+    witness_link::{NotSeen, Pin, Seen},
 };
 use crate::{
     caller::{Check, Facts, Sighting, Terms, Untrusted, VerifiedCaller, verify},
     digest::Digest,
     policy::{Admitted, Entry, Policy, Standing},
     sys::peer::{PinError, pin},
-    wire::Writer,
+    wire::{FrameError, Writer},
     witness::{Unseen, parse_statm},
 };
 
@@ -33,8 +33,8 @@ const FULL_CHECK_AGE: Duration = Duration::from_secs(1);
 pub(super) struct Identity {
     /// The process that connected: its pid where it has one here, and its user.
     peer: (Option<u32>, u32),
-    /// Inode number of our end of the connection.
-    socket: u64,
+    /// Inode number and cookie of our end of the connection.
+    socket: (u64, u64),
     pidfd: Option<OwnedFd>,
     verified: Option<Verified>,
     /// Path and digest for records, also of processes that were refused.
@@ -111,7 +111,7 @@ impl Stranger {
 
 impl Identity {
     /// The peer as the kernel names it at connect. Nothing is verified.
-    pub(super) fn new(peer: (Option<u32>, u32), socket: u64) -> Self {
+    pub(super) fn new(peer: (Option<u32>, u32), socket: (u64, u64)) -> Self {
         let shown = Shown { pid: peer.0.unwrap_or_default(), uid: peer.1, ..Shown::default() };
         Self { peer, socket, pidfd: None, verified: None, shown }
     }
@@ -237,15 +237,7 @@ impl Identity {
             Ok(Seen::Stranger(sighting, file)) => {
                 return Err(self.unwatched(*sighting, file, &in_force.policy));
             }
-            Err(Unseen::Gone) => return Err(Stranger::untrusted(Check::PeerGone)),
-            Err(Unseen::Changed) => return Err(Stranger::untrusted(Check::ExecutableChanged)),
-            Err(why) => {
-                let subject = Some(why.to_string());
-                return Err(Stranger::Untrusted(Untrusted {
-                    subject,
-                    ..Untrusted::new(Check::UnreadablePeer)
-                }));
-            }
+            Err(not_seen) => return Err(self.unseen(not_seen)),
         };
         self.shown.path.clone_from(&facts.executable.path);
         self.shown.digest = Some(facts.digest);
@@ -277,6 +269,28 @@ impl Identity {
         Stranger::Unregistered(Unregistered { why, arguments: sighting.arguments, file })
     }
 
+    /// Names whoever wrote into a line of another process, where the kernel tells it.
+    pub(super) async fn show_intruder(&mut self, error: FrameError, house: &House) {
+        if let FrameError::MixedWriters { first, other } = error {
+            let intruder = if Some(other.pid) == self.peer.0 { first } else { other };
+            self.show_writer(intruder, house).await;
+        }
+    }
+
+    /// A process that could not be looked at. Its path is that of a moment: it is told, and proves nothing.
+    fn unseen(&mut self, NotSeen { why, path }: NotSeen) -> Stranger {
+        if let Some(path) = path {
+            self.shown.path = path;
+            self.shown.digest = None;
+        }
+        let (check, subject) = match why {
+            Unseen::Gone => (Check::PeerGone, None),
+            Unseen::Changed => (Check::ExecutableChanged, None),
+            _ => (Check::UnreadablePeer, Some(why.to_string())),
+        };
+        Stranger::Untrusted(Untrusted { subject, ..Untrusted::new(check) })
+    }
+
     /// Names the process that wrote on somebody else's connection, for the record.
     async fn show_writer(&mut self, writer: Writer, house: &House) {
         self.shown = Shown { pid: writer.pid, uid: writer.uid, ..Shown::default() };
@@ -289,7 +303,7 @@ impl Identity {
                 self.shown.path = sighting.executable.path;
                 self.shown.digest = sighting.digest;
             }
-            Err(_) => {}
+            Err(NotSeen { path, .. }) => self.shown.path = path.unwrap_or_default(),
         }
     }
 }

@@ -151,3 +151,59 @@ fn remarks(admitted: &Admitted<'_>) -> Option<Cow<'static, str>> {
     }
     (!words.is_empty()).then(|| words.join("; ").into())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::{admitted, wire::Request};
+
+    /// A line that writes `values`, and the note of it.
+    fn noted(targets: &[String], values: &[String]) -> (Note, Option<Request>) {
+        let line = serde_json::json!({
+            "type": "REQUEST", "action": "write", "service": "s", "targets": targets, "values": values,
+        });
+        let message = Message::parse(&line.to_string());
+        let mut note = Note::default();
+        note.asked(&message);
+        match message {
+            Ok(Message::Request(request)) => (note, Some(request)),
+            _ => (note, None),
+        }
+    }
+
+    fn rendered(event: &Event) -> Vec<u8> {
+        Event { timestamp: Timestamp::UNIX_EPOCH, ..event.clone() }.render()
+    }
+
+    proptest! {
+        /// Whatever depended on a value, its length or its digest would differ.
+        #[test]
+        fn records_say_the_same_whatever_the_values_are(
+            items in vec(("[^\\p{Cc}]{1,20}", "\\PC{0,40}", "\\PC{0,400}"), 1..6),
+        ) {
+            let targets: Vec<String> = items.iter().map(|(target, ..)| target.clone()).collect();
+            let one: Vec<String> = items.iter().map(|(_, value, _)| value.clone()).collect();
+            let other: Vec<String> = items.iter().map(|(.., value)| value.clone()).collect();
+            let policy = admitted::policy_for(&["s"]);
+            let admitted = admitted::admit(&policy);
+            let shown = Shown::default();
+            let ((first, asked), (second, also)) = (noted(&targets, &one), noted(&targets, &other));
+            prop_assert_eq!(asked.is_some(), also.is_some());
+            let granted = |note: &Note| rendered(&note.granted(&shown, &admitted, &[]));
+            prop_assert_eq!(granted(&first), granted(&second));
+            for refusal in [Refusal::too_large(), Refusal::overloaded(false), Refusal::unlisted()] {
+                prop_assert_eq!(rendered(&first.refused(&shown, &refusal)), rendered(&second.refused(&shown, &refusal)));
+            }
+            // a line that can't be read says where to its sender, and not to the log
+            let broken = |values: &[String]| {
+                let line = format!(r#"{{"type":"REQUEST","values":{},"#, serde_json::to_string(values).unwrap());
+                let error = Message::parse(&line).err().expect("it has no end");
+                rendered(&Note::default().refused(&shown, &Refusal::malformed(error)))
+            };
+            prop_assert_eq!(broken(&one), broken(&other));
+        }
+    }
+}

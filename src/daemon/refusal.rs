@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::{
-    caller::{Check, Untrusted},
+    caller::{Check, OTHER_NETWORK, Untrusted},
     policy::{Admitted, Denial, PolicyError},
     store::StoreError,
     text::{plain, word},
@@ -72,6 +72,10 @@ impl Refusal {
                 plain(library),
                 word(Path::new(&shown.path)),
                 word(Path::new(library)),
+            ),
+            (Some(why), None) if check == Check::DescriptorInherited && why == OTHER_NETWORK => format!(
+                "{check}: this process has a network namespace of its own (PrivateNetwork=), and who holds its connection can't be seen from here; run it in the daemon's, or, if it never copies its input to its output, accept the challenge instead: keychain-auth grant {} --relax descriptor_inherited --challenge",
+                word(Path::new(&shown.path)),
             ),
             (Some(_filter), None) if check == Check::DescriptorInherited => format!(
                 "{check}: a seccomp filter decides about this process's system calls, and its supervisor could have put this connection here; run the tool without one, or, if it never copies its input to its output, accept the challenge instead: keychain-auth grant {} --relax descriptor_inherited --challenge",
@@ -144,7 +148,7 @@ impl Refusal {
 
     /// config.json can't be used. Everything is refused: the last good policy may allow what was just revoked.
     pub(super) fn policy(error: &PolicyError) -> Self {
-        if let PolicyError::Unsealed(_) = error {
+        if let PolicyError::Unsealed { .. } = error {
             let message = "config.json is not the policy that was sealed; see what changed: keychain-auth policy review";
             return Self::new(Reason::PolicyUnsealed, message);
         }

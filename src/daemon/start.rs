@@ -351,7 +351,8 @@ async fn serve(
     let witness = WitnessLink::new(channel).map_err(StartError::Witness)?;
     let missing = missing();
     let pending = PendingFile::new(begin.paths.pending(), begin.observer.uid);
-    let pen = start_pen(pending, threads).map_err(system("a thread"))?;
+    let (strangers, policy) = (Strangers::default(), PolicySource::new(begin.paths.config()));
+    let pen = start_pen(pending, policy, &strangers, threads).map_err(system("a thread"))?;
     let log_sync = LogSync::start(begin.store.clone(), threads).map_err(system("a thread"))?;
     let store: Arc<dyn Store> = begin.store.clone();
     let keychain = match begin.broker {
@@ -377,7 +378,7 @@ async fn serve(
         unkept: Notify::new(),
         store: begin.store,
         admission: RefCell::new(Admission::new(begin.capacity)),
-        strangers: Strangers::default(),
+        strangers,
         unfinished: Cell::new(0),
         untaken: Untaken::default(),
         chunk: RefCell::new(Buffer::zeroed(CHUNK)),

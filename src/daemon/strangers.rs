@@ -1,23 +1,28 @@
 //! Strangers on their way to the pending queue: hashed one at a time, written at most once a second.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashMap,
     fs::File,
     io,
     path::PathBuf,
     rc::Rc,
-    sync::mpsc::{SyncSender, sync_channel},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{SyncSender, sync_channel},
+    },
     time::Duration,
 };
 
 use jiff::Timestamp;
+use serde::Serialize;
 use tokio::{sync::Notify, time::sleep};
 
 use super::{house::House, identity::Shown, identity::Unregistered, note::Note, threads::Threads};
 use crate::{
     name::{Service, Target},
-    policy::{CommandLine, PendingFile, PendingQueue, Sighting},
+    policy::{CommandLine, PendingFile, PendingQueue, PolicySource, Sighting},
     wire::Action,
 };
 
@@ -34,6 +39,23 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 pub(super) struct Strangers {
     waiting: RefCell<HashMap<String, Seen>>,
     arrived: Notify,
+    /// How many were noted since the start.
+    seen: Cell<u64>,
+    /// Up to which of them the file was written. The pen counts it.
+    written: Arc<AtomicU64>,
+}
+
+/// How far the queue's file is behind, for `STATUS`: who asks for the queue waits until what was `seen` is `written`.
+#[derive(Serialize)]
+pub(super) struct QueueState {
+    seen: u64,
+    written: u64,
+}
+
+/// What one update of the file brings, and up to which sighting.
+pub(super) struct Page {
+    sightings: Vec<Sighting>,
+    upto: u64,
 }
 
 /// A sighting whose digest may still be missing.
@@ -69,20 +91,25 @@ impl Strangers {
             times,
         };
         waiting.insert(shown.path.clone(), seen);
+        self.seen.set(self.seen.get() + 1);
         self.arrived.notify_one();
+    }
+
+    pub(super) fn state(&self) -> QueueState {
+        QueueState { seen: self.seen.get(), written: self.written.load(Ordering::Acquire) }
     }
 }
 
 /// Hashes and writes what the corridor saw, until the daemon ends.
-pub(super) async fn queue(pen: SyncSender<Vec<Sighting>>, house: Rc<House>) {
+pub(super) async fn queue(pen: SyncSender<Page>, house: Rc<House>) {
     loop {
         house.strangers.arrived.notified().await;
-        let waiting = house.strangers.waiting.take();
+        let (waiting, upto) = (house.strangers.waiting.take(), house.strangers.seen.get());
         let mut sightings = Vec::with_capacity(waiting.len());
         for seen in waiting.into_values() {
             sightings.extend(finished(seen, &house).await);
         }
-        if !sightings.is_empty() && pen.try_send(sightings).is_err() {
+        if pen.try_send(Page { sightings, upto }).is_err() {
             tracing::warn!("strangers could not be queued for approval: the disk is slow");
         }
         sleep(PERIOD).await;
@@ -90,17 +117,24 @@ pub(super) async fn queue(pen: SyncSender<Vec<Sighting>>, house: Rc<House>) {
 }
 
 /// Starts the thread that writes the queue's file, since a sync to disk must not keep clients waiting.
-pub(super) fn start_pen(file: PendingFile, threads: &mut Threads) -> io::Result<SyncSender<Vec<Sighting>>> {
-    let (pen, pages) = sync_channel::<Vec<Sighting>>(1);
+pub(super) fn start_pen(
+    file: PendingFile,
+    mut policy: PolicySource,
+    strangers: &Strangers,
+    threads: &mut Threads,
+) -> io::Result<SyncSender<Page>> {
+    let (pen, pages) = sync_channel::<Page>(1);
+    let written = Arc::clone(&strangers.written);
     threads.start("strangers", move || {
-        for sightings in pages {
-            write(&file, sightings);
+        for Page { sightings, upto } in pages {
+            write(&file, &mut policy, sightings);
+            written.store(upto, Ordering::Release);
         }
     })?;
     Ok(pen)
 }
 
-fn write(file: &PendingFile, sightings: Vec<Sighting>) {
+fn write(file: &PendingFile, policy: &mut PolicySource, sightings: Vec<Sighting>) {
     // the list of system calls has none to make a folder with
     if !file.has_folder() {
         return tracing::warn!("a stranger could not be queued for approval: the data folder is gone");
@@ -109,6 +143,10 @@ fn write(file: &PendingFile, sightings: Vec<Sighting>) {
     let record = |queue: &mut PendingQueue| {
         for sighting in sightings {
             queue.record(sighting, now);
+        }
+        // looked at under the queue's lock: a command registers first, and takes the program from the queue then
+        if let Ok(policy) = policy.current(file.uid()) {
+            queue.forget_registered(&policy, now);
         }
     };
     match file.update(LOCK_PATIENCE, now, record) {

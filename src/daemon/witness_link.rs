@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use crate::{
-    caller::{Facts, Sighting},
+    caller::{Executable, Facts, FileKey, Sighting},
     digest::Digest,
     policy::Policy,
     sys::readiness::watch,
@@ -34,12 +34,28 @@ use crate::{
 /// The longest wait for an answer: an executable of 1 GiB is hashed in about a second, and a few may wait before it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The longest wait for what else there is to say of a stranger, which only the queue of strangers needs: its files and its
+/// memory may not answer.
+const GLANCE: Duration = Duration::from_millis(200);
+
 /// What the witness saw behind a connection.
 pub(super) enum Seen {
     /// A process that runs the executable of an entry, and what shows later that it is still the same.
     Watched(Box<Facts>, Pin),
     /// Something else, and a descriptor of its executable where it can be read.
     Stranger(Box<Sighting>, Option<File>),
+}
+
+/// Why nothing was seen, and what the process was shown to run, where that was.
+pub(super) struct NotSeen {
+    pub(super) why: Unseen,
+    pub(super) path: Option<String>,
+}
+
+impl From<Unseen> for NotSeen {
+    fn from(why: Unseen) -> Self {
+        Self { why, path: None }
+    }
 }
 
 /// Descriptors on a process that was looked at.
@@ -50,7 +66,12 @@ pub(super) struct Pin {
     pub(super) size: OwnedFd,
 }
 
-type Told = (Answer, Vec<OwnedFd>);
+/// An answer, and where to hear what follows it, where something does.
+struct Told {
+    answer: Answer,
+    descriptors: Vec<OwnedFd>,
+    more: Option<oneshot::Receiver<Told>>,
+}
 
 /// Asks the witness. Lives on the runtime's one thread.
 pub(super) struct WitnessLink {
@@ -84,13 +105,18 @@ impl WitnessLink {
             };
             let id = match &answer {
                 Answer::Examined { id, .. }
+                | Answer::Shown { id, .. }
                 | Answer::Stranger { id, .. }
                 | Answer::Fingerprint { id, .. }
                 | Answer::Unseen { id, .. } => *id,
             };
+            let more = matches!(answer, Answer::Shown { .. }).then(oneshot::channel);
+            let (told, hear) = more.unzip();
+            let mut waiting = self.waiting.borrow_mut();
             // nobody waits any more when the connection is gone
-            if let Some(waiting) = self.waiting.borrow_mut().remove(&id) {
-                let _ = waiting.send((answer, descriptors));
+            if let Some(waits) = waiting.remove(&id) {
+                waiting.extend(told.map(|told| (id, told)));
+                let _ = waits.send(Told { answer, descriptors, more: hear });
             }
         }
     }
@@ -104,31 +130,34 @@ impl WitnessLink {
         Ok(())
     }
 
-    /// Who is behind the connection that `pid` made, whose daemon's end is the socket with this inode number?
+    /// Who is behind the connection that `pid` made, whose daemon's end is the socket with this inode number and cookie?
     pub(super) async fn examine(
         &self,
         pid: u32,
-        socket: u64,
+        (socket, cookie): (u64, u64),
         pidfd: Option<BorrowedFd<'_>>,
-    ) -> Result<Seen, Unseen> {
-        match self.ask(|id| Question::Examine { id, pid, socket }, pidfd).await? {
-            (Answer::Examined { facts, .. }, pin) if facts.pid == pid => {
-                let [maps, size] = <[OwnedFd; 2]>::try_from(pin).map_err(|_| Unseen::Unreadable)?;
+    ) -> Result<Seen, NotSeen> {
+        let Told { answer, descriptors, .. } =
+            self.ask(|id| Question::Examine { id, pid, socket, cookie }, pidfd).await?;
+        match answer {
+            Answer::Examined { facts, .. } if facts.pid == pid => {
+                let [maps, size] = <[OwnedFd; 2]>::try_from(descriptors).map_err(|_| Unseen::Unreadable)?;
                 Ok(Seen::Watched(facts, Pin { maps, size }))
             }
-            (Answer::Stranger { sighting, .. }, file) => {
-                Ok(Seen::Stranger(sighting, file.into_iter().next().map(File::from)))
+            Answer::Stranger { sighting, .. } => {
+                Ok(Seen::Stranger(sighting, descriptors.into_iter().next().map(File::from)))
             }
-            (Answer::Unseen { why, .. }, _) => Err(why),
-            _ => Err(Unseen::Unreadable),
+            Answer::Shown { path, .. } => Ok(Seen::Stranger(Box::new(by_path_alone(pid, path)), None)),
+            Answer::Unseen { why, path, .. } => Err(NotSeen { why, path }),
+            Answer::Examined { .. } | Answer::Fingerprint { .. } => Err(Unseen::Unreadable.into()),
         }
     }
 
     /// The digest of an open executable, when the witness has time for it.
     pub(super) async fn fingerprint(&self, file: &File) -> Result<Digest, Unseen> {
-        match self.ask(|id| Question::Fingerprint { id }, Some(file.as_fd())).await? {
-            (Answer::Fingerprint { digest, .. }, _) => Ok(digest),
-            (Answer::Unseen { why, .. }, _) => Err(why),
+        match self.ask(|id| Question::Fingerprint { id }, Some(file.as_fd())).await?.answer {
+            Answer::Fingerprint { digest, .. } => Ok(digest),
+            Answer::Unseen { why, .. } => Err(why),
             _ => Err(Unseen::Unreadable),
         }
     }
@@ -147,8 +176,15 @@ impl WitnessLink {
             hear.await.map_err(|_| Unseen::Unreadable)
         })
         .await;
+        let answer = match answer.unwrap_or(Err(Unseen::Busy)) {
+            Ok(mut first) => match first.more.take() {
+                Some(more) => Ok(all_of(first, timeout(GLANCE, more).await.ok().and_then(Result::ok))),
+                None => Ok(first),
+            },
+            Err(why) => Err(why),
+        };
         self.waiting.borrow_mut().remove(&id);
-        answer.unwrap_or(Err(Unseen::Busy))
+        answer
     }
 
     async fn send(&self, question: &Question, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
@@ -163,12 +199,27 @@ impl WitnessLink {
     }
 }
 
+/// The later answer, unless there is none in time: then the first is all that is known.
+fn all_of(first: Told, later: Option<Told>) -> Told {
+    match later {
+        Some(Told { answer: Answer::Unseen { why: Unseen::Busy, .. }, .. }) | None => first,
+        Some(later) => later,
+    }
+}
+
+/// A stranger of which nothing else is known.
+fn by_path_alone(pid: u32, path: String) -> Sighting {
+    let key = FileKey { device: 0, inode: 0, size: 0, modified: 0, changed: 0 };
+    let executable = Executable { path, exact: false, deleted: false, key };
+    Sighting { pid, executable, digest: None, arguments: Vec::new() }
+}
+
 /// An entry as the witness needs to know it. A path that is not UTF-8 can't stand in config.json.
 fn watched(entry: &crate::policy::Entry) -> Option<Watched> {
-    entry.digest()?;
+    let digest = *entry.digest()?;
     let libraries =
         entry.libraries().iter().filter_map(|library| library.path().to_str().map(str::to_owned)).collect();
-    Some(Watched { path: entry.path().to_str()?.to_owned(), size: entry.size(), libraries })
+    Some(Watched { path: entry.path().to_str()?.to_owned(), size: entry.size(), digest, libraries })
 }
 
 fn put(channel: BorrowedFd<'_>, packet: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {

@@ -85,7 +85,7 @@ pub enum Refusal {
     NotText,
     /// Programs that read `.env` files differ about this value.
     #[error(
-        "programs read it differently ({0}); put the value in quotes, single ones for all but a single quote"
+        "programs that read .env files disagree about {0}; put the value in single quotes, or in double quotes where it has a single quote itself"
     )]
     Ambiguous(&'static str),
     /// Nobody can tell where the service ends and the target begins.

@@ -118,6 +118,8 @@ pub fn decide_check(permissions: &Permissions, asked: &Selection) -> Result<(), 
         return Err(Denial::ServiceNotAllowed);
     }
     match &asked.names {
+        // an entry that allows no target allows nothing of the service
+        Names::All if permissions.allows_no_target() => Err(Denial::TargetNotAllowed),
         Names::All => Ok(()),
         Names::Prefix(_) if !permissions.can_search() => Err(Denial::ActionNotInPolicy),
         names => targets_allowed(permissions, names),

@@ -48,9 +48,12 @@ pub enum Registration {
 /// Why an edit makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DraftError {
-    /// No entry speaks about this path, or none with the hash that was asked for.
+    /// No entry speaks about this path.
     #[error("{} is not registered", .0.display())]
     UnknownPath(PathBuf),
+    /// Entries speak about this path, and none has the hash that was asked for.
+    #[error("{} is registered, but not with this hash", .0.display())]
+    OtherHash(PathBuf),
     /// Several entries have this path, so it is not clear which one the new hash is for.
     #[error("config.json has several entries for {}", .0.display())]
     Ambiguous(PathBuf),
@@ -157,7 +160,11 @@ impl Draft {
             entries.retain(|entry| !meant(entry));
             before - entries.len()
         });
-        if removed == 0 { Err(DraftError::UnknownPath(path.into())) } else { Ok(removed) }
+        match removed {
+            0 if self.with_path(path).next().is_some() => Err(DraftError::OtherHash(path.into())),
+            0 => Err(DraftError::UnknownPath(path.into())),
+            _ => Ok(removed),
+        }
     }
 
     /// Adds permissions to every entry of this path. Takes none away.

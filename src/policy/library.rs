@@ -1,6 +1,9 @@
 //! Libraries that an entry admits although its user can write them, pinned by path and hash.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Value, json};
 
@@ -8,7 +11,7 @@ use super::{
     candidate::{Allowances, Exposed, closed_to_others, foreign_filesystem},
     draft::{Draft, DraftError},
     measure::{MeasureError, Measured, Opened},
-    source::Distrust,
+    source::{Distrust, judge},
 };
 use crate::digest::Digest;
 
@@ -16,7 +19,11 @@ const LIBRARIES: &str = "libraries";
 
 /// A library that may be trusted: measured, and out of reach of everybody but its user and root.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LibraryFile(Measured);
+pub struct LibraryFile {
+    measured: Measured,
+    elf: bool,
+    of_root: bool,
+}
 
 /// Why a library is not trusted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +31,9 @@ pub enum LibraryError {
     /// It can't be measured.
     #[error(transparent)]
     Unmeasured(#[from] MeasureError),
+    /// The loader maps no such file.
+    #[error("{} is not an ELF file, so no program maps it as a library", .0.display())]
+    NotElf(PathBuf),
     /// The library or a folder above it can be changed by others.
     #[error("{}: {why}, so somebody else could change the library", place.display())]
     Exposed {
@@ -59,18 +69,41 @@ impl LibraryFile {
         {
             return Err(LibraryError::ForeignFilesystem { path: opened.path, kind });
         }
-        Ok(Self(opened.measure()?))
+        let (elf, of_root) = (opened.is_elf(), only_root_changes(&opened));
+        Ok(Self { measured: opened.measure()?, elf, of_root })
+    }
+
+    /// The same for a library that an entry shall name from now on: what no loader maps is refused.
+    pub fn candidate(path: &Path, allowed: Allowances, uid: u32) -> Result<Self, LibraryError> {
+        let library = Self::examine(path, allowed, uid)?;
+        if library.elf { Ok(library) } else { Err(LibraryError::NotElf(library.path().into())) }
+    }
+
+    /// Whether nobody but root can change it: then every program may map it, and no entry has to name it.
+    pub fn is_of_root(&self) -> bool {
+        self.of_root
     }
 
     /// The canonical path, as the kernel shows it among a process's mappings.
     pub fn path(&self) -> &Path {
-        self.0.path()
+        self.measured.path()
     }
 
     /// The hash of its bytes.
     pub fn digest(&self) -> &Digest {
-        self.0.digest()
+        self.measured.digest()
     }
+}
+
+/// As the witness sees it, and rather too strictly: an entry that is not needed does no harm. On a file system that is
+/// mounted without set-uid, as a user's own disk is, a file of root may be anybody's.
+fn only_root_changes(opened: &Opened) -> bool {
+    let folder = |folder: &Path| fs::symlink_metadata(folder).is_ok_and(|found| judge(&found, 0).is_ok());
+    let owners_count = || {
+        rustix::fs::fstatvfs(&opened.file)
+            .is_ok_and(|mount| !mount.f_flag.contains(rustix::fs::StatVfsMountFlags::NOSUID))
+    };
+    judge(&opened.metadata, 0).is_ok() && opened.path.ancestors().skip(1).all(folder) && owners_count()
 }
 
 impl Draft {
@@ -115,7 +148,7 @@ fn is_about(known: &Value, library: &Path) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt};
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
     use crate::policy::Policy;
@@ -180,7 +213,7 @@ mod tests {
     fn a_library_need_not_be_executable_and_must_be_closed_to_others() {
         let folder = tempfile::tempdir().unwrap();
         let path = fs::canonicalize(folder.path()).unwrap().join("l.so");
-        fs::write(&path, "code").unwrap();
+        fs::write(&path, b"\x7fELFcode").unwrap();
         let mode = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         let uid = rustix::process::geteuid().as_raw();
         let examine = |allowed| LibraryFile::examine(&path, allowed, uid);
@@ -194,6 +227,10 @@ mod tests {
         let exposed = LibraryError::Exposed { place: path.clone(), why: Distrust::Writable };
         assert_eq!(examine(Allowances::default()), Err(exposed));
         assert!(examine(Allowances { writable: true, ..Allowances::default() }).is_ok());
+        fs::write(&path, "#!/bin/sh").unwrap();
+        let all = Allowances { writable: true, ..Allowances::default() };
+        assert!(examine(all).is_ok(), "what is listed is compared, whatever it is");
+        assert_eq!(LibraryFile::candidate(&path, all, uid), Err(LibraryError::NotElf(path.clone())));
         let folder = LibraryFile::examine(folder.path(), Allowances::default(), uid);
         assert!(matches!(folder, Err(LibraryError::Unmeasured(MeasureError::NotAFile(_)))));
     }

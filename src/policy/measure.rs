@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, Metadata},
     io::{self, Read, Seek},
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -111,6 +111,12 @@ impl Opened {
             return Err(MeasureError::NotAFile(real));
         }
         Ok(Self { path: real, file, metadata })
+    }
+
+    /// Whether it begins as what the kernel and the loader map.
+    pub(super) fn is_elf(&self) -> bool {
+        let mut head = [0; 4];
+        self.file.read_exact_at(&mut head, 0).is_ok() && head == *b"\x7fELF"
     }
 
     /// Hashes it. Size and time stamps must be equal before and after: what is registered is one state of the file.

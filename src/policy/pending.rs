@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::mask::mask_argument;
+use super::{
+    document::{Policy, Standing},
+    mask::mask_argument,
+};
 use crate::{
     digest::Digest,
     name::{Service, Target},
@@ -150,6 +153,13 @@ impl PendingQueue {
             pending.sighting.digest != *digest || path.is_some_and(|path| pending.sighting.path != path)
         });
         before - self.0.len()
+    }
+
+    /// Removes whoever is no stranger any more: the policy of this moment recognises it.
+    pub fn forget_registered(&mut self, policy: &Policy, now: Timestamp) {
+        self.0.retain(|Pending { sighting, .. }| {
+            !matches!(policy.recognise(&sighting.path, &sighting.digest, now), Standing::Registered(_))
+        });
     }
 
     /// The strangers with this hash.

@@ -54,6 +54,11 @@ impl PendingFile {
         Self { path: path.into(), uid }
     }
 
+    /// Whose queue it is.
+    pub fn uid(&self) -> u32 {
+        self.uid
+    }
+
     /// Whether the folder of the file is there, so that [`Self::update`] can write.
     pub fn has_folder(&self) -> bool {
         self.path.parent().is_some_and(Path::is_dir)

@@ -46,6 +46,11 @@ impl Permissions {
             .is_none_or(|prefixes| prefixes.iter().any(|prefix| prefix.covers(target)))
     }
 
+    /// Whether there is a list of prefixes without a prefix in it.
+    pub fn allows_no_target(&self) -> bool {
+        self.target_prefixes.as_ref().is_some_and(Vec::is_empty)
+    }
+
     /// The services that may be read, in order.
     pub fn read_services(&self) -> impl Iterator<Item = &Service> {
         self.read.iter()

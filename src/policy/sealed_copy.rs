@@ -23,6 +23,11 @@ impl SealedCopy {
         Self(path.into())
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Its content; None if there is none that can be read.
     pub fn read(&self, uid: u32) -> Option<Vec<u8>> {
         load(&self.0, uid).ok().flatten().map(|loaded| loaded.bytes)

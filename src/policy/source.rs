@@ -41,8 +41,13 @@ pub enum PolicyError {
         why: Distrust,
     },
     /// It is not what was sealed.
-    #[error("{} is not the policy that was sealed", .0.display())]
-    Unsealed(PathBuf),
+    #[error("{} is not the policy that was sealed{}", file.display(), broken_too(.file, .broken.as_ref()))]
+    Unsealed {
+        /// The file.
+        file: PathBuf,
+        /// Where it is no policy at all, and why: an edit that was never finished.
+        broken: Option<ConfigError>,
+    },
     /// The system did not let it be read.
     #[error("{} can't be read: {kind}", file.display())]
     Unreadable {
@@ -51,6 +56,12 @@ pub enum PolicyError {
         /// What the system said.
         kind: io::ErrorKind,
     },
+}
+
+fn broken_too(file: &Path, broken: Option<&ConfigError>) -> String {
+    broken.map_or_else(String::new, |ConfigError { line, column, what }| {
+        format!("; {}:{line}:{column}: {what}", file.display())
+    })
 }
 
 /// What speaks against a file.
@@ -185,7 +196,7 @@ impl PolicySource {
     fn reread(&mut self, uid: u32, now: SystemTime) -> Result<(), PolicyError> {
         let Some(loaded) = load(&self.path, uid)? else {
             if self.seal.is_some() {
-                return Err(PolicyError::Unsealed(self.path.clone()));
+                return Err(PolicyError::Unsealed { file: self.path.clone(), broken: None });
             }
             self.seen = Some(Seen { uid, stamp: None, settled: true });
             self.become_effective(Effective::Missing, Policy::empty);
@@ -193,7 +204,8 @@ impl PolicySource {
         };
         let digest: [u8; 32] = Sha256::digest(&loaded.bytes).into();
         if self.seal.is_some_and(|seal| seal != digest) {
-            return Err(PolicyError::Unsealed(self.path.clone()));
+            let broken = Policy::parse(&loaded.bytes).err();
+            return Err(PolicyError::Unsealed { file: self.path.clone(), broken });
         }
         let effective = Effective::Bytes(digest);
         if self.effective != effective {

@@ -5,6 +5,7 @@ use std::{
     ffi::CStr,
     mem::MaybeUninit,
     os::fd::{BorrowedFd, OwnedFd},
+    sync::{Mutex, PoisonError},
 };
 
 use rustix::{
@@ -23,13 +24,23 @@ const CLOSE_ON_EXEC: u32 = libc::O_CLOEXEC.unsigned_abs();
 // linux/sock_diag.h, linux/unix_diag.h, linux/netlink.h
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 1;
+const NLMSG_ERROR: u16 = 2;
 const UDIAG_SHOW_PEER: u32 = 4;
 const UNIX_DIAG_PEER: u16 = 2;
 const HEADER: usize = 16;
 const UNIX_DIAG_MSG: usize = 16;
 
-/// Asks the kernel which two sockets make a connection.
-pub(super) struct SocketDiagnosis(OwnedFd);
+/// Asks the kernel which two sockets make a connection. One question at a time: answers carry no number.
+pub(super) struct SocketDiagnosis(Mutex<OwnedFd>);
+
+/// The socket at the other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// It has this inode number.
+    Socket(u32),
+    /// The connection is not among those of this network namespace: a client of another one made it.
+    OfAnotherNetwork,
+}
 
 impl SocketDiagnosis {
     pub(super) fn open() -> Result<Self, Errno> {
@@ -39,36 +50,44 @@ impl SocketDiagnosis {
             SocketFlags::CLOEXEC,
             Some(netlink::SOCK_DIAG),
         )?;
-        Ok(Self(socket))
+        Ok(Self(Mutex::new(socket)))
     }
 
-    /// The inode number of the socket that is connected to the one with this inode number.
-    pub(super) fn peer_of(&self, inode: u64) -> Result<u32, Unseen> {
+    /// What is connected to the socket with this inode number and cookie.
+    pub(super) fn peer_of(&self, inode: u64, cookie: u64) -> Result<Peer, Unseen> {
         let inode = u32::try_from(inode).map_err(|_| Unseen::Unreadable)?;
-        send(&self.0, &request(inode), SendFlags::empty()).map_err(|_| Unseen::NoSocketDiagnosis)?;
+        let socket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = send(&*socket, &request(inode, cookie), SendFlags::empty());
+        told.map_err(|_| Unseen::NoSocketDiagnosis)?;
         let mut reply = [0; 512];
         let (length, _) =
-            recv(&self.0, &mut reply, RecvFlags::empty()).map_err(|_| Unseen::NoSocketDiagnosis)?;
-        peer_in(reply.get(..length).unwrap_or_default(), inode).ok_or(Unseen::Gone)
+            recv(&*socket, &mut reply, RecvFlags::empty()).map_err(|_| Unseen::NoSocketDiagnosis)?;
+        let reply = reply.get(..length).unwrap_or_default();
+        match peer_in(reply, inode) {
+            Some(peer) => Ok(Peer::Socket(peer)),
+            // the keeper holds that socket open while it waits for us, so it is somewhere
+            None if is_not_here(reply) => Ok(Peer::OfAnotherNetwork),
+            None => Err(Unseen::Gone),
+        }
     }
 }
 
-fn request(inode: u32) -> [u8; 40] {
+fn request(inode: u32, cookie: u64) -> [u8; 40] {
     let mut message = [0; 40];
     let parts: [&[u8]; 13] = [
         &40_u32.to_ne_bytes(),
         &SOCK_DIAG_BY_FAMILY.to_ne_bytes(),
         &NLM_F_REQUEST.to_ne_bytes(),
         &[0; 8],
-        // unix_diag_req: family, protocol, padding, all states, inode, what to show, no cookie
+        // unix_diag_req: family, protocol, padding, all states, inode, what to show, cookie in two halves
         &[AddressFamily::UNIX.as_raw() as u8],
         &[0],
         &[0; 2],
         &u32::MAX.to_ne_bytes(),
         &inode.to_ne_bytes(),
         &UDIAG_SHOW_PEER.to_ne_bytes(),
-        &u32::MAX.to_ne_bytes(),
-        &u32::MAX.to_ne_bytes(),
+        &(cookie as u32).to_ne_bytes(),
+        &((cookie >> 32) as u32).to_ne_bytes(),
         &[],
     ];
     for (to, from) in message.iter_mut().zip(parts.into_iter().flatten()) {
@@ -93,6 +112,12 @@ pub fn peer_in(reply: &[u8], inode: u32) -> Option<u32> {
         at += usize::from(length).max(4).next_multiple_of(4);
     }
     None
+}
+
+/// Whether the kernel says that it has no such socket here.
+fn is_not_here(reply: &[u8]) -> bool {
+    u16_at(reply, 4) == Some(NLMSG_ERROR)
+        && u32_at(reply, HEADER).map(u32::cast_signed) == Some(-Errno::NOENT.raw_os_error())
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
@@ -153,23 +178,27 @@ pub(super) fn unseen(error: Errno) -> Unseen {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 mod tests {
     use std::os::{fd::AsFd, unix::net::UnixStream};
 
     use rustix::fs::fstat;
 
     use super::*;
+    use crate::sys::peer::cookie_of;
 
     #[test]
     fn the_kernel_names_the_other_end_of_a_socket_pair_and_our_own_process_holds_it() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let diagnosis = SocketDiagnosis::open().unwrap();
-        let peer = diagnosis.peer_of(fstat(ours.as_fd()).unwrap().st_ino).unwrap();
+        let (inode, cookie) = (fstat(ours.as_fd()).unwrap().st_ino, cookie_of(ours.as_fd()).unwrap());
+        let Ok(Peer::Socket(peer)) = diagnosis.peer_of(inode, cookie) else { panic!("no peer") };
         assert_eq!(u64::from(peer), fstat(theirs.as_fd()).unwrap().st_ino);
         let me = rustix::fs::open("/proc/self", OFlags::PATH, Mode::empty()).unwrap();
         let me = me.as_fd();
         assert_eq!(custody(me, peer), Ok(Custody::HeldCloseOnExec));
+        // a socket of the same number that came later has another cookie
+        assert_eq!(diagnosis.peer_of(inode, cookie + 1), Err(Unseen::Gone));
         let copy = rustix::io::dup(&theirs).unwrap();
         assert_eq!(
             custody(me, peer),

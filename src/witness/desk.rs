@@ -1,46 +1,49 @@
-//! The witness's desk: questions come in, quick looks are answered at once, hashing goes to one of two lanes.
+//! The witness's desks: questions come in, each is looked into by the desk that took it, hashing goes to lanes.
+//!
+//! A look can be made to wait by whoever is looked at: his files may lie on a filesystem that does not answer, his memory may
+//! be kept busy. So several desks take questions, one after the other, and whoever runs no executable of any entry is looked
+//! at elsewhere: strangers make only strangers wait.
 
 use std::{
     collections::HashMap,
     fs::File,
-    io::{IoSlice, IoSliceMut},
-    mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     process::ExitCode,
     sync::{
-        Mutex, PoisonError,
-        mpsc::{Receiver, SyncSender, sync_channel},
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
-    thread,
+    thread::{self, Scope},
 };
 
 use rustix::{
-    cmsg_space,
     fs::{FileType, fstat},
-    io::{Errno, retry_on_intr},
-    net::{
-        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-        SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
-    },
     param::page_size,
     process::nice,
 };
 
 use super::{
+    channel::Channel,
     custody::SocketDiagnosis,
     examine::{Instruments, Running, Subject, common_filters, file_key},
     hashing::Fingerprints,
     libraries::Libraries,
-    protocol::{Answer, MAX_MESSAGE, Question, Unseen, Watched, decode_question, encode},
+    protocol::{Answer, MAX_MESSAGE, Question, Unseen, Watched},
 };
 use crate::caller::Executable;
 
-/// Threads that hash: one for watched executables, one for strangers'.
-const LANES: usize = 2;
+/// Threads that take questions. As many registered executables may keep a look waiting, less one, before others wait.
+const DESKS: usize = 4;
+/// Threads that hash watched executables: a large one keeps no other waiting.
+const WATCHED_LANES: usize = 2;
+/// Threads that look at strangers.
+const STRANGER_LANES: usize = 2;
 /// Most looks that wait for the digest of a watched executable.
-const WATCHED_LANE: usize = 256;
+const MOST_WATCHED: usize = 256;
+/// Most strangers that wait to be looked at.
+const MOST_STRANGERS: usize = 16;
 /// Most strangers that wait for their digest; others are told that the witness is busy and are not queued.
-const STRANGER_LANE: usize = 16;
+const MOST_FINGERPRINTS: usize = 16;
 
 /// Answers questions until the keeper is gone. Returns only then, or when the channel breaks.
 ///
@@ -51,48 +54,39 @@ pub fn serve<E>(
     lock: impl FnOnce() -> Result<(), E>,
 ) -> ExitCode {
     let Ok(diagnosis) = SocketDiagnosis::open() else { return ExitCode::FAILURE };
-    let desk = Desk {
-        channel,
+    let office = &Office {
+        channel: Channel(channel),
+        turn: Mutex::new(Turn { packet: vec![0; MAX_MESSAGE], over: false }),
         watched: Mutex::default(),
-        looking: Mutex::new((diagnosis, Libraries::default())),
+        diagnosis,
+        libraries: Libraries::default(),
         running: Fingerprints::new(running_files_are_protected),
         others: Fingerprints::new(running_files_are_protected),
         common_filters: common_filters(),
         page: page_size() as u64,
     };
-    let (watched_lane, watched_jobs) = sync_channel(WATCHED_LANE);
-    let (stranger_lane, stranger_jobs) = sync_channel(STRANGER_LANE);
-    let (here, arrived) = sync_channel(LANES);
-    let also_here = here.clone();
-    let desk = &desk;
     thread::scope(|scope| {
-        let watched = thread::Builder::new().spawn_scoped(scope, move || {
-            let _ = here.send(());
-            desk.hash_watched(watched_jobs);
-        });
-        let strangers = thread::Builder::new().spawn_scoped(scope, move || {
-            // a thread on Linux has a priority of its own; refused, it only competes more
-            let _ = nice(19);
-            let _ = also_here.send(());
-            desk.hash_strangers(stranger_jobs);
-        });
-        // every system call that starting takes is made before the list counts. A lane that could not be started has
-        // let go of its end: then this ends too, and the keeper with it
-        let started = watched.is_ok() && strangers.is_ok() && arrived.iter().take(LANES).count() == LANES;
-        let locked = started && lock().is_ok();
-        if locked {
-            desk.receive(&watched_lane, &stranger_lane);
+        // nobody takes a question before the cage is closed
+        let mut turn = office.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let lanes = office.open(scope).filter(|_| lock().is_ok());
+        turn.over = lanes.is_none();
+        drop(turn);
+        let locked = lanes.is_some();
+        if let Some(lanes) = lanes {
+            office.receive(&lanes);
         }
-        // the lanes end when their senders do
-        drop((watched_lane, stranger_lane));
         if locked { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     })
 }
 
-struct Desk<'a> {
-    channel: BorrowedFd<'a>,
+/// What the threads of the witness share. No lock in it is held while files or memory of others are looked at.
+struct Office<'a> {
+    channel: Channel<'a>,
+    /// Whose holder takes the next question.
+    turn: Mutex<Turn>,
     watched: Mutex<HashMap<String, Vec<Watched>>>,
-    looking: Mutex<(SocketDiagnosis, Libraries)>,
+    diagnosis: SocketDiagnosis,
+    libraries: Libraries,
     /// Digests of executables that were running when they were hashed: the kernel kept them from being written.
     running: Fingerprints,
     /// Digests of libraries, and of strangers' files, which may run no more. Somebody may have had them in memory to
@@ -103,13 +97,33 @@ struct Desk<'a> {
     page: u64,
 }
 
+struct Turn {
+    packet: Vec<u8>,
+    /// The keeper is gone, or the cage could not be closed.
+    over: bool,
+}
+
+/// Ways to the lanes, which end when the last of these is gone.
+#[derive(Clone)]
+struct Lanes {
+    watched: SyncSender<Look>,
+    strangers: SyncSender<Glance>,
+    fingerprints: SyncSender<Fingerprint>,
+}
+
 /// A look that waits for a digest.
 struct Look {
     id: u64,
     subject: Subject,
     running: Running,
     file: File,
-    watched: Watched,
+    watched: Vec<Watched>,
+}
+
+/// A stranger that waits to be looked at.
+struct Glance {
+    id: u64,
+    subject: Subject,
 }
 
 struct Fingerprint {
@@ -117,118 +131,189 @@ struct Fingerprint {
     file: File,
 }
 
-impl Desk<'_> {
-    fn receive(&self, watched_lane: &SyncSender<Look>, stranger_lane: &SyncSender<Fingerprint>) {
-        let mut packet = vec![0; MAX_MESSAGE];
-        loop {
-            let (length, descriptor) = match next_packet(self.channel, &mut packet) {
-                Ok((0, _)) => return,
-                Ok(received) => received,
-                Err(Errno::INTR) => continue,
-                Err(_) => return,
+impl Office<'_> {
+    /// Starts every thread. None when one could not be started, or is not there yet to be filtered.
+    fn open<'s>(&'s self, scope: &'s Scope<'s, '_>) -> Option<Lanes> {
+        const THREADS: usize = DESKS - 1 + WATCHED_LANES + STRANGER_LANES + 1;
+        let (watched, looks) = sync_channel(MOST_WATCHED);
+        let (strangers, glances) = sync_channel(MOST_STRANGERS);
+        let (fingerprints, files) = sync_channel(MOST_FINGERPRINTS);
+        let lanes = Lanes { watched, strangers, fingerprints };
+        let (here, arrived) = sync_channel(THREADS);
+        let start = |lowly: bool, work: Box<dyn FnOnce() + Send + 's>| {
+            let here = here.clone();
+            let work = move || {
+                if lowly {
+                    // a thread on Linux has a priority of its own; refused, it only competes more
+                    let _ = nice(19);
+                }
+                // every system call that starting takes is made by now
+                let _ = here.send(());
+                work();
             };
-            let Ok(question) = decode_question(packet.get(..length).unwrap_or_default()) else { return };
+            thread::Builder::new().spawn_scoped(scope, work).ok()
+        };
+        let (looks, glances) = (Shared::new(looks), Shared::new(glances));
+        for _ in 0..WATCHED_LANES {
+            let looks = looks.clone();
+            start(false, Box::new(move || looks.each(|look| self.finish(look))))?;
+        }
+        for _ in 0..STRANGER_LANES {
+            let glances = glances.clone();
+            start(false, Box::new(move || glances.each(|glance| self.glance(glance))))?;
+        }
+        start(true, Box::new(move || self.hash_strangers(files)))?;
+        for _ in 1..DESKS {
+            let lanes = lanes.clone();
+            start(false, Box::new(move || self.receive(&lanes)))?;
+        }
+        (arrived.iter().take(THREADS).count() == THREADS).then_some(lanes)
+    }
+
+    /// Takes questions in turn with the other desks: whoever has one lets the next desk wait for the next.
+    fn receive(&self, lanes: &Lanes) {
+        while let Some((question, descriptor)) = self.next() {
             match question {
-                Question::Watch { anew, executables } => self.watch(anew, executables),
-                Question::Examine { id, pid, socket } => match Subject::new(pid, socket, descriptor) {
-                    Ok(subject) => self.examine(id, subject, watched_lane),
-                    Err(why) => self.tell(&Answer::Unseen { id, why }, &[]),
-                },
+                // taken up in `next`
+                Question::Watch { .. } => {}
+                Question::Examine { id, pid, socket, cookie } => {
+                    match Subject::new(pid, (socket, cookie), descriptor) {
+                        Ok(subject) => self.examine(id, subject, lanes),
+                        Err(why) => self.channel.tell_unseen(id, why, None),
+                    }
+                }
                 Question::Fingerprint { id } => {
-                    let Some(file) = descriptor.map(File::from) else { return };
-                    if stranger_lane.try_send(Fingerprint { id, file }).is_err() {
-                        self.tell(&Answer::Unseen { id, why: Unseen::Busy }, &[]);
+                    let file = descriptor.map(File::from);
+                    if file.is_none_or(|file| lanes.fingerprints.try_send(Fingerprint { id, file }).is_err())
+                    {
+                        self.channel.tell_unseen(id, Unseen::Busy, None);
                     }
                 }
             }
         }
     }
 
-    fn watch(&self, anew: bool, executables: Vec<Watched>) {
+    fn next(&self) -> Option<(Question, Option<OwnedFd>)> {
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if turn.over {
+            return None;
+        }
+        let question = self.channel.next(&mut turn.packet);
+        match &question {
+            // before another desk takes the next question, which is to be answered by this list
+            Some((Question::Watch { anew, executables }, _)) => self.watch(*anew, executables),
+            Some(_) => {}
+            None => turn.over = true,
+        }
+        question
+    }
+
+    fn watch(&self, anew: bool, executables: &[Watched]) {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         if anew {
             watched.clear();
         }
         for executable in executables {
-            watched.entry(executable.path.clone()).or_default().push(executable);
+            watched.entry(executable.path.clone()).or_default().push(executable.clone());
         }
     }
 
     /// The cheapest sufficient look: an executable whose path and size no entry has costs neither hash nor scan.
-    fn examine(&self, id: u64, subject: Subject, watched_lane: &SyncSender<Look>) {
+    fn examine(&self, id: u64, subject: Subject, lanes: &Lanes) {
+        let shown = match subject.shown() {
+            Ok(shown) => shown,
+            Err(why) => return self.channel.tell_unseen(id, why, None),
+        };
+        // from here on the filesystem of the executable may let us wait
+        if !self.is_watched(&shown) {
+            return self.take_stranger(Glance { id, subject }, shown, lanes);
+        }
         let mut running = match subject.executable() {
             Ok(found) => found,
-            Err(why) => return self.tell(&Answer::Unseen { id, why }, &[]),
+            Err(why) => return self.channel.tell_unseen(id, why, Some(shown)),
         };
-        let file = running.file.take();
-        let Some(watched) = self.watched_as(&running.executable) else {
-            let digest = self.others.known(&running.executable.key);
-            let sighting = Box::new(subject.sighting(running.executable, digest));
-            return self.tell(
-                &Answer::Stranger { id, sighting },
-                file.iter().map(AsFd::as_fd).collect::<Vec<_>>().as_slice(),
-            );
-        };
-        let Some(file) = file else {
-            return self.tell(&Answer::Unseen { id, why: Unseen::Unreadable }, &[]);
+        let watched = self.watched_as(&running.executable);
+        if watched.is_empty() {
+            return self.take_stranger(Glance { id, subject }, shown, lanes);
+        }
+        let Some(file) = running.file.take() else {
+            return self.channel.tell_unseen(id, Unseen::Unreadable, Some(shown));
         };
         let look = Look { id, subject, running, file, watched };
         if self.running.known(&look.running.executable.key).is_some() {
             self.finish(look);
-        } else if let Err(error) = watched_lane.try_send(look) {
-            let (std::sync::mpsc::TrySendError::Full(look)
-            | std::sync::mpsc::TrySendError::Disconnected(look)) = error;
-            self.tell(&Answer::Unseen { id: look.id, why: Unseen::Busy }, &[]);
+        } else if let Err(TrySendError::Full(look) | TrySendError::Disconnected(look)) =
+            lanes.watched.try_send(look)
+        {
+            self.channel.tell_unseen(look.id, Unseen::Busy, Some(shown));
         }
     }
 
-    /// The entries' wishes for this executable, joined; None when no entry has its path and size.
-    fn watched_as(&self, executable: &Executable) -> Option<Watched> {
-        if !executable.exact {
-            return None;
-        }
+    /// Whether an entry has the path that /proc shows, which may have the mark of a deleted file. No file is touched.
+    fn is_watched(&self, shown: &str) -> bool {
         let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut fitting = watched
-            .get(&executable.path)?
-            .iter()
-            .filter(|entry| entry.size.is_none_or(|size| size == executable.key.size));
-        let mut joined = fitting.next()?.clone();
-        joined.libraries.extend(fitting.flat_map(|entry| entry.libraries.iter().cloned()));
-        Some(joined)
+        watched.contains_key(shown)
+            || shown.strip_suffix(" (deleted)").is_some_and(|name| watched.contains_key(name))
     }
 
-    /// Hashes if need be, then looks.
+    /// The entries that have the path and size of this executable.
+    fn watched_as(&self, executable: &Executable) -> Vec<Watched> {
+        let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = watched.get(&executable.path).filter(|_| executable.exact).into_iter().flatten();
+        let fitting = entries.filter(|entry| entry.size.is_none_or(|size| size == executable.key.size));
+        fitting.cloned().collect()
+    }
+
+    /// Hashes if need be; then looks, if an entry has that digest.
     fn finish(&self, look: Look) {
         let Look { id, subject, running, file, watched } = look;
+        let path = running.executable.path.clone();
         let digest = match self.running.make(file, &running.executable.key, subject.pidfd.as_ref()) {
             Ok(digest) => digest,
-            Err(why) => return self.tell(&Answer::Unseen { id, why }, &[]),
+            Err(why) => return self.channel.tell_unseen(id, why, Some(path)),
         };
-        let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
-        let (diagnosis, libraries) = &mut *looking;
+        let mut entries = watched.into_iter().filter(|entry| entry.digest == digest).peekable();
+        if entries.peek().is_none() {
+            let sighting = Box::new(subject.sighting(running.executable, Some(digest)));
+            return self.channel.tell(&Answer::Stranger { id, sighting }, &[]);
+        }
+        let pinned: Vec<String> = entries.flat_map(|entry| entry.libraries).collect();
         let instruments = Instruments {
-            diagnosis,
-            libraries,
+            diagnosis: &self.diagnosis,
+            libraries: &self.libraries,
             libraries_digests: &self.others,
             common_filters: self.common_filters,
             page: self.page,
         };
-        let answer = subject.look(running, digest, &watched, instruments);
-        drop(looking);
-        match answer {
+        match subject.look(running, digest, &pinned, instruments) {
             Ok((facts, pin)) => {
-                self.tell(
-                    &Answer::Examined { id, facts: Box::new(facts) },
-                    &[pin.maps.as_fd(), pin.size.as_fd()],
-                );
+                let facts = Box::new(facts);
+                self.channel.tell(&Answer::Examined { id, facts }, &[pin.maps.as_fd(), pin.size.as_fd()]);
             }
-            Err(why) => self.tell(&Answer::Unseen { id, why }, &[]),
+            Err(why) => self.channel.tell_unseen(id, why, Some(path)),
         }
     }
 
-    fn hash_watched(&self, jobs: Receiver<Look>) {
-        for look in jobs {
-            self.finish(look);
+    /// Tells that it is a stranger, which is all that its refusal needs, and has it looked at for the queue of strangers.
+    fn take_stranger(&self, glance: Glance, shown: String, lanes: &Lanes) {
+        let id = glance.id;
+        self.channel.tell(&Answer::Shown { id, path: shown }, &[]);
+        if lanes.strangers.try_send(glance).is_err() {
+            self.channel.tell_unseen(id, Unseen::Busy, None);
+        }
+    }
+
+    fn glance(&self, Glance { id, subject }: Glance) {
+        match subject.executable() {
+            Ok(Running { executable, file, faithful }) => {
+                let digest = self.others.known(&executable.key);
+                let sighting = Box::new(subject.sighting(executable, digest));
+                // whoever reads a file of another kind can be made to wait
+                let file = file.filter(|_| faithful);
+                let file: Vec<BorrowedFd<'_>> = file.iter().map(AsFd::as_fd).collect();
+                self.channel.tell(&Answer::Stranger { id, sighting }, &file);
+            }
+            Err(why) => self.channel.tell_unseen(id, why, subject.shown().ok()),
         }
     }
 
@@ -237,64 +322,39 @@ impl Desk<'_> {
         for Fingerprint { id, file } in jobs {
             let answer = match fstat(&file) {
                 Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
-                    match self.others.make(file, &file_key(&stat), None) {
-                        Ok(digest) => Answer::Fingerprint { id, digest },
-                        Err(why) => Answer::Unseen { id, why },
-                    }
+                    self.others.make(file, &file_key(&stat), None)
                 }
-                _ => Answer::Unseen { id, why: Unseen::Unreadable },
+                _ => Err(Unseen::Unreadable),
             };
-            self.tell(&answer, &[]);
+            match answer {
+                Ok(digest) => self.channel.tell(&Answer::Fingerprint { id, digest }, &[]),
+                Err(why) => self.channel.tell_unseen(id, why, None),
+            }
         }
-    }
-
-    fn tell(&self, answer: &Answer, descriptors: &[BorrowedFd<'_>]) {
-        let packet = match encode(answer) {
-            Ok(packet) => packet,
-            // only a process whose own names are huge can make an answer too long
-            Err(_) => match encode(&Answer::Unseen { id: id_of(answer), why: Unseen::TooLarge }) {
-                Ok(packet) => packet,
-                Err(_) => return,
-            },
-        };
-        // too many of its user's descriptors are under way, or there is no memory: the keeper would wait in vain
-        if self.send(&packet, descriptors).is_err()
-            && let Ok(packet) = encode(&Answer::Unseen { id: id_of(answer), why: Unseen::Busy })
-        {
-            // a keeper that is gone is seen by the next receive
-            let _ = self.send(&packet, &[]);
-        }
-    }
-
-    fn send(&self, packet: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<usize, Errno> {
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(2))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !descriptors.is_empty() {
-            control.push(SendAncillaryMessage::ScmRights(descriptors));
-        }
-        retry_on_intr(|| sendmsg(self.channel, &[IoSlice::new(packet)], &mut control, SendFlags::NOSIGNAL))
     }
 }
 
-fn id_of(answer: &Answer) -> u64 {
-    match answer {
-        Answer::Examined { id, .. }
-        | Answer::Stranger { id, .. }
-        | Answer::Fingerprint { id, .. }
-        | Answer::Unseen { id, .. } => *id,
-    }
-}
+/// Jobs that several threads take.
+struct Shared<T>(Arc<Mutex<Receiver<T>>>);
 
-fn next_packet(channel: BorrowedFd<'_>, packet: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Errno> {
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = recvmsg(channel, &mut [IoSliceMut::new(packet)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    if received.flags.contains(ReturnFlags::TRUNC) {
-        return Err(Errno::MSGSIZE);
+impl<T> Shared<T> {
+    fn new(jobs: Receiver<T>) -> Self {
+        Self(Arc::new(Mutex::new(jobs)))
     }
-    let descriptor = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-        _ => None,
-    });
-    Ok((received.bytes, descriptor))
+
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+
+    /// Does one job after the other until there can be no more.
+    fn each(&self, mut work: impl FnMut(T)) {
+        // the lock is given back before the work begins
+        while let Some(job) = self.next() {
+            work(job);
+        }
+    }
+
+    fn next(&self) -> Option<T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
+    }
 }

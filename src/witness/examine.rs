@@ -14,11 +14,11 @@ use std::{
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, Stat, fstat, fstatfs, openat, readlinkat, statat};
 
 use super::{
-    custody::{SocketDiagnosis, custody, unseen},
+    custody::{Peer, SocketDiagnosis, custody, unseen},
     hashing::Fingerprints,
     libraries::Libraries,
     procfs::{Status, parse_maps, parse_statm, parse_status},
-    protocol::{Unseen, Watched},
+    protocol::Unseen,
     written::PageMap,
 };
 use crate::{
@@ -51,8 +51,8 @@ const UNFAITHFUL: [u64; 9] = [
 /// A process to look at.
 pub(super) struct Subject {
     pub(super) pid: u32,
-    /// Inode number of the daemon's end of the connection.
-    pub(super) socket: u64,
+    /// Inode number and cookie of the daemon's end of the connection.
+    pub(super) socket: (u64, u64),
     /// Pins the process that connected, where the kernel can.
     pub(super) pidfd: Option<OwnedFd>,
     /// Its folder in /proc. Once open it stays that process's, whatever the number is given to next.
@@ -65,7 +65,7 @@ pub(super) struct Running {
     /// Of the inode that runs; none where it can't be read.
     pub(super) file: Option<File>,
     /// Whether its filesystem shows the reader what the processor gets.
-    faithful: bool,
+    pub(super) faithful: bool,
 }
 
 /// Descriptors by which the keeper sees later that a process is still the one that was looked at.
@@ -79,7 +79,7 @@ pub(super) struct Pin {
 /// What is needed to look, and what is remembered between looks.
 pub(super) struct Instruments<'a> {
     pub(super) diagnosis: &'a SocketDiagnosis,
-    pub(super) libraries: &'a mut Libraries,
+    pub(super) libraries: &'a Libraries,
     /// Digests of files that may be written while they are mapped.
     pub(super) libraries_digests: &'a Fingerprints,
     pub(super) common_filters: u32,
@@ -99,10 +99,16 @@ pub(super) fn common_filters() -> u32 {
 
 impl Subject {
     /// Opens the process's folder.
-    pub(super) fn new(pid: u32, socket: u64, pidfd: Option<OwnedFd>) -> Result<Self, Unseen> {
+    pub(super) fn new(pid: u32, socket: (u64, u64), pidfd: Option<OwnedFd>) -> Result<Self, Unseen> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = openat(CWD, format!("/proc/{pid}"), flags, Mode::empty()).map_err(unseen)?;
         Ok(Self { pid, socket, pidfd, folder })
+    }
+
+    /// What /proc shows it to run, lossy. Touches no file, so nobody can make it wait.
+    pub(super) fn shown(&self) -> Result<String, Unseen> {
+        let shown = readlinkat(&self.folder, "exe", Vec::with_capacity(256)).map_err(unseen)?;
+        Ok(String::from_utf8_lossy(shown.as_bytes()).into_owned())
     }
 
     /// What it runs.
@@ -126,7 +132,7 @@ impl Subject {
         &self,
         running: Running,
         digest: Digest,
-        watched: &Watched,
+        pinned: &[String],
         instruments: Instruments<'_>,
     ) -> Result<(Facts, Pin), Unseen> {
         let Running { executable, faithful, .. } = running;
@@ -137,13 +143,16 @@ impl Subject {
         let mut written =
             PageMap::new(self.open("pagemap").map_err(|_| Unseen::Unreadable)?, instruments.page);
         let before = self.runs()?;
-        let peer = instruments.diagnosis.peer_of(self.socket)?;
-        let custody = custody(self.folder.as_fd(), peer)?;
+        let (inode, cookie) = self.socket;
+        let custody = match instruments.diagnosis.peer_of(inode, cookie)? {
+            Peer::Socket(peer) => custody(self.folder.as_fd(), peer)?,
+            Peer::OfAnotherNetwork => Custody::Untold,
+        };
         let mappings = parse_maps(&read_bounded(&pin, MAX_MAPS)?).map_err(|_| Unseen::Unreadable)?;
         let code = instruments.libraries.sort(
             &mappings,
             &executable,
-            &watched.libraries,
+            pinned,
             instruments.libraries_digests,
             &mut written,
         )?;

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -28,7 +29,7 @@ const TOLD: usize = 192;
 /// Looks at files that are mapped executable.
 #[derive(Default)]
 pub(super) struct Libraries {
-    folders: HashMap<PathBuf, (bool, Instant)>,
+    folders: Mutex<HashMap<PathBuf, (bool, Instant)>>,
 }
 
 /// What the executable mappings of a process show.
@@ -43,7 +44,7 @@ impl Libraries {
     /// Sorts mappings into the executable, libraries of root, and foreign code, which all
     /// code is that was written in memory. Files in `pinned` are hashed.
     pub(super) fn sort(
-        &mut self,
+        &self,
         mappings: &[CodeMapping],
         executable: &Executable,
         pinned: &[String],
@@ -75,7 +76,7 @@ impl Libraries {
     }
 
     /// Whether the mapped inode is still what its path names, and root alone can change it or put another in its place.
-    fn belongs_to_root(&mut self, mapping: &CodeMapping) -> bool {
+    fn belongs_to_root(&self, mapping: &CodeMapping) -> bool {
         let path = Path::new(&mapping.name);
         if mapping.inode == 0 || !path.is_absolute() {
             return false;
@@ -88,20 +89,26 @@ impl Libraries {
             && path.parent().is_some_and(|folder| self.folder_of_root(folder))
     }
 
-    fn folder_of_root(&mut self, folder: &Path) -> bool {
+    fn folder_of_root(&self, folder: &Path) -> bool {
         let now = Instant::now();
-        if let Some((trusted, seen)) = self.folders.get(folder)
+        if let Some((trusted, seen)) = self.known().get(folder)
             && now.duration_since(*seen) < FOLDER_TRUST
         {
             return *trusted;
         }
+        // a folder of a filesystem that does not answer makes this look wait, and no other
         let trusted = folder.ancestors().all(|part| lstat(part).is_ok_and(|part| only_root_writes(&part)))
             && owners_count(folder);
-        if self.folders.len() >= FOLDERS {
-            self.folders.clear();
+        let mut known = self.known();
+        if known.len() >= FOLDERS {
+            known.clear();
         }
-        self.folders.insert(folder.to_owned(), (trusted, now));
+        known.insert(folder.to_owned(), (trusted, now));
         trusted
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<PathBuf, (bool, Instant)>> {
+        self.folders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

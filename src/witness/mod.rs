@@ -4,6 +4,7 @@
 //! It is a process of its own since Landlock, which cages the keeper, forbids looking into other processes.
 #![forbid(unsafe_code)]
 
+mod channel;
 mod custody;
 mod desk;
 mod examine;

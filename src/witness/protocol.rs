@@ -23,6 +23,8 @@ pub struct Watched {
     pub path: String,
     /// Its length in bytes, where the entry knows it: an executable of another length is not hashed.
     pub size: Option<u64>,
+    /// What its bytes must be: an executable with another digest is not looked at any further.
+    pub digest: Digest,
     /// Libraries whose digests the entry asks for.
     pub libraries: Vec<String>,
 }
@@ -46,6 +48,8 @@ pub enum Question {
         pid: u32,
         /// Inode number of the daemon's end of the connection.
         socket: u64,
+        /// Its cookie, which no other socket ever has: inode numbers come round again.
+        cookie: u64,
     },
     /// What is the digest of this executable? With a descriptor of it. Low priority, one at a time.
     Fingerprint {
@@ -74,7 +78,7 @@ pub enum Unseen {
     #[error("the kernel does not tell who holds a socket (unix_diag is missing)")]
     NoSocketDiagnosis,
     /// Too many questions wait already.
-    #[error("too many executables wait to be hashed")]
+    #[error("too many processes wait to be looked at, or this one's files do not answer")]
     Busy,
 }
 
@@ -90,7 +94,15 @@ pub enum Answer {
         /// What was seen.
         facts: Box<Facts>,
     },
-    /// A process that runs something else. With a descriptor of its executable, where it can be read.
+    /// A process that runs no watched executable. Another answer follows: what else there is to say of it.
+    Shown {
+        /// The question.
+        id: u64,
+        /// What /proc shows it to run.
+        path: String,
+    },
+    /// A process that runs something else. With a descriptor of its executable, where it can be read and whoever reads it
+    /// can't be made to wait.
     Stranger {
         /// The question.
         id: u64,
@@ -110,6 +122,9 @@ pub enum Answer {
         id: u64,
         /// Why.
         why: Unseen,
+        /// What /proc showed the process to run, where it got that far.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        path: Option<String>,
     },
 }
 
@@ -124,9 +139,10 @@ pub fn watch_list(list: impl IntoIterator<Item = Watched>) -> Vec<Question> {
         messages.push(Question::Watch { anew, executables: std::mem::take(executables) });
         0
     };
-    for Watched { path, size, libraries } in list.into_iter().filter(|one| one.path.len() <= MAX_PATH) {
-        let bare = || Watched { path: path.clone(), size, libraries: Vec::new() };
-        let own = spelled(&path) + 64;
+    for Watched { path, size, digest, libraries } in list.into_iter().filter(|one| one.path.len() <= MAX_PATH)
+    {
+        let bare = || Watched { path: path.clone(), size, digest, libraries: Vec::new() };
+        let own = spelled(&path) + 192;
         if bytes + own > WATCH_BUDGET {
             bytes = next(&mut executables);
         }
@@ -197,7 +213,7 @@ mod tests {
     use super::*;
 
     fn watched(path: String, libraries: Vec<String>) -> Watched {
-        Watched { path, size: Some(7), libraries }
+        Watched { path, size: Some(7), digest: Digest::new([7; 32]), libraries }
     }
 
     #[test]

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Client, assert_refused, found, written},
+    skip::{need, skip},
     tools::{Link, hash_of},
-    world::{Entry, World, await_that},
+    world::{Entry, World, await_that, is_root},
 };
 
 fn text(path: &Path) -> &str {
@@ -72,7 +73,7 @@ fn revoking_the_last_prefix_allows_no_target_instead_of_every_one() {
 fn what_is_not_there_to_be_revoked_is_said_and_what_is_there_is_taken() {
     let (world, tool) = served();
     let outcome = world.cli(&["revoke", text(&tool), "--read", "S", "--write", "s", "--challenge"]);
-    assert!(outcome.err.contains("does not have it: read S, the challenge"), "{}", outcome.err);
+    assert!(outcome.err.contains("does not have read S, the challenge"), "{}", outcome.err);
     assert_eq!(outcome.done(), format!("Revoked from {} write s\n", tool.display()));
     let nothing = world.cli(&["revoke", text(&tool), "--write", "s"]);
     assert_eq!(nothing.done(), "", "nothing was revoked");
@@ -283,4 +284,49 @@ fn an_entry_that_was_written_by_hand_under_a_link_is_found_by_that_name() {
     world.cli(&["grant", text(&link), "--read", "s"]).done();
     assert_eq!(world.cli(&["unregister", text(&link)]).done(), format!("Unregistered {}\n", link.display()));
     assert!(world.entry(&link).is_none());
+}
+
+/// A service with `PrivateNetwork=`: the kernel tells from the daemon's network namespace nothing of its connections.
+#[test]
+fn a_caller_with_a_network_of_its_own_is_told_so_and_served_when_it_answers_a_challenge() {
+    if !is_root() {
+        return skip("only root can make a network namespace and no user namespace");
+    }
+    let (Some(unshare), Some(setpriv)) = (need("unshare"), need("setpriv")) else { return };
+    let mut world = World::new();
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start();
+    assert_eq!(Client::connected(&world, &tool).write("s", &[("k", "v")]), written());
+    let isolated = || {
+        let uid = world.uid();
+        let mut command = std::process::Command::new(&unshare);
+        command.arg("--net").arg(&setpriv).args([format!("--reuid={uid}"), format!("--regid={uid}")]);
+        command.arg("--clear-groups").arg(&tool);
+        let mut client = Client::from_command(&world, &mut command);
+        client.connect();
+        client
+    };
+    let mut client = isolated();
+    let reply = client.read("s", &["k"]);
+    assert_refused(&reply, "denied", "untrusted_caller");
+    let message = reply["message"].as_str().unwrap();
+    assert!(message.contains("PrivateNetwork=") && message.contains("--challenge"), "{message}");
+    let pid = client.pid();
+    let record = world.audit_where("the refusal is recorded", |record| record["pid"] == pid);
+    assert_eq!(record["detail"], "descriptor_inherited", "{record}");
+    assert_eq!(record["binary_path"], json!(tool), "{record}");
+
+    let path = tool.to_str().unwrap();
+    world.cli(&["grant", path, "--relax", "descriptor_inherited", "--challenge"]).done();
+    assert_refused(&isolated().read("s", &["k"]), "denied", "untrusted_caller");
+    let mut client = isolated();
+    let nonce = client.request(&json!({"type": "HELLO"}))["nonce"].clone();
+    let request =
+        json!({"type": "REQUEST", "action": "read", "service": "s", "targets": ["k"], "nonce": nonce});
+    assert_eq!(client.request(&request), found(&[("k", "v")]));
+    let pid = client.pid();
+    let served = |record: &Value| record["pid"] == pid && record["result"] == "GRANTED";
+    let record = world.audit_where("the answer is recorded", served);
+    assert!(record["detail"].as_str().unwrap().contains("relaxed: descriptor_inherited"), "{record}");
 }

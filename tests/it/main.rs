@@ -49,6 +49,8 @@ mod rekey;
 mod rotation;
 mod salvage;
 mod sealed_policy;
+mod sentences;
+mod silent;
 mod skip;
 mod strangers;
 mod strict;

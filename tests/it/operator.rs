@@ -101,11 +101,16 @@ fn without_memory_the_daemon_ends_as_such_and_not_as_one_that_was_taken_over() {
         let mut limit = world.command(&prlimit);
         limit.arg(format!("--pid={}", world.pid())).arg(format!("--as={}:", pages * 4096));
         run(&mut limit).done();
-        // names that need heap, or lines that need more than the memory for secrets
+        // names that need heap, one request at a time, or lines that need more than the memory for secrets
         let names: Vec<String> = (0..1000).map(|number| format!("{number:0>1000}")).collect();
         let line = json!({"type": "REQUEST", "action": "read", "service": "s", "targets": names}).to_string();
         for client in &mut clients {
-            client.send(if requests { format!("{line}\n") } else { line.clone() }.as_bytes());
+            if requests {
+                client.send(format!("{line}\n").as_bytes());
+                client.recv();
+            } else {
+                client.send(line.as_bytes());
+            }
         }
         let status = world.ended();
         assert_eq!(status.signal(), Some(libc::SIGABRT), "{requests}: {status:?} {}", world.log());

@@ -153,3 +153,36 @@ fn a_command_of_the_user_is_run_for_a_new_stranger_and_once() {
     await_that("the next notice", || (lines() > before + 1).then_some(()));
     assert_eq!(lines(), before + 2, "each once");
 }
+
+/// HELLO and STATUS are no requests: served, they release nothing and change nothing. Refused, they are attempts.
+#[test]
+fn a_hello_or_status_that_is_refused_leaves_a_record_and_one_that_is_served_leaves_none() {
+    let mut world = World::new();
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start();
+    let before = world.audit().len();
+    let mut client = Client::connected(&world, &tool);
+    assert_eq!(client.request(&json!({"type": "HELLO"}))["type"], "HELLO");
+    assert_eq!(client.request(&json!({"type": "STATUS"}))["type"], "STATUS");
+    assert_eq!(world.audit().len(), before, "served");
+    let mut refused = Vec::new();
+    for (message, reason) in [("HELLO", "malformed_request"), ("STATUS", "malformed_request")] {
+        let reply = client.request(&json!({"type": message, "more": 1}));
+        assert_eq!(reply["reason"], reason, "{reply}");
+        refused.push((client.pid(), reason));
+    }
+    let stranger = world.tool("stranger");
+    std::fs::write(&stranger, [std::fs::read(&stranger).unwrap(), vec![0]].concat()).unwrap();
+    let mut other = Client::connected(&world, &stranger);
+    let reply = other.request(&json!({"type": "HELLO"}));
+    assert_eq!(reply["reason"], "unregistered_binary_pending_approval", "{reply}");
+    refused.push((other.pid(), "unregistered_binary_pending_approval"));
+    let records: Vec<Value> = world.audit().into_iter().skip(before).collect();
+    let told: Vec<_> = records
+        .iter()
+        .map(|record| (record["pid"].as_u64().unwrap() as u32, record["reason"].as_str().unwrap()))
+        .collect();
+    assert_eq!(told, refused, "{records:#?}");
+    assert!(records.iter().all(|record| record["action"] == "connect"), "{records:#?}");
+}

@@ -166,3 +166,104 @@ fn commands_that_know_the_passphrase_change_a_sealed_policy_and_seal_it_again() 
     let log = fs::read_to_string(world.data().join("audit.log")).unwrap();
     assert!(log.matches("another seal for the policy").count() >= 6, "{log}");
 }
+
+/// What `check` says: its exit code, and its JSON.
+fn check(world: &World, tool: &std::path::Path) -> (Option<i32>, Value) {
+    let outcome = world.cli(&["check", tool.to_str().unwrap(), "s", "--json"]);
+    (outcome.code, serde_json::from_str(&outcome.out).unwrap())
+}
+
+/// The rows of `doctor` with this name: their states and what they mean.
+fn doctor(world: &World, name: &str) -> Vec<(String, String)> {
+    let report: Value = serde_json::from_str(&world.cli(&["doctor", "--json"]).out).unwrap();
+    let rows = report["checks"].as_array().unwrap().iter().filter(|row| row["name"] == name);
+    let text = |row: &Value, member: &str| row[member].as_str().unwrap().to_owned();
+    rows.map(|row| (text(row, "state"), text(row, "means"))).collect()
+}
+
+/// Fails unless check, list and doctor say that nothing of config.json counts.
+#[track_caller]
+fn all_say_that_it_is_not_in_force(world: &World, tool: &std::path::Path, word: &str) {
+    let (code, answer) = check(world, tool);
+    assert_eq!(
+        (code, &answer["allowed"], &answer["reason"]),
+        (Some(1), &false.into(), &"policy_unsealed".into())
+    );
+    let listed = world.cli(&["list"]);
+    assert!(listed.code == Some(0) && listed.err.contains("every request is denied"), "{listed:?}");
+    assert!(listed.err.contains(word) && listed.err.contains("policy review"), "{listed:?}");
+    let listing: Value = serde_json::from_str(&world.cli(&["list", "--json"]).out).unwrap();
+    assert_eq!(listing["in_force"], false, "{listing}");
+    let rows = doctor(world, "policy");
+    assert!(rows.len() == 1 && rows[0].0 == "bad" && rows[0].1.contains(word), "{rows:?}");
+    assert_eq!(world.cli(&["doctor"]).code, Some(1));
+    let status: Value = serde_json::from_str(&world.cli(&["status", "--json"]).done()).unwrap();
+    let policy = (&status["policy"]["state"], &status["policy"]["reason"]);
+    assert_eq!(policy, (&"error".into(), &"policy_unsealed".into()));
+}
+
+#[test]
+fn check_list_and_doctor_say_that_an_edit_by_hand_is_not_in_force_with_and_without_a_daemon() {
+    let (mut world, tool) = sealed();
+    assert_eq!(check(&world, &tool).0, Some(0));
+    let listing: Value = serde_json::from_str(&world.cli(&["list", "--json"]).out).unwrap();
+    assert_eq!(listing["in_force"], true);
+    let good = fs::read(world.config()).unwrap();
+    world.policy(&[Entry::all(&tool, &["s", "t"])]);
+    refuses_all(&world, &tool);
+    all_say_that_it_is_not_in_force(&world, &tool, "is not the policy that was sealed");
+    world.stop();
+    all_say_that_it_is_not_in_force(&world, &tool, "no daemon runs to say which one holds");
+    // what can't be known is said too
+    world.write(&world.config(), &good);
+    assert_eq!(check(&world, &tool).0, Some(0));
+    for args in [&["check", tool.to_str().unwrap(), "s"][..], &["list"]] {
+        let said = world.cli(args);
+        assert!(said.err.contains("No daemon runs that reads this config.json"), "{said:?}");
+    }
+    assert_eq!(doctor(&world, "policy seal")[0].0, "unknown");
+    // the copy decides nothing: whoever removes it only makes the commands know less
+    fs::remove_file(world.data().join("policy.sealed")).unwrap();
+    world.policy(&[Entry::all(&tool, &["s", "t"])]);
+    assert_eq!(check(&world, &tool).0, Some(0));
+    assert!(doctor(&world, "policy seal")[0].1.contains("no copy of a sealed policy"));
+    world.start();
+    all_say_that_it_is_not_in_force(&world, &tool, "is not the policy that was sealed");
+}
+
+#[test]
+fn a_sealed_policy_that_is_no_json_is_named_with_line_and_column() {
+    let (mut world, tool) = sealed();
+    world.policy_text("{\n  \"protocol_version\": \"1\",\n  oops\n}\n");
+    refuses_all(&world, &tool);
+    let place = format!("{}:3:3: ", world.config().display());
+    let status: Value = serde_json::from_str(&world.cli(&["status", "--json"]).done()).unwrap();
+    let message = status["policy"]["message"].as_str().unwrap();
+    assert!(message.contains("is not the policy that was sealed") && message.contains(&place), "{message}");
+    let review = world.cli(&["policy", "review"]);
+    assert!(review.code == Some(1) && review.err.contains(&place), "{review:?}");
+    // what it advises is what mends it
+    let advice = review.err.split("put back what was sealed: ").nth(1).unwrap().lines().next().unwrap();
+    let mut shell = world.command(std::path::Path::new("/bin/sh"));
+    assert_eq!(crate::world::run(shell.args(["-c", advice])).code, Some(0), "{advice}");
+    serves(&world, &tool);
+    world.policy_text("{");
+    world.stop();
+    let status: Value = serde_json::from_str(&world.cli(&["status", "--json"]).done()).unwrap();
+    assert!(status["policy"]["message"].as_str().unwrap().contains(":1:1: "), "{status}");
+    assert!(world.cli(&["policy", "review"]).err.contains(":1:1: "));
+}
+
+#[test]
+fn doctor_says_what_a_seal_is_worth_with_the_source_of_the_key() {
+    let (world, _) = sealed();
+    let [(state, means)] = &doctor(&world, "policy seal")[..] else { panic!("one row") };
+    assert!(state == "ok" && means.contains("knows the passphrase"), "{state} {means}");
+    let mut world = World::new();
+    world.start_args = vec!["--key".to_owned(), "file".to_owned()];
+    world.policy(&[]);
+    world.start();
+    world.cli(&["policy", "seal"]).done();
+    let [(state, means)] = &doctor(&world, "policy seal")[..] else { panic!("one row") };
+    assert!(state == "warn" && means.contains("every process of yours"), "{state} {means}");
+}

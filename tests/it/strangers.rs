@@ -12,7 +12,8 @@ use serde_json::json;
 
 use crate::{
     client::{Client, found, written},
-    world::{Entry, World},
+    skip::{need, skip},
+    world::{Entry, World, await_that, is_root},
 };
 
 fn world_with_tool() -> (World, PathBuf) {
@@ -50,6 +51,66 @@ fn sixty_four_strangers_of_four_gigabytes_delay_no_registered_client() {
     for stranger in &mut strangers {
         assert_eq!(stranger.recv().json()["status"], "denied");
     }
+}
+
+/// The calls of keeper and witness, as strace sees them in their order.
+#[test]
+fn a_stranger_costs_neither_hash_nor_scan_before_its_refusal_and_a_changed_tool_no_scan() {
+    const SCANS: [&str; 5] = ["\"maps\"", "\"map_files", "\"pagemap\"", "\"fd\"", "\"task\""];
+    if !is_root() {
+        return skip("only root can see the arguments of the daemon's calls");
+    }
+    let (Some(strace), Some(setpriv)) = (need("strace"), need("setpriv")) else { return };
+    let mut world = World::new();
+    let (tool, changed, stranger) = (world.tool("tool"), world.tool("changed"), world.tool("stranger"));
+    world.policy(&[Entry::all(&tool, &["s"]), Entry::all(&changed, &["s"])]);
+    for other in [&changed, &stranger] {
+        fs::write(other, [fs::read(other).unwrap(), vec![0]].concat()).unwrap();
+    }
+    let trace = world.tmp("trace");
+    let strace = [strace.to_str().unwrap(), "-D", "-f", "-qq", "-o", trace.to_str().unwrap()];
+    let (user, group) = (format!("--reuid={}", world.uid()), format!("--regid={}", world.uid()));
+    let setpriv = [setpriv.to_str().unwrap(), &user, &group, "--clear-groups"];
+    world.start_through = strace.into_iter().chain(setpriv).map(str::to_owned).collect();
+    world.start_undropped = true;
+    world.start();
+    let keeper = world.pid();
+    let begun = fs::read_to_string(&trace).unwrap().lines().count();
+    for (other, advice) in [(&stranger, "keychain-auth register"), (&changed, "keychain-auth upgrade")] {
+        let reply = Client::connected(&world, other).read("s", &["k"]);
+        assert!(reply["message"].as_str().unwrap().contains(advice), "{reply}");
+        await_that("it waits for approval", || {
+            let queue = fs::read_to_string(world.data().join("pending.json")).unwrap_or_default();
+            queue.contains(other.to_str().unwrap()).then_some(())
+        });
+    }
+    assert_eq!(Client::connected(&world, &tool).write("s", &[("k", "v")]), written());
+    assert!(world.stop().success());
+    // strace writes late what it saw
+    let trace = await_that("strace has written all", || {
+        let trace = fs::read_to_string(&trace).unwrap();
+        trace.contains("exit_group(").then_some(trace)
+    });
+    let calls: Vec<&str> = trace.lines().skip(begun).collect();
+    // strace sees no reply, which lies in secret memory, but it sees when one is sent
+    let keeper = format!("{keeper} ");
+    let sent: Vec<usize> = (0..calls.len())
+        .filter(|at| calls[*at].starts_with(&keeper) && calls[*at].contains("sendto("))
+        .collect();
+    let [first, second, ..] = sent[..] else { panic!("two refusals: {sent:?}") };
+    let scans = |calls: &[&str]| {
+        calls
+            .iter()
+            .filter(|call| call.contains("openat(") && SCANS.iter().any(|scan| call.contains(scan)))
+            .count()
+    };
+    // the first bytes of a program
+    let reads = |calls: &[&str]| calls.iter().filter(|call| call.contains("\"\\177ELF")).count();
+    assert_eq!((scans(&calls[..first]), reads(&calls[..first])), (0, 0), "{:#?}", &calls[..first]);
+    let between = &calls[first..second];
+    assert_eq!(scans(between), 0, "{between:#?}");
+    assert_eq!(reads(between), 2, "one is hashed for the queue, the other to be refused: {between:#?}");
+    assert!(scans(&calls[second..]) >= 3, "the tool that is served is looked at: {:#?}", &calls[second..]);
 }
 
 /// The 99th percentile of connect and read, over 200 connections.
@@ -162,4 +223,64 @@ fn the_queue_holds_128_strangers_and_no_more() {
         }
     }
     assert_eq!(waiting(), 128);
+}
+
+/// The paths that `list-pending` shows, asked once.
+fn listed(world: &World) -> Vec<PathBuf> {
+    let said: serde_json::Value =
+        serde_json::from_str(&world.cli(&["list-pending", "--json"]).done()).unwrap();
+    let pending = said["pending"].as_array().unwrap().iter();
+    pending.map(|one| PathBuf::from(one["path"].as_str().unwrap())).collect()
+}
+
+/// Asks once as a stranger.
+fn refused(world: &World, path: &std::path::Path) {
+    let reply = Client::connected(world, path).read("s", &["k"]);
+    assert_eq!(reply["reason"], "unregistered_binary_pending_approval");
+}
+
+#[test]
+fn a_stranger_is_listed_approved_and_denied_by_the_command_that_follows_its_refusal() {
+    let (world, _) = world_with_tool();
+    // the first begins the second in which pending.json is not written again
+    for number in 0..4 {
+        let stranger = world.tool(&format!("stranger{number}"));
+        refused(&world, &stranger);
+        assert!(listed(&world).contains(&stranger), "{number}");
+    }
+    let (welcome, unwelcome) = (world.tool("welcome"), world.tool("unwelcome"));
+    // each with bytes of its own, since a hash is what they are called by
+    for (stranger, length) in [(&welcome, 2 << 20), (&unwelcome, 3 << 20)] {
+        fs::OpenOptions::new().write(true).open(stranger).unwrap().set_len(length).unwrap();
+    }
+    refused(&world, &welcome);
+    world.cli(&["approve", &crate::tools::hash_of(&welcome)]).done();
+    refused(&world, &unwelcome);
+    world.cli(&["deny", &crate::tools::hash_of(&unwelcome)]).done();
+    let waiting = listed(&world);
+    assert!(!waiting.contains(&welcome) && !waiting.contains(&unwelcome), "{waiting:?}");
+}
+
+#[test]
+fn a_program_that_is_registered_right_after_its_refusal_waits_no_longer() {
+    let (world, _) = world_with_tool();
+    for number in 0..3 {
+        // its write begins the second in which the next one only waits in memory
+        refused(&world, &world.tool(&format!("before{number}")));
+        let tool = world.tool(&format!("new{number}"));
+        refused(&world, &tool);
+        world.cli(&["register", tool.to_str().unwrap()]).done();
+        refused(&world, &world.tool(&format!("after{number}")));
+        let waiting = listed(&world);
+        assert!(waiting.contains(&world.root().join(format!("bin/after{number}"))), "{waiting:?}");
+        assert!(!waiting.contains(&tool), "{waiting:?}");
+    }
+    // the file itself, and not only what is shown of it
+    let file = fs::read_to_string(world.data().join("pending.json")).unwrap();
+    assert!(!file.contains("/bin/new"), "{file}");
+    // nor does one whose entry was written by hand
+    let (tool, by_hand) = (world.root().join("bin/tool"), world.root().join("bin/before0"));
+    assert!(listed(&world).contains(&by_hand));
+    world.policy(&[Entry::all(&tool, &["s"]), Entry::all(&by_hand, &[])]);
+    assert!(!listed(&world).contains(&by_hand));
 }

@@ -22,7 +22,10 @@ use super::{
     text::word,
     when,
 };
-use crate::audit::{Action, Filter, Line, RecordLine};
+use crate::audit::{Action, Filter, Line, LogFile, RecordLine, opened};
+
+/// How a log comes to be.
+const START: &str = "keychain-auth start";
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -111,9 +114,17 @@ fn unreadable(log: &Path, error: &io::Error) -> Failure {
     )
 }
 
-/// None, and a note, where there is no log: a new installation has done nothing that could be shown.
+/// The files of the log, open. None before the first start, when not even their folder is there.
+fn files_of(log: &Path) -> Result<Vec<LogFile>, Failure> {
+    match opened(log) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        found => found.map_err(|error| unreadable(log, &error)),
+    }
+}
+
+/// A note where there is no log: a new installation has done nothing that could be shown.
 fn nothing_yet(log: &Path, out: &mut Output) {
-    out.note(&format!("There is no audit log at {} yet; the first request begins it", log.display()));
+    out.note(&format!("There is no audit log at {} yet; the daemon begins it: {START}", log.display()));
 }
 
 /// Prints records, and counts lines that are none.

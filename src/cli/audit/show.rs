@@ -4,9 +4,9 @@ use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Printer, Wanted, nothing_yet, unreadable};
+use super::{Printer, Wanted, files_of, nothing_yet, unreadable};
 use crate::{
-    audit::{Line, Lines, LogFile, open, opened},
+    audit::{Line, Lines, LogFile, open},
     cli::{failure::Failure, output::Output},
 };
 
@@ -39,7 +39,7 @@ pub(super) fn every_line(
     out: &mut Output,
     mut each: impl FnMut(&Line, &mut Output) -> bool,
 ) -> Result<(), Failure> {
-    let all = opened(log).map_err(|error| unreadable(log, &error))?;
+    let all = files_of(log)?;
     if all.is_empty() {
         nothing_yet(log, out);
     }

@@ -12,7 +12,7 @@ use std::{
 
 use super::{Printer, Wanted, nothing_yet, unreadable, words::Counted};
 use crate::{
-    audit::{Line, Lines, RecordLine, files, open, opened},
+    audit::{Line, Lines, RecordLine, files, open},
     cli::{failure::Failure, output::Output},
 };
 
@@ -41,19 +41,11 @@ pub(super) fn run(args: &Args, log: &Path, out: &mut Output) -> Result<(), Failu
     let failed = |error: io::Error| unreadable(log, &error);
     let mut file = match File::open(log) {
         Err(error) if args.follow && error.kind() == io::ErrorKind::NotFound => {
+            nothing_yet(log, out);
             appear(log).map_err(failed)?
         }
-        // also while a rotation has moved the file away and not begun the next one
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if opened(log).map_err(failed)?.is_empty() {
-                nothing_yet(log, out);
-                return Ok(());
-            }
-            for line in earlier(log, args.lines).map_err(failed)? {
-                printer.print(&line, out);
-            }
-            printer.finish(out);
-            return Ok(());
+            return without_newest(log, args.lines, &mut printer, out);
         }
         opened => opened.map_err(failed)?,
     };
@@ -73,6 +65,22 @@ pub(super) fn run(args: &Args, log: &Path, out: &mut Output) -> Result<(), Failu
         thread::sleep(LOOK);
         position = go_on(&mut file, log, position).map_err(failed)?;
     }
+}
+
+/// The log before its first record, or at the moment when a full file was moved away.
+fn without_newest(log: &Path, count: u64, printer: &mut Printer, out: &mut Output) -> Result<(), Failure> {
+    let last = match earlier(log, count) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => VecDeque::new(),
+        last => last.map_err(|error| unreadable(log, &error))?,
+    };
+    if last.is_empty() {
+        nothing_yet(log, out);
+    }
+    for line in last {
+        printer.print(&line, out);
+    }
+    printer.finish(out);
+    Ok(())
 }
 
 /// Hands on every record that comes from now on, until nobody reads any more or the log can't be read.

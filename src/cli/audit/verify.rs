@@ -9,9 +9,9 @@ use std::{
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::unreadable;
+use super::{START, files_of, unreadable};
 use crate::{
-    audit::{Finding, Verdict, Witnesses, opened, verify},
+    audit::{Finding, Verdict, Witnesses, verify},
     chain::{Checkpoint, Head, VerificationKey},
     cli::{
         context::Context,
@@ -82,13 +82,17 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
         Some(_) => (Compared::Nothing("it is another log".to_owned()), None, Vec::new()),
         None => known(cx, &log),
     };
-    let open = opened(&log).map_err(|error| unreadable(&log, &error))?;
+    let open = files_of(&log)?;
     let all: Vec<PathBuf> = open.iter().map(|file| file.path.clone()).collect();
     if all.is_empty() && head.is_none_or(|head| head.seq == 0) {
-        return Err(Failure::new(
-            format!("there is no audit log at {}", log.display()),
-            "start the daemon, or name another log with --log",
-        ));
+        let (yet, advice) = match args.log {
+            Some(_) => (
+                "",
+                "name the file that is written, audit.log; its earlier files are found beside it".to_owned(),
+            ),
+            None => (" yet", format!("the daemon begins it: {START}; or name another log with --log")),
+        };
+        return Err(Failure::new(format!("there is no audit log at {}{yet}", log.display()), advice));
     }
     let total: u64 = all.iter().filter_map(|path| fs::metadata(path).ok()).map(|file| file.len()).sum();
     let mut done = 0;
@@ -228,7 +232,10 @@ impl AuditStatus {
 fn read_key(path: &Path) -> Result<VerificationKey, Failure> {
     let failed = |error: io::Error| {
         Failure::new(
-            format!("the verification key in {} can't be read: {}", path.display(), error.kind()),
+            match error.kind() {
+                io::ErrorKind::NotFound => format!("--key: there is no file {}", path.display()),
+                kind => format!("--key: {} can't be read: {kind}", path.display()),
+            },
             "name the file that holds what keychain-auth audit seal-key printed",
         )
     };
@@ -241,7 +248,7 @@ fn read_key(path: &Path) -> Result<VerificationKey, Failure> {
     read.map_err(failed)?;
     VerificationKey::parse(&text).ok_or_else(|| {
         Failure::new(
-            format!("{} holds no verification key", path.display()),
+            format!("--key: {} holds no verification key", path.display()),
             "it is 64 hexadecimal digits, as keychain-auth audit seal-key printed them",
         )
     })

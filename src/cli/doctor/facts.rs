@@ -128,6 +128,16 @@ pub(super) enum Kind {
 pub(super) struct PolicyFacts {
     pub(super) state: Result<Counted, Unusable>,
     pub(super) writers: Writers,
+    pub(super) seal: Seal,
+}
+
+/// Whether the policy is sealed, where the daemon does not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seal {
+    /// The daemon tells; or there is no vault, and so no seal.
+    Told,
+    /// It lies in the vault, which no daemon has. Whether a copy of a sealed policy is there.
+    Untold { copy: bool },
 }
 
 /// A policy that is in force.

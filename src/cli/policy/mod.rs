@@ -7,6 +7,7 @@ use super::{
     failure::Failure,
     output::{Output, Style},
     sealing::{Seat, copy, seal_of, seems_sealed, uncopied},
+    text::word,
 };
 use crate::{
     policy::{Policy, differences, read_config},
@@ -68,8 +69,22 @@ fn unseal(cx: &Context, out: &mut Output) -> Result<(), Failure> {
 }
 
 fn review(cx: &Context, out: &mut Output) -> Result<(), Failure> {
-    let now = config(cx)?.unwrap_or_default();
+    let now = config(cx)?;
     let sealed = copy(cx).read(cx.uid);
+    if let Some(Err(error)) = now.as_deref().map(Policy::parse) {
+        let broken = crate::policy::PolicyError::Broken { file: cx.paths.config(), error };
+        return Err(Failure::new(
+            format!("{broken}; what is no policy can't be compared, and every request is denied"),
+            match sealed {
+                Some(_) => format!(
+                    "correct it there, or put back what was sealed: cp {} {}",
+                    word(copy(cx).path()),
+                    word(&cx.paths.config())
+                ),
+                None => "correct the file there".to_owned(),
+            },
+        ));
+    }
     if sealed.is_none() && !seems_sealed(cx) {
         out.line("The policy is not sealed");
         return Ok(());
@@ -77,7 +92,7 @@ fn review(cx: &Context, out: &mut Output) -> Result<(), Failure> {
     if sealed.is_none() {
         out.note("The copy of the sealed policy is gone, so everything in config.json is shown");
     }
-    let differences = differences(&sealed.unwrap_or_default(), &now);
+    let differences = differences(&sealed.unwrap_or_default(), &now.unwrap_or_default());
     if differences.is_empty() {
         out.line("config.json says what the copy of the sealed policy says");
     }

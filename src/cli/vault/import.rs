@@ -10,7 +10,7 @@ use std::{
 use super::{
     super::{
         args,
-        context::Context,
+        context::{Context, descriptor},
         failure::Failure,
         output::Output,
         owner::{Owner, names},
@@ -22,7 +22,6 @@ use crate::{
     import::{Found, Naming, PassLines, Plan, TooMuch},
     keys::export_passphrase,
     name::{Service, Target, TargetPrefix},
-    sys::activation::named_descriptor,
     transfer::{self, Opening},
 };
 
@@ -309,12 +308,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
 
 /// Where the passphrase of an export can be read.
 pub(super) fn passphrase_descriptor(number: i32) -> Result<OwnedFd, Failure> {
-    named_descriptor(number).map_err(|error| {
-        Failure::new(
-            format!("--export-passphrase-fd can't be read: {}", error.kind()),
-            "name a descriptor that is open, for example: --export-passphrase-fd 3 3< <(pass show export)",
-        )
-    })
+    descriptor("--export-passphrase-fd", number)
 }
 
 fn secrets(count: usize) -> String {

@@ -1,7 +1,7 @@
 //! `vault rekey` and `vault change-key-source`: another key, or another place for it.
 
 use super::super::{
-    context::Context,
+    context::{Context, descriptor},
     failure::Failure,
     output::Output,
     owner::{Owner, alone, take, vault_record},
@@ -9,7 +9,6 @@ use super::super::{
 use crate::{
     keys::{Asking, forget_item},
     store::{KeyMaterial, KeySource, StoreError, Taken},
-    sys::activation::named_descriptor,
 };
 
 #[derive(clap::Args)]
@@ -43,12 +42,8 @@ pub(super) fn rekey(cx: &Context, out: &mut Output) -> Result<(), Failure> {
 }
 
 pub(super) fn change(args: &ChangeArgs, cx: &Context, out: &mut Output) -> Result<(), Failure> {
-    let new_passphrase = args.new_passphrase_fd.map(named_descriptor).transpose().map_err(|error| {
-        Failure::new(
-            format!("--new-passphrase-fd can't be read: {}", error.kind()),
-            "name a descriptor that is open, for example: --new-passphrase-fd 4 4< <(pass show vault)",
-        )
-    })?;
+    let named = |number| descriptor("--new-passphrase-fd", number);
+    let new_passphrase = args.new_passphrase_fd.map(named).transpose()?;
     let taken = take(cx)?;
     let old_item = taken.slot().and_then(crate::store::Slot::item);
     let old = material(&taken, cx)?;

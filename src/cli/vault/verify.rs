@@ -164,10 +164,11 @@ fn show(report: &Report, out: &mut Output) {
     }
     if report.whole {
         let count = report.records_whole;
-        let records = if count == 1 { "1 record is".to_owned() } else { format!("{count} records are") };
-        out.cells(&[
-            (Style::Good, "whole    "),
-            (Style::Plain, &format!("{records} there, and what belongs to them")),
-        ]);
+        let found = if count == 1 {
+            "1 record is there, and all that belongs to it".to_owned()
+        } else {
+            format!("{count} records are there, and all that belongs to them")
+        };
+        out.cells(&[(Style::Good, "whole    "), (Style::Plain, &found)]);
     }
 }

@@ -8,18 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::admitted::{admit, policy_for};
-
 use super::{files::scratch, *};
 use crate::{
+    admitted::{admit, policy_for},
     name::{Attributes, Service, Target, TargetPrefix},
     policy::{Authorized, decide_change, decide_query},
     secret::{Buffer, SecretValue},
 };
 
-#[path = "../../../proptests/admitted.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod admitted;
 mod behaviour;
 mod crash;
 mod damage;

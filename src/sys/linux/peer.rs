@@ -13,6 +13,7 @@ use crate::wire::Writer;
 
 // asm-generic/socket.h; libc does not have them for every architecture
 const SO_PEERPIDFD: libc::c_int = 77;
+const SO_COOKIE: libc::c_int = 57;
 const SO_PASSRIGHTS: libc::c_int = 83;
 
 /// Control data of one message: exactly one set of credentials. Descriptors that somebody sends find no room here, so
@@ -77,6 +78,11 @@ pub fn refuse_descriptors(socket: BorrowedFd<'_>) -> io::Result<bool> {
 pub fn connected_by(socket: BorrowedFd<'_>) -> io::Result<(Option<u32>, u32)> {
     let cred: libc::ucred = option(socket, libc::SO_PEERCRED)?;
     Ok((u32::try_from(cred.pid).ok().filter(|pid| *pid != 0), cred.uid))
+}
+
+/// A number that no other socket of this boot has or will have, unlike that of its inode, which comes round again.
+pub fn cookie_of(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    option(socket, SO_COOKIE)
 }
 
 /// A handle on the process that called `connect`. It never names another process, whatever happens to the pid.

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Arena, naive::Trust, run};
+use super::{Arena, Named, naive::Trust, run};
 use crate::{
     client::Client,
     tools::Link,
@@ -25,7 +25,8 @@ fn text(path: &std::path::Path) -> String {
 fn a_program_that_inherits_the_connection_gets_nothing() {
     let mut arena = Arena::new(Link::Static);
     let (thief, request) = (arena.attacker("borrowed_fd"), arena.request_file());
-    arena.play(Trust::Path, &["foreign_sender", "descriptor_inherited"], |arena| {
+    let named = [Named::At(thief.clone())];
+    arena.play(Trust::Path, &["foreign_sender", "descriptor_inherited"], &named, |arena| {
         let out = arena.world.tmp("out");
         let mut tool = Client::connected(&arena.world, &arena.tool);
         tool.order(&format!("run {} {} {}", thief.display(), request.display(), out.display()), &[]);
@@ -37,7 +38,8 @@ fn a_program_that_inherits_the_connection_gets_nothing() {
 fn a_program_that_inherits_a_verified_connection_gets_nothing() {
     let mut arena = Arena::new(Link::Static);
     let (thief, request) = (arena.attacker("borrowed_fd"), arena.request_file());
-    arena.play(Trust::Path, &["foreign_sender", "descriptor_inherited"], |arena| {
+    let named = [Named::At(thief.clone())];
+    arena.play(Trust::Path, &["foreign_sender", "descriptor_inherited"], &named, |arena| {
         let out = arena.world.tmp("out");
         let mut tool = Client::connected(&arena.world, &arena.tool);
         // the tool asks first: what was verified then is no licence for who asks next
@@ -52,7 +54,8 @@ fn a_program_that_inherits_a_verified_connection_gets_nothing() {
 fn a_connection_passed_by_scm_rights_gives_nothing_to_its_receiver() {
     let mut arena = Arena::new(Link::Static);
     let (thief, request) = (arena.attacker("borrowed_fd"), arena.request_file());
-    arena.play(Trust::Path, &["foreign_sender", "descriptor_inherited"], |arena| {
+    let named = [Named::At(thief.clone())];
+    arena.play(Trust::Path, &["foreign_sender", "descriptor_inherited"], &named, |arena| {
         let (out, meeting) = (arena.world.tmp("out"), arena.world.tmp("meet"));
         let _ = fs::remove_file(&meeting);
         let mut command = arena.world.command(&thief);
@@ -70,7 +73,7 @@ fn a_connection_passed_by_scm_rights_gives_nothing_to_its_receiver() {
 #[test]
 fn a_forked_child_gets_nothing_on_the_connection_of_its_parent() {
     let mut arena = Arena::new(Link::Static);
-    arena.play(Trust::Path, &["foreign_sender"], |arena| {
+    arena.play(Trust::Path, &["foreign_sender"], &[Named::Tool], |arena| {
         let mut tool = Client::connected(&arena.world, &arena.tool);
         let line = format!("{}\n", Arena::request());
         tool.order(&format!("fork-send {}", line.len()), line.as_bytes());
@@ -95,7 +98,8 @@ fn half_a_line_from_the_tool_and_half_from_its_child_is_no_request() {
     tool.send(head.as_bytes());
     tool.order(&format!("fork-send {}", tail.len()), tail.as_bytes());
     assert!(!format!("{:?}", tool.recv()).contains(super::MARKER));
-    arena.refused_since(before, &["foreign_sender"]);
+    // the child runs the same program
+    arena.refused_since(before, &["foreign_sender"], &[Named::Tool]);
     arena.honest();
 }
 
@@ -113,6 +117,7 @@ fn a_client_that_forgets_cloexec_is_refused_and_told_so() {
     let record =
         arena.world.audit_where("the refusal is recorded", |r| r["pid"] == pid && r["result"] == "DENIED");
     assert_eq!(record["detail"], "descriptor_inherited", "{record}");
+    assert_eq!(record["binary_path"], serde_json::json!(arena.tool), "{record}");
 }
 
 #[test]
@@ -143,7 +148,8 @@ fn a_connection_planted_by_a_filters_supervisor_gives_nothing() {
         "peer_gone",
         "reason:unregistered_binary_pending_approval",
     ];
-    arena.play(Trust::Path, &details, |arena| {
+    let named = [Named::Tool, Named::At(attacker.clone())];
+    arena.play(Trust::Path, &details, &named, |arena| {
         let daemon = if arena.world.is_started() { arena.world.pid() } else { 0 }.to_string();
         let (socket, request) = (arena.world.socket(), Arena::request());
         run(

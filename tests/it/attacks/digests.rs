@@ -9,7 +9,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::{Arena, MARKER};
+use super::{Arena, MARKER, Named};
 use crate::{
     client::Client,
     skip::skip,
@@ -101,7 +101,7 @@ fn a_tool_in_memory_that_was_changed_without_a_trace_is_a_stranger() {
     assert_ne!(crate::tools::hash_of(&arena.tool), hash);
     let count = arena.world.audit().len();
     assert!(!asks(&arena, &arena.tool).contains(MARKER), "other bytes than the registered ones were served");
-    arena.refused_since(count, &["reason:unregistered_binary_pending_approval"]);
+    arena.refused_since(count, &["reason:unregistered_binary_pending_approval"], &[Named::Tool]);
 }
 
 /// Another program at the tool's path maps the tool's bytes, which lie elsewhere. While the witness hashes them, nobody
@@ -137,5 +137,5 @@ fn bytes_that_were_hashed_as_a_library_are_hashed_again_when_they_run() {
     fs::rename(&elsewhere, &folder).unwrap();
     let count = arena.world.audit().len();
     assert!(!asks(&arena, &arena.tool).contains(MARKER), "other bytes than the registered ones were served");
-    arena.refused_since(count, &["reason:unregistered_binary_pending_approval"]);
+    arena.refused_since(count, &["reason:unregistered_binary_pending_approval"], &[Named::Tool]);
 }

@@ -9,7 +9,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::{Arena, injection::preloaded, naive::Trust};
+use super::{Arena, Named, injection::preloaded, naive::Trust};
 use crate::{
     skip::{need, skip},
     tools::{Link, compiled},
@@ -84,7 +84,7 @@ fn a_file_with_the_tools_number_mounted_over_its_path_is_not_taken_for_it() {
     let evil = evil.expect("numbers in memory begin low and are given in order");
     fs::write(&evil, fs::read(compiled("attacks/steal.c", Link::Library)).unwrap()).unwrap();
     arena.world.own(&evil, 0o755);
-    arena.play(Trust::Path, &["injected_code", "executable_changed"], |arena| {
+    arena.play(Trust::Path, &["injected_code", "executable_changed"], &[Named::Tool], |arena| {
         let tool = arena.tool.to_str().unwrap();
         let mut shell = arena.world.command(Path::new("/bin/sh"));
         shell.args([

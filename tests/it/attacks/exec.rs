@@ -1,6 +1,6 @@
 //! Becoming the registered tool by execve while a sibling keeps the socket.
 
-use super::{Arena, MARKER, naive::Trust, run};
+use super::{Arena, MARKER, Named, naive::Trust, run};
 use crate::{cage::older_kernels::lacking, tools::Link};
 
 /// How often each race is run against the daemon.
@@ -23,7 +23,9 @@ fn race_in(mut arena: Arena, how: &str, order: &str) {
         "unreadable_peer",
         "reason:unregistered_binary_pending_approval",
     ];
-    arena.play(Trust::Path, &details, |arena| {
+    // the moment decides whether it is the tool already
+    let named = [Named::Tool, Named::At(attacker.clone())];
+    arena.play(Trust::Path, &details, &named, |arena| {
         let (tool, runs) = (arena.tool.to_str().unwrap(), RUNS.to_string());
         let request = Arena::request();
         run(arena, &attacker, &[socket.to_str().unwrap(), tool, how, order, &runs, &request]).out

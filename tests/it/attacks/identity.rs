@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
-use super::{Arena, MARKER, naive::Trust, run, unless_impossible};
+use super::{Arena, MARKER, Named, naive::Trust, run, unless_impossible};
 use crate::{
     client::{Client, Got},
     skip::skip,
@@ -11,6 +11,8 @@ use crate::{
 };
 
 /// Plays an attack that needs a user namespace of its own, if this machine gives one.
+///
+/// The record names the tool, for that is what the kernel shows of a process that has forged it. The check says what is wrong.
 fn play_in_namespace(arena: &mut Arena, name: &str, details: &[&str], more: &[&str]) {
     let attacker = arena.attacker(name);
     let (socket, tool) = (arena.world.socket(), arena.tool.clone());
@@ -21,7 +23,8 @@ fn play_in_namespace(arena: &mut Arena, name: &str, details: &[&str], more: &[&s
     if unless_impossible(run(arena, &probe, &["/", "-", tool.to_str().unwrap(), "/nowhere"])).is_none() {
         return;
     }
-    arena.play(Trust::Path, details, |arena| {
+    let named = [Named::Tool, Named::At(attacker.clone())];
+    arena.play(Trust::Path, details, &named, |arena| {
         unless_impossible(run(arena, &attacker, &args)).unwrap_or_default()
     });
 }
@@ -64,7 +67,8 @@ fn a_pid_that_comes_round_again_gives_nothing() {
     let mut arena = Arena::new(Link::Static);
     let attacker = arena.attacker("pid_reuse");
     let (socket, tool) = (arena.world.socket(), arena.tool.clone());
-    arena.play(Trust::Path, &["peer_gone", "foreign_sender", "descriptor_inherited"], |arena| {
+    let named = [Named::Tool, Named::At(attacker.clone())];
+    arena.play(Trust::Path, &["peer_gone", "foreign_sender", "descriptor_inherited"], &named, |arena| {
         let request = Arena::request();
         let args = [socket.to_str().unwrap(), &request, tool.to_str().unwrap()];
         // the number may go to a bystander: try again
@@ -76,12 +80,18 @@ fn a_pid_that_comes_round_again_gives_nothing() {
 fn the_tools_bytes_from_memory_are_a_stranger() {
     let mut arena = Arena::new(Link::Static);
     let attacker = arena.attacker("memfd");
-    arena.play(Trust::Hash, &["reason:unregistered_binary_pending_approval", "unreadable_peer"], |arena| {
-        let mut command = arena.world.command(&attacker);
-        command.arg(&arena.tool);
-        let mut copy = Client::from_command(&arena.world, &mut command);
-        ask(&mut copy)
-    });
+    let named = [Named::At("/memfd:tool".into())];
+    arena.play(
+        Trust::Hash,
+        &["reason:unregistered_binary_pending_approval", "unreadable_peer"],
+        &named,
+        |arena| {
+            let mut command = arena.world.command(&attacker);
+            command.arg(&arena.tool);
+            let mut copy = Client::from_command(&arena.world, &mut command);
+            ask(&mut copy)
+        },
+    );
 }
 
 #[test]
@@ -89,7 +99,8 @@ fn an_executable_that_is_named_like_the_deleted_tool_is_a_stranger() {
     let mut arena = Arena::new(Link::Static);
     let evil = arena.tool.with_file_name("tool (deleted)");
     another_program(&arena, &evil);
-    arena.play(Trust::Path, &["reason:unregistered_binary_pending_approval"], |arena| {
+    let named = [Named::At(evil.clone())];
+    arena.play(Trust::Path, &["reason:unregistered_binary_pending_approval"], &named, |arena| {
         ask(&mut Client::spawn(&arena.world, &evil))
     });
 }
@@ -98,7 +109,8 @@ fn an_executable_that_is_named_like_the_deleted_tool_is_a_stranger() {
 fn a_program_that_ran_from_the_tools_path_before_the_tool_was_put_back_is_a_stranger() {
     let mut arena = Arena::new(Link::Static);
     let fresh = arena.world.root().join("bin/fresh");
-    arena.play(Trust::Path, &["reason:unregistered_binary_pending_approval"], |arena| {
+    // the path that it was started from
+    arena.play(Trust::Path, &["reason:unregistered_binary_pending_approval"], &[Named::Tool], |arena| {
         another_program(arena, &fresh);
         fs::rename(&fresh, &arena.tool).unwrap();
         let mut client = Client::spawn(&arena.world, &arena.tool);
@@ -125,7 +137,10 @@ fn another_user_gets_nothing_even_where_the_socket_lets_him_in() {
     let mut other = Client::from_command(&arena.world, &mut command);
     assert_eq!(other.try_connect(), "ok");
     assert!(!ask(&mut other).contains(MARKER));
-    arena.refused_since(before, &["foreign_uid"]);
+    // nobody looks at another user's processes, so the record has pid and user alone
+    for record in arena.refused_since(before, &["foreign_uid"], &[]) {
+        assert_eq!((&record["uid"], &record["binary_path"]), (&STRANGE_UID.into(), &"".into()), "{record}");
+    }
 }
 
 /// A program that does what the tool does, with other bytes.

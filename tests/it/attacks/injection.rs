@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::json;
 
-use super::{Arena, MARKER, naive::Trust, run, unless_impossible};
+use super::{Arena, MARKER, Named, naive::Trust, run, unless_impossible};
 use crate::{
     client::Client,
     skip,
@@ -27,7 +27,7 @@ fn library(arena: &Arena, place: &str) -> PathBuf {
 pub(super) fn preloaded(variable: &'static str, value: impl Fn(&Arena) -> PathBuf) {
     let mut arena = Arena::new(Link::Dynamic);
     let value = value(&arena);
-    arena.play(Trust::Path, &["injected_code"], |arena| {
+    arena.play(Trust::Path, &["injected_code"], &[Named::Tool], |arena| {
         let mut command = arena.world.command(&arena.tool);
         command
             .env(variable, &value)
@@ -65,7 +65,7 @@ fn a_private_ld_so_preload_gets_nothing() {
     if unless_impossible(probe).is_none() {
         return;
     }
-    arena.play(Trust::Path, &["foreign_namespace", "injected_code"], |arena| {
+    arena.play(Trust::Path, &["foreign_namespace", "injected_code"], &[Named::Tool], |arena| {
         let mut command = arena.world.command(&attacker);
         command.args([&etc, &arena.tool]);
         command.env("KA_SOCKET", arena.world.socket()).env("KA_REQUEST", Arena::request());
@@ -85,7 +85,7 @@ fn loaded_later(link: Link, file: impl Fn(&Arena) -> PathBuf) {
         assert_eq!(tool.order(&format!("load {}", file.display()), &[]), "ok");
         assert!(!tool.read("s", &["k"]).to_string().contains(MARKER), "served with foreign code in it");
     }
-    arena.refused_since(before, &["injected_code"]);
+    arena.refused_since(before, &["injected_code"], &[Named::Tool]);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn a_library_behind_many_mappings_of_an_admitted_one_is_not_overlooked() {
     load(&mut tool, &[&evil]);
     load(&mut tool, &many);
     assert!(!tool.read("s", &["k"]).to_string().contains(MARKER), "served with foreign code in it");
-    arena.refused_since(before, &["injected_code"]);
+    arena.refused_since(before, &["injected_code"], &[Named::Tool]);
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn a_library_that_writes_over_code_and_leaves_gets_nothing() {
     }
     let mut arena = Arena::new(Link::Dynamic);
     let patch = arena.world.install("attacks/patch.c", Link::Library, "tmp/patch.so");
-    arena.play(Trust::Path, &["injected_code"], |arena| {
+    arena.play(Trust::Path, &["injected_code"], &[Named::Tool], |arena| {
         let mut command = arena.world.command(&arena.tool);
         command.env("LD_PRELOAD", &patch);
         command.env("KA_SOCKET", arena.world.socket()).env("KA_REQUEST", Arena::request());
@@ -156,7 +156,7 @@ fn debugger(arena: &Arena, pid: u32) -> Child {
 #[test]
 fn a_traced_tool_gets_nothing() {
     let mut arena = Arena::new(Link::Static);
-    arena.play(Trust::Path, &["traced"], |arena| {
+    arena.play(Trust::Path, &["traced"], &[Named::Tool], |arena| {
         let mut tool = Client::connected(&arena.world, &arena.tool);
         let mut debugger = debugger(arena, tool.pid());
         let reply = tool.read("s", &["k"]).to_string();
@@ -169,7 +169,7 @@ fn a_traced_tool_gets_nothing() {
 #[test]
 fn a_tool_whose_second_thread_is_traced_gets_nothing() {
     let mut arena = Arena::new(Link::Static);
-    arena.play(Trust::Path, &["traced"], |arena| {
+    arena.play(Trust::Path, &["traced"], &[Named::Tool], |arena| {
         let mut tool = Client::connected(&arena.world, &arena.tool);
         let thread = tool.order("thread", &[]).parse().unwrap();
         let mut debugger = debugger(arena, thread);
@@ -184,7 +184,7 @@ fn a_tool_whose_second_thread_is_traced_gets_nothing() {
 fn a_tool_under_strace_gets_nothing() {
     let Some(strace) = skip::need("strace") else { return };
     let mut arena = Arena::new(Link::Dynamic);
-    arena.play(Trust::Path, &["traced"], |arena| {
+    arena.play(Trust::Path, &["traced"], &[Named::Tool], |arena| {
         let mut command = arena.world.command(&strace);
         command.args(["-f", "-o", "/dev/null"]).arg(&arena.tool);
         let mut tool = Client::from_command(&arena.world, &mut command);

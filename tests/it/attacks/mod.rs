@@ -25,6 +25,18 @@ use crate::{
 /// The secret that nobody but the tool may see.
 const MARKER: &str = "marker-7d1f4a2be09c4f0d";
 
+/// Which executable a record must name.
+#[derive(Debug, Clone)]
+enum Named {
+    /// The registered tool: it runs, whatever is done with it.
+    Tool,
+    /// This one.
+    At(PathBuf),
+}
+
+/// Checks that may fail before anybody could see what runs: the process was gone, or is another user's.
+const UNSEEN: [&str; 2] = ["peer_gone", "foreign_uid"];
+
 /// A world with one registered tool and its secret.
 struct Arena {
     world: World,
@@ -75,9 +87,10 @@ impl Arena {
 
     /// Plays `attack` against the foil, where it must win, and against the daemon, where it must not.
     ///
-    /// `attack` returns what the attacker obtained. `details` are the audit details of which each refusal must be one.
+    /// `attack` returns what the attacker obtained. `details` are the audit details of which each refusal must be one, `named`
+    /// the executables of which each must name one.
     #[track_caller]
-    fn play(&mut self, trust: Trust, details: &[&str], attack: impl Fn(&Self) -> String) {
+    fn play(&mut self, trust: Trust, details: &[&str], named: &[Named], attack: impl Fn(&Self) -> String) {
         let foil = Naive::start(&self.world, &self.tool, trust);
         let won = attack(self);
         drop(foil);
@@ -86,27 +99,39 @@ impl Arena {
         let before = self.world.audit().len();
         let got = attack(self);
         assert!(!got.contains(MARKER), "the attacker obtained the secret");
-        self.refused_since(before, details);
+        self.refused_since(before, details, named);
         self.honest();
     }
 
-    /// Waits until there is a refusal since record `before`, and checks that all of them are of `details`.
+    /// Waits until there is a refusal since record `before`, and checks that all of them are of `details` and name one of
+    /// `named`.
     ///
     /// A detail `reason:x` stands for a refusal by the reason x.
     #[track_caller]
-    fn refused_since(&self, before: usize, details: &[&str]) -> Vec<Value> {
+    fn refused_since(&self, before: usize, details: &[&str], named: &[Named]) -> Vec<Value> {
+        let programs: Vec<Value> = named
+            .iter()
+            .map(|named| match named {
+                Named::Tool => json!(self.tool),
+                Named::At(path) => json!(path),
+            })
+            .collect();
         let refused = crate::world::await_that("the attempt is in the audit log", || {
             let new: Vec<Value> =
                 self.world.audit().into_iter().skip(before).filter(|r| r["result"] != "GRANTED").collect();
             (!new.is_empty()).then_some(new)
         });
         for record in &refused {
-            let named = match record["detail"].as_str() {
+            let detail = match record["detail"].as_str() {
                 // after the check's name may stand what it found
                 Some(detail) => detail.split(':').next().unwrap_or_default().to_owned(),
                 None => format!("reason:{}", record["reason"].as_str().unwrap_or_default()),
             };
-            assert!(details.contains(&named.as_str()), "expected one of {details:?}: {record}");
+            assert!(details.contains(&detail.as_str()), "expected one of {details:?}: {record}");
+            let path = &record["binary_path"];
+            let unseen = *path == "" && UNSEEN.contains(&detail.as_str());
+            assert!(unseen || programs.contains(path), "expected one of {named:?}: {record}");
+            assert!(record["pid"].as_u64().is_some_and(|pid| pid > 0), "a process is named: {record}");
         }
         refused
     }

@@ -8,7 +8,7 @@
  *   gift N              N raw bytes follow, sent with as many descriptors as one message takes
  *   shut                half-close
  *   close
- *   fork-send N         N raw bytes follow; a forked child writes them on this connection
+ *   fork-send N         N raw bytes follow; a forked child writes them on this connection and waits for the answer
  *   hand PATH           passes the connection to whoever listens on PATH (SCM_RIGHTS)
  *   run PROG REQ OUT    starts PROG with the connection as descriptor 9 and "9 REQ OUT" as arguments
  *   load FILE           dlopen (dynamic build), or map FILE executable (static build)
@@ -149,8 +149,14 @@ static void fork_send(const char *bytes, size_t n)
 {
 	pid_t child = fork();
 
-	if (child == 0)
-		_exit(put(now->fd, bytes, n, n) != 0);
+	if (child == 0) {
+		int failed = put(now->fd, bytes, n, n) != 0;
+		struct pollfd answered = {.fd = now->fd, .events = POLLIN};
+
+		/* lives until it is answered: nobody can say what ran in a process that is gone */
+		poll(&answered, 1, 10000);
+		_exit(failed);
+	}
 	waitpid(child, NULL, 0);
 	answer("ok");
 }

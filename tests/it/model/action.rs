@@ -67,7 +67,8 @@ pub fn refusal(may: Option<&May>, request: &Value) -> Option<&'static str> {
     }
     let inside = match request["targets"].as_array() {
         Some(targets) => targets.iter().all(|target| may.covers(target.as_str().unwrap())),
-        None => action == "check" || may.prefixes.is_none(),
+        None if action == "check" => may.prefixes.as_ref().is_none_or(|prefixes| !prefixes.is_empty()),
+        None => may.prefixes.is_none(),
     };
     (!inside).then_some("target_not_allowed")
 }

@@ -6,11 +6,13 @@ mod system;
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
-use super::facts::{Counted, Facts, PolicyFacts, Unusable, Writers};
+use super::facts::{Counted, Facts, PolicyFacts, Seal, Unusable, Writers};
 use crate::{
     cli::{
+        acceptance::{Acceptance, Refused},
         context::Context,
         failure::Failure,
+        sealing::copy,
         status_query::{Found, ask},
     },
     policy::{Policy, Warning},
@@ -30,12 +32,22 @@ pub(super) fn gather(cx: &Context) -> Facts {
     let policy = cx.policy_source().current(cx.uid);
     let programs =
         policy.as_ref().map(|policy| programs::programs(policy, cx.uid, cx.now)).unwrap_or_default();
-    let state = match policy {
-        Ok(policy) => Ok(counted(&policy)),
-        Err(error) => {
-            let failure = Failure::from(error);
-            Err(Unusable { sentence: failure.sentence().to_owned(), advice: failure.advice().to_owned() })
+    let unusable = |failure: &Failure| Unusable {
+        sentence: failure.sentence().to_owned(),
+        advice: failure.advice().to_owned(),
+    };
+    let state = match (policy, Acceptance::of(&daemon, cx)) {
+        (Err(error), _) => Err(unusable(&error.into())),
+        (Ok(_), Acceptance::Refused(Refused { sentence, advice, .. })) => {
+            Err(Unusable { sentence, advice: advice.to_owned() })
         }
+        (Ok(policy), _) => Ok(counted(&policy)),
+    };
+    let key_source = Slot::peek(&cx.paths.data_dir).ok().flatten().map(|slot| slot.source());
+    let seal = match daemon {
+        Found::Running(_) => Seal::Told,
+        _ if key_source.is_none() => Seal::Told,
+        _ => Seal::Untold { copy: copy(cx).exists() },
     };
     Facts {
         uid: cx.uid,
@@ -44,8 +56,8 @@ pub(super) fn gather(cx: &Context) -> Facts {
         config: cx.paths.config(),
         system: system::system(pid),
         files: files::files(&cx.paths),
-        key_source: Slot::peek(&cx.paths.data_dir).ok().flatten().map(|slot| slot.source()),
-        policy: PolicyFacts { state, writers: writers(&cx.paths.config(), cx.uid) },
+        key_source,
+        policy: PolicyFacts { state, writers: writers(&cx.paths.config(), cx.uid), seal },
         programs,
     }
 }

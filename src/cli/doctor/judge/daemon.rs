@@ -46,7 +46,8 @@ fn running(status: &DaemonStatus, config: &Path) -> Vec<Row> {
         );
     }
     rows.extend(status.vault.as_ref().map(vault));
-    rows.extend(status.policy.as_ref().map(seal));
+    let source = status.vault.as_ref().map_or("", |vault| vault.key_source.as_str());
+    rows.extend(status.policy.as_ref().map(|policy| seal(policy, source)));
     rows.extend(status.keychain.as_ref().map(keychain));
     rows.extend(status.protections.iter().map(protection));
     rows.extend(status.memory.as_ref().map(memory));
@@ -112,16 +113,37 @@ fn vault(vault: &VaultState) -> Row {
     Row::ok(Area::Daemon, "vault", vault.state.as_str(), means)
 }
 
-fn seal(policy: &PolicyState) -> Row {
-    let (found, means) = if policy.sealed {
-        ("sealed", "no config.json is accepted that was not sealed with the vault's key")
-    } else {
-        (
+/// A seal is worth as much as the source of the key: who has the key can seal another policy.
+fn seal(policy: &PolicyState, source: &str) -> Row {
+    let row = |found: &str, means: &str| Row::ok(Area::Daemon, "policy seal", found, means);
+    if !policy.sealed {
+        return row(
             "not sealed",
             "whoever can write config.json grants what he likes; keychain-auth policy seal closes that",
+        );
+    }
+    let weak = |means: &str| {
+        row("sealed", means).but(
+            State::Warn,
+            "keychain-auth vault change-key-source --key passphrase, and since the old key may be known: keychain-auth vault rekey",
         )
     };
-    Row::ok(Area::Daemon, "policy seal", found, means)
+    match source {
+        "file" => weak(
+            "it stops mistakes only: every process of yours can read the key in vault.key, and seal what it likes",
+        ),
+        "keychain" => weak(
+            "it stops what can't use your unlocked keychain; what can has the key, and can seal what it likes",
+        ),
+        "passphrase" => row(
+            "sealed",
+            "no config.json is accepted that was not sealed by somebody who knows the passphrase",
+        ),
+        _ => row(
+            "sealed",
+            "no config.json is accepted that was not sealed by somebody who has the vault's key",
+        ),
+    }
 }
 
 fn memory(memory: &SecretMemory) -> Row {

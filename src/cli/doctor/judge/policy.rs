@@ -1,7 +1,7 @@
 //! The policy as a whole: whether it is in force, and who can change it.
 
 use super::super::{
-    facts::{Counted, PolicyFacts, Unusable, Writers},
+    facts::{Counted, PolicyFacts, Seal, Unusable, Writers},
     row::{Area, Row, State},
 };
 
@@ -33,6 +33,15 @@ pub(super) fn rows(policy: &PolicyFacts) -> Vec<Row> {
             Row::ok(Area::Policy, "policy", "unusable", format!("every request is denied: {sentence}"))
                 .but(State::Bad, advice),
         ),
+    }
+    if let Seal::Untold { copy } = policy.seal {
+        let copy =
+            if copy { "a copy of a sealed policy is there" } else { "no copy of a sealed policy is there" };
+        let means = format!("a seal would lie in the vault, and no daemon runs to tell; {copy}");
+        rows.push(
+            Row::ok(Area::Policy, "policy seal", "not told", means)
+                .but(State::Unknown, "start the daemon and ask again"),
+        );
     }
     rows.push(match &policy.writers {
         Writers::RootOnly => Row::ok(

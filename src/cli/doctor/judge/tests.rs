@@ -5,8 +5,8 @@ use std::io;
 use super::{
     super::{
         facts::{
-            Counted, FileState, Kind, LibraryFacts, Limit, Memory, OwnFile, PolicyFacts, Program, Role, Seen,
-            Swap, SwapKind, System, Unusable, Writers, Yama,
+            Counted, FileState, Kind, LibraryFacts, Limit, Memory, OwnFile, PolicyFacts, Program, Role, Seal,
+            Seen, Swap, SwapKind, System, Unusable, Writers, Yama,
         },
         row::{Area, State},
     },
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     caller::Check,
-    cli::status_query::{DaemonStatus, Found, Protection},
+    cli::status_query::{DaemonStatus, Found, PolicyState, Protection, VaultState},
     digest::Digest,
     policy::{Distrust, Risk},
     store::KeySource,
@@ -42,6 +42,7 @@ fn healthy() -> Facts {
         policy: PolicyFacts {
             state: Ok(Counted { entries: 1, warnings: Vec::new() }),
             writers: Writers::RootOnly,
+            seal: Seal::Told,
         },
         programs: vec![program()],
     }
@@ -390,4 +391,29 @@ fn programs_that_their_user_can_replace_share_one_row() {
         (Area::Programs, State::Warn, "2 programs")
     );
     assert!(rows[0].means.contains("/usr/bin/tool, /h/b"));
+}
+
+#[test]
+fn a_seal_is_said_to_be_worth_as_much_as_the_source_of_its_key() {
+    let sealed = |source: &str| {
+        let rows = remarks(|facts| {
+            facts.daemon = running(|status| {
+                status.policy = Some(PolicyState { sealed: true, ..PolicyState::default() });
+                status.vault = Some(VaultState { key_source: source.to_owned(), ..VaultState::default() });
+            });
+        });
+        rows.into_iter().map(|row| (row.state, row.means)).collect::<Vec<_>>()
+    };
+    for (source, word) in [("file", "every process of yours"), ("keychain", "unlocked keychain")] {
+        let rows = sealed(source);
+        assert!(
+            rows.len() == 1 && rows[0].0 == State::Warn && rows[0].1.contains(word),
+            "{source}: {rows:?}"
+        );
+    }
+    for source in ["passphrase", "credential"] {
+        assert_eq!(sealed(source), [], "{source}");
+    }
+    let untold = remark(|facts| facts.policy.seal = Seal::Untold { copy: true });
+    assert_eq!(untold, (State::Unknown, "policy seal".to_owned()));
 }

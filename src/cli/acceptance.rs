@@ -1,0 +1,99 @@
+//! Whether config.json is what the daemon goes by. Only the vault knows the seal: the daemon that has it is asked, and where
+//! none runs, the copy of what was sealed last is all there is.
+
+use std::path::Path;
+
+use super::{
+    context::Context,
+    failure::{Failure, REVIEW},
+    output::Output,
+    sealing::copy,
+    status_query::{DaemonStatus, Found, ask},
+};
+use crate::policy::read_config;
+
+const UNSEALED: &str = "policy_unsealed";
+
+/// What is known of it.
+pub(super) enum Acceptance {
+    /// The daemon that runs goes by it.
+    InForce,
+    /// Every request is denied, or would be as far as anybody can tell.
+    Refused(Refused),
+    /// No daemon runs that reads it. `sealed` where a copy says that it was sealed, and is the same.
+    Untold {
+        /// Whether there is such a copy.
+        sealed: bool,
+    },
+}
+
+/// Why it is not accepted.
+pub(super) struct Refused {
+    /// The reason that requests get.
+    pub(super) reason: String,
+    pub(super) sentence: String,
+    pub(super) advice: &'static str,
+}
+
+impl Acceptance {
+    pub(super) fn ask(cx: &Context) -> Self {
+        Self::of(&ask(&cx.paths.socket, cx.uid), cx)
+    }
+
+    pub(super) fn of(found: &Found, cx: &Context) -> Self {
+        let of_another = |status: &DaemonStatus| {
+            status.config_path.as_ref().is_some_and(|theirs| Path::new(theirs) != cx.paths.config())
+        };
+        match found {
+            Found::Running(status) if !of_another(status) => said(status),
+            _ => by_copy(cx),
+        }
+    }
+
+    /// The failure of whoever asks what is allowed.
+    pub(super) fn refusal(&self) -> Option<(&str, Failure)> {
+        let Self::Refused(Refused { reason, sentence, advice }) = self else { return None };
+        Some((reason, Failure::new(format!("every request is denied: {sentence}"), *advice)))
+    }
+
+    /// What a reader of config.json must know.
+    pub(super) fn note(&self, out: &mut Output) {
+        match self {
+            Self::Refused(Refused { sentence, advice, .. }) => {
+                out.note(&format!("warning: every request is denied, whatever is listed here: {sentence}"));
+                out.note(&format!("  try: {advice}"));
+            }
+            Self::Untold { sealed: true } => out.note(
+                "No daemon runs that reads this config.json. It is the copy of what was sealed last; which one is accepted can be told by a daemon, or with the vault's key",
+            ),
+            Self::InForce | Self::Untold { sealed: false } => {}
+        }
+    }
+}
+
+fn said(status: &DaemonStatus) -> Acceptance {
+    let Some(policy) = status.policy.as_ref().filter(|policy| policy.state == "error") else {
+        return Acceptance::InForce;
+    };
+    let reason = policy.reason.clone().unwrap_or_else(|| "internal_error".to_owned());
+    Acceptance::Refused(Refused {
+        advice: if reason == UNSEALED { REVIEW } else { "keychain-auth doctor says what to mend" },
+        sentence: policy.message.clone().unwrap_or_else(|| "the daemon does not say why".to_owned()),
+        reason,
+    })
+}
+
+fn by_copy(cx: &Context) -> Acceptance {
+    let config = cx.paths.config();
+    match (copy(cx).read(cx.uid), read_config(&config, cx.uid)) {
+        (Some(sealed), Ok(now)) if now.as_ref() != Some(&sealed) => Acceptance::Refused(Refused {
+            reason: UNSEALED.to_owned(),
+            sentence: format!(
+                "{} is not the copy of the policy that was sealed last; no daemon runs to say which one holds",
+                config.display()
+            ),
+            advice: REVIEW,
+        }),
+        (sealed, _) => Acceptance::Untold { sealed: sealed.is_some() },
+    }
+}
