@@ -1,6 +1,6 @@
 //! Every file of a data folder damaged, removed, cut or put back: the real daemon says what is wrong, or serves everything.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::Path};
 
 use serde_json::json;
 
@@ -23,7 +23,7 @@ const FILES: [&str; 9] = [
 ];
 
 /// Starts; what listens serves every secret, and what does not says why. Whether it served.
-fn serves_all(world: &mut World, tool: &PathBuf, what: &str) -> bool {
+fn serves_all(world: &mut World, tool: &Path, what: &str) -> bool {
     match world.try_start() {
         Ok(()) => {
             let reply = Client::connected(world, tool).read("s", &["a", "b", "c"]);
