@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     client::{Client, Got, assert_refused, found, written},
     keyring::Keyring,
-    keys::with_keyring,
+    keys::{askpass, cli_with, with_keyring},
     world::{Entry, World, await_that},
 };
 
@@ -312,7 +312,7 @@ fn a_plain_start_goes_on_where_the_secrets_are_and_another_store_is_an_error_tha
 }
 
 #[test]
-fn commands_that_open_the_vault_refuse_one_whose_secrets_rest_in_the_keychain_and_so_does_a_dry_run() {
+fn commands_that_need_values_refuse_a_vault_whose_secrets_rest_in_the_keychain_and_so_does_a_dry_run() {
     let Some((mut world, _keyring)) = world() else { return };
     world.start();
     assert!(world.stop().success());
@@ -320,12 +320,48 @@ fn commands_that_open_the_vault_refuse_one_whose_secrets_rest_in_the_keychain_an
     world.write(&env, b"A=1\n");
     let import = ["vault", "import", "env", env.to_str().unwrap(), "--service", "s"];
     let apply = [&import[..], &["--apply"]].concat();
-    for args in [&import[..], &apply, &["vault", "list"], &["vault", "rekey"]] {
+    let clear = world.tmp("clear");
+    let export = ["vault", "export", "--output", clear.to_str().unwrap(), "--plaintext"];
+    for args in [&import[..], &apply, &export] {
         let refused = world.cli(args);
         assert!(refused.code == Some(1) && refused.out.is_empty(), "{args:?}: {refused:?}");
         let said = "rest in the store keychain";
         assert!(refused.err.contains(said) && refused.err.contains("through the daemon"), "{refused:?}");
     }
+    assert!(!clear.exists());
+    let refused = world.cli(&["vault", "rekey"]);
+    assert!(refused.code == Some(1) && refused.err.contains("change-key-source"), "{refused:?}");
+}
+
+#[test]
+fn commands_that_need_no_value_do_without_the_keychain_and_its_vault_gets_another_key_source() {
+    let Some((mut world, mut keyring)) = world() else { return };
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start();
+    assert_eq!(Client::connected(&world, &tool).write("s", &[("a", "1"), ("b", "2")]), written());
+    carried(&world);
+    assert!(world.stop().success());
+    // no keychain, and no session bus either: commands run without one
+    keyring.kill();
+    assert!(world.cli(&["vault", "list"]).done().contains("s  a"));
+    world.cli(&["audit", "verify"]).done();
+    world.cli(&["policy", "seal"]).done();
+    let passphrase = askpass(&world, "askpass", "correct horse battery staple");
+    let env = [("KEYCHAIN_AUTH_ASKPASS", passphrase.to_str().unwrap())];
+    cli_with(&world, &env, &["vault", "change-key-source", "--key", "passphrase"]).done();
+    assert!(fs::read_to_string(world.data().join("vault.key")).unwrap().contains("source passphrase"));
+    assert!(world.cli(&["vault", "list"]).err.contains("no terminal to ask"), "the old key opens nothing");
+    keyring.start_again();
+    world.start_args.clear();
+    world.start_env.push(("KEYCHAIN_AUTH_ASKPASS".into(), passphrase.display().to_string()));
+    world.start();
+    assert_eq!(Client::connected(&world, &tool).read("s", &["a", "b"]), found(&[("a", "1"), ("b", "2")]));
+    assert_eq!(status(&world)["policy"]["sealed"], json!(true));
+    assert_eq!(status(&world)["vault"]["key_source"], "passphrase");
+    world.cli(&["audit", "verify"]).done();
+    let log = fs::read_to_string(world.data().join("audit.log")).unwrap();
+    assert!(log.contains("source of the vault's key changed"), "{log}");
 }
 
 #[test]
