@@ -142,7 +142,7 @@ fn says_the_same(admitted: &Admitted<'_>, entry: &Value) {
                 }
                 let checked = (reads || writes)
                     && match &selected.names {
-                        Names::All => true,
+                        Names::All => prefixes.as_ref().is_none_or(|all| all.iter().any(|one| is_name(one))),
                         Names::Prefix(_) => searches && inside,
                         Names::Exact(_) => inside,
                     };
