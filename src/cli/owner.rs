@@ -14,8 +14,8 @@ use crate::{
     name::{Service, Target},
     paths::Paths,
     store::{
-        AuditMemory, KeyMaterial, KeySource, MAX_REMOVED, OwnedVault, PolicySeal, Record, RenderRecord, Seat,
-        StoreError, Taken,
+        AuditMemory, KeyMaterial, KeySource, Keychain, MAX_REMOVED, OwnedVault, PolicySeal, Record,
+        RenderRecord, Seat, StoreError, StoreKind, Taken,
     },
     sys::{locked, process},
 };
@@ -48,12 +48,24 @@ impl Owner {
     /// Opens the vault with its key. `command` is the words behind `keychain-auth`, such as `vault export`.
     pub(super) fn open(cx: &Context, command: impl Into<String>) -> Result<Self, Failure> {
         let (taken, material) = opening(cx)?;
-        let vault = taken.open_owned(&material)?;
-        Ok(Self { vault, paths: cx.paths.clone(), uid: cx.uid, command: command.into() })
+        Ok(Self::over(taken.open_owned(&material)?, cx, command))
+    }
+
+    /// As [`open`](Self::open), for who needs no value: names, seal of the policy and memory of the log are in the vault's
+    /// file also where the values rest in the keychain, which nobody asks then.
+    pub(super) fn open_without_values(cx: &Context, command: impl Into<String>) -> Result<Self, Failure> {
+        let (taken, material) = opening(cx)?;
+        let vault = match taken.open_owned(&material) {
+            Err(StoreError::OtherStore { pinned: StoreKind::Keychain, .. }) => {
+                Taken::existing(&cx.paths.data_dir)?.in_keychain(Keychain::unasked()).open_owned(&material)
+            }
+            opened => opened,
+        }?;
+        Ok(Self::over(vault, cx, command))
     }
 
     /// Takes over a vault that is open already.
-    pub(super) fn over(vault: OwnedVault, cx: &Context, command: &'static str) -> Self {
+    pub(super) fn over(vault: OwnedVault, cx: &Context, command: impl Into<String>) -> Self {
         Self { vault, paths: cx.paths.clone(), uid: cx.uid, command: command.into() }
     }
 

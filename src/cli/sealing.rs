@@ -32,7 +32,7 @@ impl Seat {
             _ => false,
         };
         if !serves {
-            return Ok(Self::Vault(Box::new(Owner::open(cx, command)?)));
+            return Ok(Self::Vault(Box::new(Owner::open_without_values(cx, command)?)));
         }
         let slot = Slot::peek(&cx.paths.data_dir)?.ok_or(StoreError::Absent)?;
         let holder = KeyHolder::new(&slot, &cx.asking().for_slot(&slot)?)?;

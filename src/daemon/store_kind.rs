@@ -6,7 +6,6 @@ use std::{panic, path::Path, process::ExitCode};
 use rustix::{
     io::{Errno, retry_on_intr},
     net::{RecvFlags, SendFlags, recv, send},
-    process::{Pid, WaitOptions, waitpid},
 };
 
 use super::start::StartError;
@@ -54,7 +53,7 @@ fn pinned(data_dir: &Path) -> Result<Option<StoreKind>, Errno> {
     let mut word = [0; WORD];
     let told = retry_on_intr(|| recv(channel, word.as_mut_slice(), RecvFlags::empty()));
     let count = told.map_or(0, |(_, count)| count);
-    retry_on_intr(|| waitpid(Pid::from_raw(child.pid.cast_signed()), WaitOptions::empty()))?;
+    child.wait();
     let word = word.get(..count).unwrap_or_default();
     Ok(str::from_utf8(word).ok().and_then(|word| word.parse().ok()))
 }

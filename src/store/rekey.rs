@@ -12,6 +12,7 @@ use super::{
     files::Folder,
     group::Step,
     key::VaultKey,
+    keychain::{Keychain, StoreKind},
     names::toggle,
     owned::OwnedVault,
     seal::{Fingerprint, Label, Sealer, VaultId},
@@ -33,7 +34,11 @@ pub(super) fn rekey(
     record: RenderRecord,
     progress: Progress<'_>,
 ) -> Result<OwnedVault, StoreError> {
-    let slot = settled(&folder, material)?;
+    let (slot, keychain) = settled(&folder, material)?;
+    if keychain.is_some() {
+        // the items there can't all be sealed anew in one transaction
+        return Err(StoreError::OtherStore { pinned: StoreKind::Keychain, asked: StoreKind::Vault });
+    }
     let (keys, wrapping) = slot.open(material)?;
     let next = VaultKey::generate().map_err(|error| StoreError::Io(error.to_string()))?;
     let both = SlotKeys { current: keys.current, next: Some(next) };
@@ -53,8 +58,8 @@ pub(super) fn change_source(
     new: &KeyMaterial,
     record: RenderRecord,
 ) -> Result<OwnedVault, StoreError> {
-    let slot = settled(&folder, old)?;
-    let vault = Vault::open_in(folder.try_clone()?, &slot, old, None)?;
+    let (slot, keychain) = settled(&folder, old)?;
+    let vault = Vault::open_in(folder.try_clone()?, &slot, old, keychain)?;
     let noted = vault.perform(vec![Step { change: None, policy: None, record }]);
     noted.into_iter().try_for_each(|done| done.map(drop))?;
     let (keys, _) = slot.open(old)?;
@@ -65,12 +70,19 @@ pub(super) fn change_source(
     Ok(OwnedVault::new(vault))
 }
 
-/// The slot, once no change of keys is left half done.
-fn settled(folder: &Folder, material: &KeyMaterial) -> Result<Slot, StoreError> {
+/// The slot, once no change of keys is left half done; with a keychain that nobody asks, where the values rest in one.
+fn settled(folder: &Folder, material: &KeyMaterial) -> Result<(Slot, Option<Keychain>), StoreError> {
     let load = || Slot::load(folder)?.ok_or_else(|| missing(KEY_FILE, VAULT_FILE));
     let slot = load()?;
-    Vault::open_in(folder.try_clone()?, &slot, material, None)?.close()?;
-    load()
+    let settle = |keychain| Vault::open_in(folder.try_clone()?, &slot, material, keychain)?.close();
+    let keychain = match settle(None) {
+        Err(StoreError::OtherStore { pinned: StoreKind::Keychain, .. }) => {
+            settle(Some(Keychain::unasked()))?;
+            Some(Keychain::unasked())
+        }
+        settled => settled.map(|()| None)?,
+    };
+    Ok((load()?, keychain))
 }
 
 fn reseal_all(

@@ -56,7 +56,9 @@ impl KeySource {
     /// What it means for the safety of the vault, one clause.
     pub const fn means(self) -> &'static str {
         match self {
-            Self::Credential => "the service manager gives the key to the daemon alone, at its start",
+            Self::Credential => {
+                "the disk alone does not give the key; while the service runs, its user's processes can read the credential"
+            }
             Self::Keychain => {
                 "whoever may use your unlocked keychain has the key; a copied disk without its password does not"
             }

@@ -167,6 +167,8 @@ impl Office<'_> {
             let lanes = lanes.clone();
             start(false, Box::new(move || self.receive(&lanes)))?;
         }
+        // a thread that ended before it was there has let go of its end: then this ends too
+        drop(here);
         (arrived.iter().take(THREADS).count() == THREADS).then_some(lanes)
     }
 

@@ -1,6 +1,7 @@
 //! SIGKILL at any moment: a batch is there whole or not at all, and what was acknowledged is there.
 
 use std::{
+    path::Path,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::{Duration, SystemTime},
@@ -15,7 +16,9 @@ use crate::{
 
 /// Targets of one batch.
 const BATCH: usize = 500;
-const ROUNDS: u32 = 30;
+/// Kills in all, and worlds that share them.
+const KILLS: usize = 100;
+const WORLDS: usize = 2;
 
 fn batch(value: &str) -> Vec<u8> {
     let targets: Vec<String> = (0..BATCH).map(|n| format!("t{n:03}")).collect();
@@ -43,61 +46,79 @@ fn any_micros(below: u32) -> Duration {
     Duration::from_micros(u64::from((now / 7) % below))
 }
 
+/// What is certain of the batches of one world.
+#[derive(Default)]
+struct Known {
+    /// The last one that was acknowledged, or found after a kill.
+    acknowledged: Option<u32>,
+    /// Writes that have to be in the log.
+    granted: usize,
+    /// The last one that was sent.
+    sent: u32,
+}
+
+/// Looks at what a kill has left, with the daemon that is to be killed next.
+fn look(world: &World, tool: &Path, known: &mut Known) {
+    let found = value_of_all(&mut Client::connected(world, tool)).map(|value| value.parse::<u32>().unwrap());
+    let Known { acknowledged, granted, sent } = *known;
+    assert!(found >= acknowledged, "acknowledged {acknowledged:?}, found {found:?}");
+    assert!(found.is_none_or(|found| found <= sent), "found {found:?}, sent {sent}");
+    let records = world.audit().iter().filter(|r| r["action"] == "write" && r["result"] == "GRANTED").count();
+    assert!(records >= granted, "{granted} acknowledged writes, {records} records");
+    *known = Known { acknowledged: found, granted: records, sent };
+}
+
+/// Writes batches until the daemon is killed: `wanted` acknowledged ones and `within` some microseconds later.
+fn write_until_killed(world: &mut World, tool: &Path, known: &mut Known, wanted: usize, within: u32) {
+    let mut client = Client::connected(world, tool);
+    let acknowledgements = AtomicUsize::new(0);
+    let Known { acknowledged, granted, sent } = known;
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut done = Vec::new();
+            loop {
+                *sent += 1;
+                client.send(&batch(&sent.to_string()));
+                let Got::Line(line) = client.recv() else { return done };
+                assert_eq!(serde_json::from_slice::<Value>(&line).unwrap(), written());
+                done.push(*sent);
+                acknowledgements.store(done.len(), Ordering::Release);
+            }
+        });
+        while acknowledgements.load(Ordering::Acquire) < wanted && !writer.is_finished() {
+            thread::yield_now();
+        }
+        thread::sleep(any_micros(within));
+        world.kill();
+        let done = writer.join().unwrap();
+        *granted += done.len();
+        *acknowledged = done.last().copied().or(*acknowledged);
+    });
+}
+
 #[test]
 fn a_kill_at_any_moment_tears_no_batch_and_loses_no_acknowledged_one() {
-    let mut world = World::new();
-    let tool = world.tool("tool");
-    world.policy(&[Entry::all(&tool, &["s"])]);
-    let mut acknowledged: Option<u32> = None;
-    let mut granted = 0;
-    let mut number = 0;
-    for round in 0..ROUNDS {
-        world.start();
-        let mut client = Client::connected(&world, &tool);
-        let mut sent = number;
-        // early in the first batch, somewhere in it, or in the one after some were acknowledged
-        let (wanted, within) = [(0, 5_000), (0, 80_000), (3, 80_000)][round as usize % 3];
-        let acknowledgements = AtomicUsize::new(0);
-        thread::scope(|scope| {
-            let writer = scope.spawn(|| {
-                let mut done = Vec::new();
-                for next in number + 1.. {
-                    sent = next;
-                    client.send(&batch(&next.to_string()));
-                    match client.recv() {
-                        Got::Line(line) => {
-                            assert_eq!(serde_json::from_slice::<Value>(&line).unwrap(), written());
-                            done.push(next);
-                            acknowledgements.store(done.len(), Ordering::Release);
-                        }
-                        _ => break,
-                    }
+    // worlds beside each other: each waits for the disk most of the time
+    thread::scope(|scope| {
+        for _ in 0..WORLDS {
+            scope.spawn(|| {
+                let mut world = World::new();
+                let tool = world.tool("tool");
+                world.policy(&[Entry::all(&tool, &["s"])]);
+                let mut known = Known::default();
+                for round in 0..KILLS / WORLDS {
+                    world.start();
+                    look(&world, &tool, &mut known);
+                    // early in the first batch, somewhere in it, or in the one after some were acknowledged
+                    let (wanted, within) = [(0, 5_000), (0, 80_000), (2, 80_000)][round % 3];
+                    write_until_killed(&mut world, &tool, &mut known, wanted, within);
                 }
-                done
+                world.start();
+                look(&world, &tool, &mut known);
+                assert!(known.granted > KILLS / WORLDS / 3, "something was written: {}", known.granted);
             });
-            while acknowledgements.load(Ordering::Acquire) < wanted && !writer.is_finished() {
-                thread::yield_now();
-            }
-            thread::sleep(any_micros(within));
-            world.kill();
-            let done = writer.join().unwrap();
-            granted += done.len();
-            acknowledged = done.last().copied().or(acknowledged);
-        });
-        world.start();
-        let mut reader = Client::connected(&world, &tool);
-        let found = value_of_all(&mut reader).map(|value| value.parse::<u32>().unwrap());
-        assert!(found >= acknowledged, "acknowledged {acknowledged:?}, found {found:?}");
-        assert!(found.is_none_or(|found| found <= sent), "found {found:?}, sent {sent}");
-        let records =
-            world.audit().iter().filter(|r| r["action"] == "write" && r["result"] == "GRANTED").count();
-        assert!(records >= granted, "{granted} acknowledged writes, {records} records");
-        acknowledged = found;
-        granted = records;
-        number = sent;
-        world.stop();
-    }
-    assert!(granted > 10, "the rounds wrote something: {granted}");
+        }
+    });
 }
 
 #[test]

@@ -9,9 +9,9 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    client::{Client, assert_refused, found, written},
+    client::{Client, Got, assert_refused, found, written},
     keyring::Keyring,
-    keys::with_keyring,
+    keys::{askpass, cli_with, with_keyring},
     world::{Entry, World, await_that},
 };
 
@@ -193,46 +193,68 @@ fn a_keychain_that_is_killed_and_started_again_loses_nothing() {
     assert_eq!(keyring.items(&OURS).len(), 200);
 }
 
-#[test]
-fn a_daemon_that_is_killed_at_any_moment_tears_no_batch_and_loses_no_acknowledged_one() {
-    let Some((mut world, keyring)) = world() else { return };
+/// The number that every target has; 0 while there is none. Fails on a mix or a missing target.
+fn number_of_all(client: &mut Client, targets: &[&str], round: u64) -> u64 {
+    let reply = client.read("s", targets);
+    let results = reply["results"].as_array().unwrap_or_else(|| panic!("{reply}"));
+    let values: Vec<u64> = results.iter().map(|r| r["value"].as_str().unwrap().parse().unwrap()).collect();
+    assert_eq!(values.len(), if values.is_empty() { 0 } else { targets.len() }, "round {round}");
+    assert!(values.iter().all(|value| *value == values[0]), "round {round}: torn: {values:?}");
+    values.first().copied().unwrap_or_default()
+}
+
+/// Kills a daemon at work so often, and looks at what it has left with the one that is killed next.
+fn killed_again_and_again(world: &mut World, keyring: &Keyring, kills: u64) {
     let tool = world.tool("tool");
     world.policy(&[Entry::all(&tool, &["s"])]);
     let names: Vec<String> = (0..40).map(|number| format!("k{number:03}")).collect();
     let targets: Vec<&str> = names.iter().map(String::as_str).collect();
-    let mut acknowledged = 0;
-    for round in 0..25_u64 {
+    let batch = |number: u64| {
+        let values = vec![number.to_string(); targets.len()];
+        json!({"type": "REQUEST", "action": "write", "service": "s", "targets": targets, "values": values})
+    };
+    let (mut acknowledged, mut sent) = (0, 0);
+    for round in 0..kills {
         world.start();
-        let mut client = Client::connected(&world, &tool);
-        if round > 0 {
-            let reply = client.read("s", &targets);
-            let results = reply["results"].as_array().unwrap_or_else(|| panic!("{reply}"));
-            let values: Vec<u64> =
-                results.iter().map(|r| r["value"].as_str().unwrap().parse().unwrap()).collect();
-            assert_eq!(values.len(), if values.is_empty() { 0 } else { names.len() }, "round {round}");
-            assert!(values.iter().all(|value| *value == values[0]), "round {round}: torn: {values:?}");
-            let value = values.first().copied().unwrap_or_default();
-            assert!(value >= acknowledged, "round {round}: {value} of {acknowledged}");
-            acknowledged = value;
-        }
-        let mut sent = acknowledged;
-        for _ in 0..=round % 4 {
+        let mut client = Client::connected(world, &tool);
+        let found = number_of_all(&mut client, &targets, round);
+        assert!((acknowledged..=sent).contains(&found), "round {round}: {found} of {acknowledged} to {sent}");
+        sent = found;
+        for _ in 0..round % 3 {
             sent += 1;
-            let value = sent.to_string();
-            let pairs: Vec<(&str, &str)> = targets.iter().map(|name| (*name, value.as_str())).collect();
-            assert_eq!(client.write("s", &pairs), written());
-            acknowledged = sent;
+            assert_eq!(client.request(&batch(sent)), written());
+        }
+        acknowledged = sent;
+        // in every second round in the middle of one more, else while they are carried to the keychain
+        if round % 2 == 1 {
+            sent += 1;
+            client.send(format!("{}\n", batch(sent)).as_bytes());
         }
         // the moment itself is what is tried
         thread::sleep(Duration::from_micros(round * 7919 % 60_000));
         world.kill();
+        if sent > acknowledged && matches!(client.recv(), Got::Line(_)) {
+            acknowledged = sent;
+        }
     }
     world.start();
-    carried(&world);
+    let found = number_of_all(&mut Client::connected(world, &tool), &targets, kills);
+    assert!((acknowledged..=sent).contains(&found), "{found} of {acknowledged} to {sent}");
+    carried(world);
     assert_eq!(keyring.items(&OURS).len(), names.len());
     let written =
         world.audit().iter().filter(|r| r["action"] == "write" && r["result"] == "GRANTED").count() as u64;
-    assert_eq!(written, acknowledged, "every committed write is in the log");
+    assert_eq!(written, found, "every committed write is in the log");
+}
+
+#[test]
+fn a_daemon_that_is_killed_at_any_moment_tears_no_batch_and_loses_no_acknowledged_one() {
+    let (Some(one), Some(other)) = (world(), world()) else { return };
+    thread::scope(|scope| {
+        for (mut world, keyring) in [one, other] {
+            scope.spawn(move || killed_again_and_again(&mut world, &keyring, 50));
+        }
+    });
 }
 
 #[test]
@@ -290,7 +312,7 @@ fn a_plain_start_goes_on_where_the_secrets_are_and_another_store_is_an_error_tha
 }
 
 #[test]
-fn commands_that_open_the_vault_refuse_one_whose_secrets_rest_in_the_keychain_and_so_does_a_dry_run() {
+fn commands_that_need_values_refuse_a_vault_whose_secrets_rest_in_the_keychain_and_so_does_a_dry_run() {
     let Some((mut world, _keyring)) = world() else { return };
     world.start();
     assert!(world.stop().success());
@@ -298,12 +320,48 @@ fn commands_that_open_the_vault_refuse_one_whose_secrets_rest_in_the_keychain_an
     world.write(&env, b"A=1\n");
     let import = ["vault", "import", "env", env.to_str().unwrap(), "--service", "s"];
     let apply = [&import[..], &["--apply"]].concat();
-    for args in [&import[..], &apply, &["vault", "list"], &["vault", "rekey"]] {
+    let clear = world.tmp("clear");
+    let export = ["vault", "export", "--output", clear.to_str().unwrap(), "--plaintext"];
+    for args in [&import[..], &apply, &export] {
         let refused = world.cli(args);
         assert!(refused.code == Some(1) && refused.out.is_empty(), "{args:?}: {refused:?}");
         let said = "rest in the store keychain";
         assert!(refused.err.contains(said) && refused.err.contains("through the daemon"), "{refused:?}");
     }
+    assert!(!clear.exists());
+    let refused = world.cli(&["vault", "rekey"]);
+    assert!(refused.code == Some(1) && refused.err.contains("change-key-source"), "{refused:?}");
+}
+
+#[test]
+fn commands_that_need_no_value_do_without_the_keychain_and_its_vault_gets_another_key_source() {
+    let Some((mut world, mut keyring)) = world() else { return };
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start();
+    assert_eq!(Client::connected(&world, &tool).write("s", &[("a", "1"), ("b", "2")]), written());
+    carried(&world);
+    assert!(world.stop().success());
+    // no keychain, and no session bus either: commands run without one
+    keyring.kill();
+    assert!(world.cli(&["vault", "list"]).done().contains("s  a"));
+    world.cli(&["audit", "verify"]).done();
+    world.cli(&["policy", "seal"]).done();
+    let passphrase = askpass(&world, "askpass", "correct horse battery staple");
+    let env = [("KEYCHAIN_AUTH_ASKPASS", passphrase.to_str().unwrap())];
+    cli_with(&world, &env, &["vault", "change-key-source", "--key", "passphrase"]).done();
+    assert!(fs::read_to_string(world.data().join("vault.key")).unwrap().contains("source passphrase"));
+    assert!(world.cli(&["vault", "list"]).err.contains("no terminal to ask"), "the old key opens nothing");
+    keyring.start_again();
+    world.start_args.clear();
+    world.start_env.push(("KEYCHAIN_AUTH_ASKPASS".into(), passphrase.display().to_string()));
+    world.start();
+    assert_eq!(Client::connected(&world, &tool).read("s", &["a", "b"]), found(&[("a", "1"), ("b", "2")]));
+    assert_eq!(status(&world)["policy"]["sealed"], json!(true));
+    assert_eq!(status(&world)["vault"]["key_source"], "passphrase");
+    world.cli(&["audit", "verify"]).done();
+    let log = fs::read_to_string(world.data().join("audit.log")).unwrap();
+    assert!(log.contains("source of the vault's key changed"), "{log}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     client::Client,
     keyring::{Keyring, missing},
+    moving::on_a_terminal,
     skip::skip,
     world::{Entry, Outcome, World, is_root, run},
 };
@@ -241,4 +242,33 @@ fn a_locked_keychain_is_not_chosen_for_a_new_vault() {
     world.start();
     assert!(world.log().contains("its key comes from the source file"), "{}", world.log());
     assert!(keyring.items(&[("application", "keychain-auth")]).is_empty());
+}
+
+#[test]
+fn a_passphrase_is_typed_on_the_terminal_unseen_and_the_daemon_starts_with_it() {
+    let world = World::new();
+    let binary = world.binary();
+    let start = ["start", "--key", "passphrase"];
+    let (new, again) = ("New passphrase of the vault: ", "The same again: ");
+    let (line, ctrl_c) = (format!("{PASSPHRASE}\r"), "\u{3}");
+    // typed differently, nothing is made
+    let differs = [(new, line.as_str()), (again, "correct horse\r")];
+    let Some(outcome) = on_a_terminal(&world, &binary, &start, &differs) else { return };
+    assert!(outcome.code == Some(1) && outcome.out.contains("the two passphrases differ"), "{}", outcome.out);
+    assert!(!world.data().join("vault.key").exists());
+    let answers = [(new, line.as_str()), (again, line.as_str()), ("listening on", ctrl_c)];
+    let outcome = on_a_terminal(&world, &binary, &start, &answers).unwrap();
+    assert_eq!(outcome.code, Some(0), "it listens until Ctrl-C: {}", outcome.out);
+    assert!(!outcome.out.contains("correct"), "it is shown: {}", outcome.out);
+    // the pinned source is asked without --key, a mistake is taken back with Ctrl-U, and Ctrl-C ends the prompt
+    let known = "Passphrase of the vault: ";
+    let corrected = format!("mistake\u{15}{line}");
+    let outcome =
+        on_a_terminal(&world, &binary, &["start"], &[(known, &corrected), ("listening on", ctrl_c)]).unwrap();
+    assert_eq!(outcome.code, Some(0), "{}", outcome.out);
+    assert!(!outcome.out.contains("correct") && !outcome.out.contains("mistake"), "{}", outcome.out);
+    let outcome = on_a_terminal(&world, &binary, &["start"], &[(known, "incorrect horse\r")]).unwrap();
+    assert!(outcome.code == Some(1) && outcome.out.contains("does not open vault.key"), "{}", outcome.out);
+    let outcome = on_a_terminal(&world, &binary, &["start"], &[(known, ctrl_c)]).unwrap();
+    assert!(outcome.code == Some(1) && outcome.out.contains("it was cancelled"), "{}", outcome.out);
 }

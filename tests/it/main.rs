@@ -24,6 +24,8 @@ mod client;
 mod commands;
 mod config_faults;
 mod crash;
+mod damage;
+mod disk;
 mod doctor;
 mod documentation;
 mod entries;

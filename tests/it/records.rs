@@ -154,6 +154,53 @@ fn a_command_of_the_user_is_run_for_a_new_stranger_and_once() {
     assert_eq!(lines(), before + 2, "each once");
 }
 
+#[test]
+fn of_two_strangers_within_one_period_both_are_told_with_the_hash_that_approve_takes() {
+    let (world, _) = begun();
+    let (told, script, said) = (world.tmp("told"), world.tmp("tell"), world.root().join("notify.log"));
+    let text = format!(
+        "#!/bin/sh\necho \"$KEYCHAIN_AUTH_NOTICE_PATH $KEYCHAIN_AUTH_NOTICE_HASH\" >> {}\n",
+        told.display()
+    );
+    world.write(&script, text.as_bytes());
+    world.own(&script, 0o755);
+    let mut command = world.command(&world.binary());
+    command.args(["notify", "--every", "2", "--on-denied"]).arg(&script);
+    command.stderr(fs::File::create(&said).unwrap());
+    let _following = Guarded(spawn(&mut command));
+    await_that("it follows", || fs::read_to_string(&said).unwrap().contains("following").then_some(()));
+    let lines = || fs::read_to_string(&told).unwrap_or_default();
+    let ask = |path: &Path| assert_eq!(Client::connected(&world, path).read("s", &["k"])["status"], "denied");
+    // it may not have begun to follow when it said so
+    let mut number = 0;
+    await_that("the first notice", || {
+        number += 1;
+        ask(&world.tool(&format!("first{number}")));
+        (!lines().is_empty()).then_some(())
+    });
+    // alone in its period, or behind the latest of those
+    let second = world.tool("second");
+    ask(&second);
+    // nobody asks any more: the end of the period is enough
+    await_that("what came too soon is told", || (lines().lines().count() > 1).then_some(()));
+    let hash = crate::tools::hash_of(&second);
+    assert!(lines().lines().all(|line| line.ends_with(&hash)), "all are copies of one program: {}", lines());
+}
+
+#[test]
+fn a_program_for_notices_that_can_not_be_run_is_said_at_once() {
+    let (world, _) = begun();
+    let plain = world.tmp("plain");
+    world.write(&plain, b"#!/bin/sh\n");
+    for (program, word) in
+        [("/nope", "there is no file"), (plain.to_str().unwrap(), "chmod +x"), ("no-such-program", "in PATH")]
+    {
+        let said = world.cli(&["notify", "--on-denied", program]);
+        assert!(said.code == Some(1) && said.err.contains("--on-denied"), "{program}: {said:?}");
+        assert!(said.err.contains(word) && !said.err.contains("following"), "{program}: {said:?}");
+    }
+}
+
 /// HELLO and STATUS are no requests: served, they release nothing and change nothing. Refused, they are attempts.
 #[test]
 fn a_hello_or_status_that_is_refused_leaves_a_record_and_one_that_is_served_leaves_none() {

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::{
     client::{Client, Got, assert_refused, found, written},
     skip::{need, skip},
-    world::{Entry, Guarded, World, await_that, is_root, ordinary_uid, run, spawn},
+    world::{Entry, Guarded, World, await_that, is_root, run, spawn},
 };
 
 fn begun(arguments: &[&str]) -> (World, PathBuf) {
@@ -199,15 +199,15 @@ fn under_synced_no_reply_leaves_before_the_disk_has_its_record() {
 }
 
 /// A small disk of its own for the data folder, until this is dropped.
-struct Disk(PathBuf);
+pub struct Disk(PathBuf);
 
 impl Disk {
-    fn under(world: &World, size: &str) -> Self {
+    pub fn under(world: &World, size: &str) -> Self {
         let data = world.data();
         for folder in [".local", ".local/share", ".local/share/keychain-auth"] {
             world.folder(&world.home().join(folder), 0o700);
         }
-        let owner = format!("size={size},mode=0700,uid={0},gid={0}", ordinary_uid());
+        let owner = format!("size={size},mode=0700,uid={0},gid={0}", world.uid());
         run(Command::new("mount").args(["-t", "tmpfs", "-o", &owner, "small"]).arg(&data)).done();
         Self(data)
     }
@@ -220,7 +220,7 @@ impl Drop for Disk {
 }
 
 /// Takes all room that is left on the disk of `folder`.
-fn fill(folder: &Path) {
+pub fn fill(folder: &Path) {
     let mut file = fs::File::create(folder.join("filler")).unwrap();
     for size in [1 << 16, 1 << 12, 1] {
         let block = vec![1; size];

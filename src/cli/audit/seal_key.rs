@@ -26,7 +26,7 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
     close_to_others()?;
     // before a key is asked for; not beside a locked daemon either: it goes on with its chain
     let alone = alone(cx)?;
-    let key = Owner::open(cx, "audit seal-key")?.begin_chain(&alone)?;
+    let key = Owner::open_without_values(cx, "audit seal-key")?.begin_chain(&alone)?;
     let (chain, revealed) = (key.chain().to_string(), key.reveal());
     if args.json {
         out.json(&Shown { chain, verification_key: &revealed });

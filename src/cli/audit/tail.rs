@@ -83,11 +83,12 @@ fn without_newest(log: &Path, count: u64, printer: &mut Printer, out: &mut Outpu
     Ok(())
 }
 
-/// Hands on every record that comes from now on, until nobody reads any more or the log can't be read.
+/// Hands on every record that comes from now on, and none after each look, until nobody reads any more or the log can't be
+/// read.
 pub(in crate::cli) fn follow(
     log: &Path,
     out: &mut Output,
-    mut each: impl FnMut(&RecordLine, &mut Output),
+    mut each: impl FnMut(Option<&RecordLine>, &mut Output),
 ) -> Result<(), Failure> {
     let failed = |error: io::Error| unreadable(log, &error);
     let mut file = appear(log).map_err(failed)?;
@@ -95,10 +96,11 @@ pub(in crate::cli) fn follow(
     while out.flush() {
         position = hand_on(&mut file, position, out, |line, out| {
             if let Ok(record) = &line.record {
-                each(record, out);
+                each(Some(record), out);
             }
         })
         .map_err(failed)?;
+        each(None, out);
         thread::sleep(LOOK);
         position = go_on(&mut file, log, position).map_err(failed)?;
     }

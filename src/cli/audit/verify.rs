@@ -199,7 +199,7 @@ fn known(cx: &Context, log: &Path) -> (Compared, Option<Head>, Vec<Checkpoint>) 
             nothing("there is no vault".to_owned())
         }
         Found::Nobody => match close_to_others()
-            .and_then(|()| Owner::open(cx, "audit verify"))
+            .and_then(|()| Owner::open_without_values(cx, "audit verify"))
             .and_then(|owner| owner.audit_memory())
         {
             Ok(memory) => (Compared::Vault, Some(memory.head), memory.checkpoints),

@@ -37,7 +37,7 @@ struct ServiceJson<'n> {
 
 /// Names only. Their records are durable before one is shown, as those of an export are.
 pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
-    let owner = Owner::open(cx, "vault list")?;
+    let owner = Owner::open_without_values(cx, "vault list")?;
     let names = chosen(owner.names(), &args.service)?;
     owner.record_names(&names)?;
     owner.close()?;

@@ -8,7 +8,7 @@ use super::super::{
 };
 use crate::{
     keys::{Asking, forget_item},
-    store::{KeyMaterial, KeySource, StoreError, Taken},
+    store::{KeyMaterial, KeySource, StoreError, StoreKind, Taken},
 };
 
 #[derive(clap::Args)]
@@ -30,6 +30,13 @@ pub(super) fn rekey(cx: &Context, out: &mut Output) -> Result<(), Failure> {
     let material = material(&taken, cx)?;
     let vault = taken.rekey(&material, vault_record(cx, "vault given another key"), &mut |done, all| {
         out.progress(done * super::RECORD, all * super::RECORD);
+    });
+    let vault = vault.map_err(|error| match error {
+        StoreError::OtherStore { pinned: StoreKind::Keychain, .. } => Failure::new(
+            "the secrets rest in the keychain, whose items can't all be given another key at one moment",
+            "nothing was changed; another passphrase or place for the key: keychain-auth vault change-key-source; for another key, write the secrets anew into a vault that is made with start --store vault",
+        ),
+        error => error.into(),
     })?;
     out.end_progress();
     let count = vault.count();

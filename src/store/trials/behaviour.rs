@@ -177,7 +177,11 @@ fn a_reader_beside_a_writer_never_sees_two_writes_mixed(store: &dyn Store) {
         let reader = || {
             let mut seen = std::collections::BTreeSet::new();
             while !seen.contains("99") {
-                let found = read(store, "s", Names::All).unwrap();
+                let found = match read(store, "s", Names::All) {
+                    // a keychain whose items change faster than they can be read tells nothing, which is no mixture
+                    Err(StoreError::Unreachable(_)) => continue,
+                    found => found.unwrap(),
+                };
                 let (_, value) = found[0].split_once('=').unwrap();
                 assert!(found.iter().all(|one| one.ends_with(&format!("={value}"))), "{found:?}");
                 assert_eq!(found.len(), 100 - value.parse::<usize>().unwrap() % 7);

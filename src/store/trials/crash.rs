@@ -11,7 +11,7 @@ use std::{
 use super::*;
 
 const DIR: &str = "KEYCHAIN_AUTH_CRASH_DIR";
-const KILLS: u32 = 30;
+const KILLS: u32 = 100;
 const TARGETS: usize = 500;
 
 /// Not a test: what the killed process runs. Each batch writes its number to the same 500 targets.

@@ -22,6 +22,7 @@ mod damage;
 mod disk_errors;
 mod keychain;
 mod lockable;
+mod neighbours;
 mod rekey;
 mod salvage;
 mod speed;

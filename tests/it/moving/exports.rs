@@ -222,7 +222,7 @@ fn an_export_is_encrypted_with_what_is_typed_twice_on_a_terminal() {
 }
 
 /// Runs a program on a terminal of its own; each answer is typed when the terminal shows its question.
-pub(super) fn on_a_terminal(
+pub fn on_a_terminal(
     world: &World,
     program: &Path,
     args: &[&str],

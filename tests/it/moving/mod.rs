@@ -3,6 +3,8 @@
 mod exports;
 mod imports;
 
+pub use exports::on_a_terminal;
+
 use std::{
     collections::BTreeMap,
     fs,

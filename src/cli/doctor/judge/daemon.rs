@@ -135,13 +135,12 @@ fn seal(policy: &PolicyState, source: &str) -> Row {
         "keychain" => weak(
             "it stops what can't use your unlocked keychain; what can has the key, and can seal what it likes",
         ),
-        "passphrase" => row(
-            "sealed",
-            "no config.json is accepted that was not sealed by somebody who knows the passphrase",
+        "credential" => weak(
+            "it stops what can't read the daemon's credential; systemd shows that to every process of the daemon's user",
         ),
         _ => row(
             "sealed",
-            "no config.json is accepted that was not sealed by somebody who has the vault's key",
+            "no config.json is accepted that was not sealed by somebody who knows the passphrase",
         ),
     }
 }
