@@ -48,6 +48,8 @@ pub fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
 pub enum Target {
     AtLeast(f64),
     AtMost(f64),
+    /// Nothing: it follows from the disk.
+    None,
 }
 
 /// One row of the table.
@@ -67,6 +69,7 @@ impl Row {
         match self.target {
             Target::AtLeast(least) => self.ratio >= least,
             Target::AtMost(most) => self.ratio <= most,
+            Target::None => true,
         }
     }
 }

@@ -14,6 +14,7 @@
     reason = "a measurement fails by panicking, and nothing here is an interface"
 )]
 
+mod audit;
 mod figures;
 mod memory;
 mod neighbours;
@@ -42,6 +43,8 @@ pub struct Scale {
     pub quiet_seconds: u64,
     /// Bytes of the large client.
     pub large: usize,
+    /// Records of the log that is checked and shown.
+    pub records: usize,
 }
 
 const FULL: Scale = Scale {
@@ -51,8 +54,9 @@ const FULL: Scale = Scale {
     idle_connections: 1000,
     quiet_seconds: 30,
     large: 50 << 20,
+    records: 1_000_000,
 };
-const QUICK: Scale = Scale { rounds: 5, requests: 1000, quiet_seconds: 5, ..FULL };
+const QUICK: Scale = Scale { rounds: 5, requests: 1000, quiet_seconds: 5, records: 100_000, ..FULL };
 const TINY: Scale = Scale {
     rounds: 1,
     requests: 40,
@@ -60,6 +64,7 @@ const TINY: Scale = Scale {
     idle_connections: 20,
     quiet_seconds: 1,
     large: 1 << 20,
+    records: 5_000,
 };
 
 fn main() {
@@ -70,8 +75,16 @@ fn main() {
         (true, true) => QUICK,
         (true, false) => FULL,
     };
-    let mut stages = scale.sizes.map(|secrets| Stage::set(secrets, scale.large));
+    if given("--audit") {
+        let stage = Stage::set(scale.sizes[0], 0, &[]);
+        let mut table = audit::durability(&stage, &scale);
+        table.extend(audit::questions(&scale));
+        return println!("{}", page::table(&table));
+    }
+    let mut stages = scale.sizes.map(|secrets| Stage::set(secrets, scale.large, &[]));
     let (mut table, sketches) = rows::measure(&mut stages, &scale);
+    table.extend(audit::durability(&stages[0], &scale));
+    table.extend(audit::questions(&scale));
     table.extend(neighbours::measure(&stages[0], &scale));
     table.extend(memory::measure(&mut stages, &scale));
     let text = page::table(&table);

@@ -20,6 +20,7 @@ pub fn table(rows: &[Row]) -> String {
         let target = match row.target {
             Target::AtLeast(least) => format!("≥ {least:.2}"),
             Target::AtMost(most) => format!("≤ {most:.2}"),
+            Target::None => String::new(),
         };
         let target = if row.is_met() { target } else { format!("**{target}**") };
         let (p50, p99) = row.spread.map_or_else(Default::default, |(p50, p99)| {

@@ -257,7 +257,7 @@ impl Ladder {
 }
 
 /// One append and fdatasync in the vault's folder, in microseconds.
-fn sync_time(stage: &Stage, times: usize) -> f64 {
+pub fn sync_time(stage: &Stage, times: usize) -> f64 {
     let path = stage.world.tmp("synced");
     let mut file = File::create(&path).unwrap();
     let one = |_| {

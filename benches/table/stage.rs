@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use rustix::thread::{CpuSet, sched_getaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::{
     figures::Run,
@@ -24,11 +24,21 @@ const TASKSET: &str = "/usr/bin/taskset";
 /// Clients run on the first core, daemon and floor on the second. Left alone, the scheduler puts two processes that
 /// talk now on one core, now on two, and every figure jumps by a multiple between these.
 fn on_core(core: usize) -> [String; 3] {
+    [TASKSET.to_owned(), "-c".to_owned(), number_of(core).to_string()]
+}
+
+fn number_of(core: usize) -> usize {
     let allowed = sched_getaffinity(None).unwrap();
     let mut cores = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
     let first = cores.next().unwrap();
-    let chosen = if core == 1 { cores.next().unwrap_or(first) } else { first };
-    [TASKSET.to_owned(), "-c".to_owned(), chosen.to_string()]
+    if core == 1 { cores.next().unwrap_or(first) } else { first }
+}
+
+/// Keeps the calling thread on that core.
+pub fn stay_on_core(core: usize) {
+    let mut only = CpuSet::new();
+    only.set(number_of(core));
+    sched_setaffinity(None, &only).unwrap();
 }
 
 /// Requests; each stands in a file that client and floor read.
@@ -78,8 +88,8 @@ fn name(number: usize) -> String {
 }
 
 impl Stage {
-    /// A daemon with as many secrets, written through it.
-    pub fn set(secrets: usize, large: usize) -> Self {
+    /// A daemon, started with these arguments, with as many secrets, written through it.
+    pub fn set(secrets: usize, large: usize, arguments: &[&str]) -> Self {
         let mut world = World::new();
         let small = compiled("../../benches/table/client.c", Link::Dynamic);
         let [client, padded, stranger] = ["client", "large", "stranger"].map(|name| {
@@ -91,6 +101,7 @@ impl Stage {
         OpenOptions::new().append(true).open(&padded).unwrap().write_all(&vec![0x5a; large]).unwrap();
         world.policy(&[Entry::all(&client, &[SERVICE]), Entry::all(&padded, &[SERVICE])]);
         world.start_through = on_core(1).to_vec();
+        world.start_args = arguments.iter().map(|word| (*word).to_owned()).collect();
         world.start();
         let stage = Self { world, secrets, client, large: padded, stranger };
         let all: Vec<usize> = (0..secrets).collect();
@@ -213,6 +224,11 @@ fn number(pid: u32, name: &str) -> u64 {
 }
 
 fn field(status: &str, name: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-    line.split_whitespace().next().unwrap().parse().unwrap()
+    optional(status, name).unwrap()
+}
+
+/// A number of a process's status file, where it has one.
+pub fn optional(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
 }

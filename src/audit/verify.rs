@@ -40,7 +40,8 @@ pub enum Wrong {
     NoRecord,
     /// The record has no number and hash as the daemon writes them.
     Unchained,
-    /// The log begins within an epoch: what was before this line is gone, or its first record was changed.
+    /// The log, or a chain that was announced, begins within an epoch: what was before this line is gone, or its first
+    /// record was changed.
     Headless,
     /// Records that were before this line are missing.
     Missing {
@@ -265,7 +266,13 @@ impl Verifier {
         }
         let before = match boundary {
             Some(boundary) => self.epoch(&boundary, &head, linked.seq),
-            None => Head { seq: linked.seq - 1, ..head },
+            None => {
+                // else whoever spoils the first record of a sealed chain makes it one of the chain before, without a key
+                if self.announced.is_some() {
+                    self.wrong(Wrong::Headless);
+                }
+                Head { seq: linked.seq - 1, ..head }
+            }
         };
         self.announced = announced(record, before.chain);
         self.keyed(&before, linked);

@@ -2,6 +2,10 @@
 
 use std::{fs, path::PathBuf};
 
+use keychain_auth::{
+    audit::{Lines, Verdict, Verifier, Witnesses, Wrong},
+    chain::VerificationKey,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -122,6 +126,98 @@ fn what_is_done_to_the_real_file_is_found_at_its_line() {
     world.write(&key, "0".repeat(64).as_bytes());
     let foreign = verified(&world, &key);
     assert!(foreign.err.contains("no record of the chain"), "{foreign:?}");
+}
+
+/// What the check finds that `audit verify --key` makes, without a process for each of thousands.
+fn found_with(key: &[u8], text: &[u8]) -> Verdict {
+    let key = VerificationKey::parse(key);
+    assert!(key.is_some());
+    let mut verifier = Verifier::new(Witnesses { key, ..Witnesses::default() });
+    for line in Lines::new(text) {
+        verifier.line(0, &line.unwrap());
+    }
+    verifier.finish()
+}
+
+#[test]
+fn any_single_byte_of_the_real_file_that_is_changed_is_found_at_its_line() {
+    let (mut world, _, key) = sealed();
+    world.stop();
+    let (key, log) = (fs::read(key).unwrap(), world.data().join("audit.log"));
+    let text = fs::read(&log).unwrap();
+    // the first chain, which the daemon began by itself, has no key that anybody was shown
+    let begins = String::from_utf8_lossy(&text).lines().position(|line| line.contains("because=new_chain"));
+    assert_eq!(begins, Some(0));
+    let sealed_at = {
+        let text = String::from_utf8_lossy(&text);
+        let mut chains = text.lines().zip(1..).filter(|(line, _)| line.contains("because=new_chain"));
+        chains.nth(1).expect("the sealed chain").1
+    };
+    assert_eq!(found_with(&key, &text).findings, []);
+    let (mut changed, mut line) = (text.clone(), 1);
+    let mut tried = 0;
+    for at in 0..text.len() {
+        let own = line;
+        line += u64::from(text[at] == b'\n');
+        if own < sealed_at {
+            continue;
+        }
+        changed[at] ^= 1 + (at % 7) as u8;
+        let found = found_with(&key, &changed).findings;
+        assert!(found.first().is_some_and(|first| first.line == own), "byte {at}, line {own}: {found:?}");
+        changed[at] = text[at];
+        tried += 1;
+    }
+    assert!(tried > 3000, "{tried} bytes");
+}
+
+/// The attacks on journald's sealing (CVE-2023-31437 to 31439), and two logs put together, with the real files.
+#[test]
+fn an_emptied_epoch_a_missing_one_and_a_splice_of_two_real_logs_are_found() {
+    let (mut world, tool, key) = sealed();
+    // every start begins an epoch
+    for _ in 0..3 {
+        world.stop();
+        world.start();
+        serve(&world, &tool);
+    }
+    world.stop();
+    let log = world.data().join("audit.log");
+    let text = fs::read_to_string(&log).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let begins: Vec<usize> =
+        (0..lines.len()).filter(|at| lines[*at].contains("\"detail\":\"chain=")).collect();
+    let (from, to) = (begins[begins.len() - 3], begins[begins.len() - 2]);
+    assert!(to - from > 8, "an epoch with records: {from} to {to}");
+    let (mut other, _, _) = sealed();
+    other.stop();
+    let foreign = fs::read_to_string(other.data().join("audit.log")).unwrap();
+    let foreign: Vec<&str> = foreign.lines().collect();
+    let joined =
+        |parts: &[&[&str]]| parts.concat().iter().map(|line| format!("{line}\n")).collect::<String>();
+    let missing = |from: usize| Wrong::Missing { from: from as u64 + 1, to: to as u64 };
+    let attacks = [
+        ("an emptied epoch", joined(&[&lines[..=from], &lines[to..]]), from + 2, Some(missing(from + 1))),
+        ("a missing epoch", joined(&[&lines[..from], &lines[to..]]), from + 1, Some(missing(from))),
+        ("another log's end", joined(&[&lines[..10], &foreign[10..]]), 11, None),
+        ("another log behind", joined(&[&lines, &foreign]), lines.len() + 1, None),
+    ];
+    for (what, text, line, wrong) in attacks {
+        world.write(&log, text.as_bytes());
+        for arguments in [vec!["--key", key.to_str().unwrap()], vec![]] {
+            let report = report(&world, &arguments);
+            let first = &report["findings"][0];
+            if wrong.is_some() || !arguments.is_empty() {
+                assert_eq!(first["line"], json!(line), "{what}: {report}");
+            }
+            assert_eq!(report["whole"], json!(false), "{what}: {report}");
+            if let Some(wrong) = wrong {
+                assert_eq!(first["what"], json!(wrong.to_string()), "{what}");
+            }
+        }
+    }
+    world.write(&log, text.as_bytes());
+    assert_eq!(report(&world, &["--key", key.to_str().unwrap()])["whole"], json!(true));
 }
 
 #[test]

@@ -5,13 +5,13 @@ use std::{
     io::Read,
     os::{
         fd::OwnedFd,
-        unix::{fs::fchown, process::ExitStatusExt},
+        unix::{fs::fchown, net::UnixStream, process::ExitStatusExt},
     },
     process::Stdio,
 };
 
 use rustix::{
-    fs::{OFlags, fcntl_getfl, fcntl_setfl},
+    fs::{OFlags, fcntl_getfl, fcntl_setfl, fstat},
     io::Errno,
     pipe::{PipeFlags, pipe_with},
 };
@@ -83,6 +83,47 @@ fn a_daemon_whose_messages_nobody_reads_serves_on_and_says_later_that_some_are_m
     if is_root() {
         unheard(false);
     }
+}
+
+/// What a daemon says whose stderr is a socket, as under systemd, while its log is removed and when it ends. The journal
+/// is named as systemd does it, by device and inode, or it is named wrongly, as for a service that was redirected.
+fn told_to_journald(named: bool) -> String {
+    let world = World::new();
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    let (mut journal, theirs) = UnixStream::pair().unwrap();
+    let stat = fstat(&theirs).unwrap();
+    let inode = if named { stat.st_ino } else { stat.st_ino + 1 };
+    let mut command = world.command(&world.binary());
+    command.arg("start").env("JOURNAL_STREAM", format!("{}:{inode}", stat.st_dev));
+    let mut daemon = Guarded(spawn(command.stderr(OwnedFd::from(theirs))));
+    drop(command);
+    let mut client = Client::spawn(&world, &tool);
+    await_that("it listens", || (client.try_connect() == "ok").then_some(()));
+    assert_eq!(client.write("s", &[("k", "v")]), written());
+    fs::remove_file(world.data().join("audit.log")).unwrap();
+    world.policy_text("{");
+    assert_refused(&client.read("s", &["k"]), "error", "internal_error");
+    assert!(daemon.end(rustix::process::Signal::TERM).success());
+    let mut said = String::new();
+    journal.read_to_string(&mut said).unwrap();
+    said
+}
+
+#[test]
+fn journald_gets_a_priority_before_each_line_and_a_file_gets_a_time() {
+    let said = told_to_journald(true);
+    let of = |words: &str| said.lines().find(|line| line.contains(words)).unwrap_or_else(|| panic!("{said}"));
+    assert!(of("listening on").starts_with("<6>listening on /"), "{said}");
+    assert!(
+        of("the audit log was changed").starts_with("<4>the audit log was changed: the file was removed")
+    );
+    assert!(of("every request is denied").starts_with("<3>"), "{said}");
+    assert!(said.lines().all(|line| line.starts_with('<') && line.as_bytes()[2] == b'>'), "{said}");
+    assert!(!said.contains('\u{1b}'), "no colours: {said}");
+    // the variable is inherited by whatever redirects
+    let said = told_to_journald(false);
+    assert!(said.lines().all(|line| line.starts_with("20") && line.contains("Z ")), "{said}");
 }
 
 #[test]

@@ -117,6 +117,66 @@ fn a_log_that_others_rotate_goes_on_in_a_new_file_at_the_signal() {
     assert!(world.stop().success());
 }
 
+/// The rules that docs/audit.md gives, for this log and this daemon: the user's own logrotate needs no `su`, and there is no
+/// systemd here to send the signal.
+fn rules_of_the_page(world: &World) -> String {
+    let page = include_str!("../../docs/audit.md");
+    let begins = page.find("/home/you/.local/share/keychain-auth/audit.log {").expect("rules for logrotate");
+    let rules = &page[begins..][..page[begins..].find("```").expect("their end")];
+    let own = |line: &str| match line.trim() {
+        "su you you" => String::new(),
+        "systemctl --user kill --signal=HUP keychain-auth.service" => format!("kill -HUP {}", world.pid()),
+        "rotate 20" => "rotate 2".to_owned(),
+        line => line.replace("/home/you/.local/share/keychain-auth", world.data().to_str().unwrap()),
+    };
+    let own: Vec<String> = rules.lines().map(own).collect();
+    assert!(
+        own.iter().any(String::is_empty) && own.contains(&format!("kill -HUP {}", world.pid())),
+        "{own:?}"
+    );
+    own.join("\n")
+}
+
+/// logrotate itself.
+#[test]
+fn logrotate_moves_the_log_and_loses_no_record() {
+    let Some(logrotate) = need("logrotate") else { return };
+    let (mut world, tool) = begun(&[]);
+    let log = world.data().join("audit.log");
+    let (rules, state) = (world.tmp("logrotate.conf"), world.tmp("logrotate.state"));
+    world.write(&rules, format!("{}\n", rules_of_the_page(&world)).as_bytes());
+    let mut client = Client::connected(&world, &tool);
+    let mut first = Vec::new();
+    for round in 0..4 {
+        assert_eq!(client.read("s", &["k"]), found(&[("k", "v")]));
+        let mut command = world.command(&logrotate);
+        command.args(["--force", "--state"]).arg(&state).arg(&rules);
+        let rotated = run(&mut command);
+        assert_eq!((rotated.code, rotated.err.as_str()), (Some(0), ""), "{rotated:?}");
+        await_that("the new file is begun", || fs::metadata(&log).is_ok_and(|it| it.len() > 0).then_some(()));
+        let whole = whole(&world);
+        let files = if round == 0 { 2 } else { 3 };
+        assert!(whole.contains(&format!("in {files} files")), "{whole}");
+        first.push(world.audit_all()[0]["seq"].as_u64().unwrap());
+    }
+    assert!(
+        first.is_sorted_by(|one, next| one < next),
+        "each file goes on where the last one ended: {first:?}"
+    );
+    assert_eq!(names(&world), ["audit.log", "audit.log.1", "audit.log.2"]);
+    // every record behind those of the files that logrotate removed, none twice
+    let shown = world.cli(&["audit", "show", "--json"]).done();
+    let number =
+        |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["seq"].as_u64().unwrap();
+    let numbers: Vec<u64> = shown.lines().map(number).collect();
+    assert_eq!(numbers, (first[1]..first[1] + numbers.len() as u64).collect::<Vec<_>>());
+    assert!(!shown.contains("audit_log_changed"), "{shown}");
+    assert_eq!(client.write("s", &[("k", "w")]), written());
+    drop(client);
+    assert!(world.stop().success());
+    whole(&world);
+}
+
 #[test]
 fn under_synced_no_reply_leaves_before_the_disk_has_its_record() {
     let (Some(strace), true) = (need("strace"), is_root()) else {

@@ -123,6 +123,8 @@ fn says_the_same(admitted: &Admitted<'_>, entry: &Value) {
             .as_ref()
             .is_none_or(|prefixes| prefixes.iter().any(|prefix| is_name(prefix) && name.starts_with(prefix)))
     };
+    // what allows no name at all allows nothing of its services
+    let some_name = prefixes.as_ref().is_none_or(|prefixes| prefixes.iter().any(|prefix| is_name(prefix)));
     let services = read.iter().chain(&write).take(ASKED).map(String::as_str).chain(["nothing says this"]);
     let names = prefixes.iter().flatten().take(2).map(String::as_str).chain(["a", "production/x"]);
     let names: Vec<&str> = names.filter(|name| is_name(name)).collect();
@@ -142,7 +144,7 @@ fn says_the_same(admitted: &Admitted<'_>, entry: &Value) {
                 }
                 let checked = (reads || writes)
                     && match &selected.names {
-                        Names::All => true,
+                        Names::All => some_name,
                         Names::Prefix(_) => searches && inside,
                         Names::Exact(_) => inside,
                     };
