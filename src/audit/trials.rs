@@ -128,6 +128,16 @@ fn a_file_without_records_is_left_alone() {
     fs::write(&path, "somebody's notes\n").unwrap();
     assert_eq!(open(&path).err(), Some(AuditError::Foreign));
     assert_eq!(fs::read(&path).unwrap(), b"somebody's notes\n");
+    // and under a log that is open nothing is recorded, so nothing is released, until it is gone
+    let (_dir, path, mut log) = begun();
+    fs::write(&path, "somebody's notes\n").unwrap();
+    for _ in 0..2 {
+        assert_eq!(log.append(&event("c")).err(), Some(AuditError::Foreign));
+        assert_eq!(fs::read(&path).unwrap(), b"somebody's notes\n");
+    }
+    fs::remove_file(&path).unwrap();
+    let _ = log.append(&event("c")).unwrap();
+    assert_eq!(said(&path).last().unwrap(), "c");
 }
 
 #[test]

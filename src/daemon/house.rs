@@ -135,8 +135,8 @@ pub(super) struct StatusFacts {
 #[derive(Serialize)]
 struct MemoryState {
     kept: &'static str,
-    /// Bytes that were at any time in memory that may be swapped, since the daemon started.
-    unlocked_bytes: u64,
+    /// Whether anything was at any time in memory that may be swapped, since the daemon started.
+    spilled: bool,
 }
 
 /// The chain of the audit log, for whoever compares the file with it.
@@ -420,11 +420,8 @@ impl House {
             },
             policy,
             missing: self.missing.clone(),
-            protections: self.protections.clone(),
-            memory: MemoryState {
-                kept: locked::prepare().as_str(),
-                unlocked_bytes: locked::unlocked_bytes(),
-            },
+            protections: self.protections.iter().map(Protection::now).collect(),
+            memory: MemoryState { kept: locked::prepare().as_str(), spilled: locked::spilled() },
             connections: self.admission.borrow().len(),
             queue: self.strangers.state(),
             audit: self.audit_state(),
