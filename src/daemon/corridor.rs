@@ -75,19 +75,19 @@ async fn serve(
             Message::Status => return Ok(Reply::status(&house.status())),
             Message::Lock => {
                 let locked = house.lock(&session.identity, frame.writer()).await;
-                return locked.map_err(Refusal::to_anybody);
+                return locked.map_err(Refusal::said_to_anybody);
             }
             Message::Unlock(carried) => {
                 let given = &mut session.nonce;
                 let unlocked = house.unlock(given, carried, &session.identity, frame.writer()).await;
-                return unlocked.map_err(Refusal::to_anybody);
+                return unlocked.map_err(Refusal::said_to_anybody);
             }
             Message::AskSeal(theirs) => {
-                return house.tell_seal(&mut session.nonce, &theirs).map_err(Refusal::to_anybody);
+                return house.tell_seal(&mut session.nonce, &theirs).map_err(Refusal::said_to_anybody);
             }
             Message::Seal(carried) => {
                 let sealed = house.seal(&mut session.nonce, carried, session.identity.shown()).await;
-                return sealed.map_err(Refusal::to_anybody);
+                return sealed.map_err(Refusal::said_to_anybody);
             }
             other => Ok(other),
         },

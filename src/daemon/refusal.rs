@@ -40,7 +40,7 @@ impl Refusal {
     }
 
     /// The refusal of a `LOCK`, `UNLOCK` or `SEAL`, before which nobody looks who asks.
-    pub(super) fn to_anybody(self) -> Self {
+    pub(super) fn said_to_anybody(self) -> Self {
         Self { to_anybody: true, ..self }
     }
 
