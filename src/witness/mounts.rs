@@ -14,8 +14,9 @@ use rustix::fs::{Stat, major, minor};
 
 use super::procfs::{Mount, parse_mount_id, parse_mounts};
 
-/// Most bytes of the list of mounts that are read: some 20,000 of them.
-const MAX_MOUNTS: u64 = 4 << 20;
+/// Most bytes of the list of mounts that are read: `fusermount` gives a user 1,000, each with a path of 4 KiB, which the
+/// kernel may spell in four times as many.
+const MAX_MOUNTS: u64 = 32 << 20;
 /// Types of filesystems that ask a server, which may not answer. `fuse` stands for its subtypes (`fuse.sshfs`) too.
 const ASKING: [&str; 13] = [
     "fuse", "fuseblk", "virtiofs", "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "afs", "coda",
@@ -25,9 +26,8 @@ const ASKING: [&str; 13] = [
 /// Whether the file behind this descriptor, of which `stat` is known, lies on a filesystem of this machine that this
 /// process has mounted too. The descriptor keeps the filesystem: its numbers can't be given to another one meanwhile.
 pub(super) fn is_local(file: BorrowedFd<'_>, stat: &Stat) -> bool {
-    let Some(mounts) = read("/proc/self/mountinfo").and_then(|mounts| parse_mounts(&mounts).ok()) else {
-        return false;
-    };
+    let Some(mounts) = read("/proc/self/mountinfo") else { return false };
+    let mounts = parse_mounts(&mounts);
     let device = (major(stat.st_dev), minor(stat.st_dev));
     let found = mounts.iter().find(|mount| mount.device == device).or_else(|| {
         // btrfs and overlayfs have other device numbers in `stat`: there only the mount itself can be found
