@@ -218,6 +218,21 @@ fn the_outbox_is_replayed_without_losing_or_doubling_a_line() {
 }
 
 #[test]
+fn a_change_that_is_told_of_after_a_replay_brought_its_line_is_not_written_again() {
+    let (_dir, path, mut log) = begun();
+    let [first, second, third] =
+        [(1, "first"), (2, "second"), (3, "third")].map(|(id, line)| entry(id, line));
+    let _ = log.append_rendered(&second).unwrap();
+    // the first and the third were committed, and whoever waits for them did not have his turn yet
+    assert_eq!(log.replay(&[first.clone(), second, third.clone()]).unwrap(), 2);
+    for late in [&third, &first] {
+        assert!(log.append_rendered(late).unwrap().is_none());
+    }
+    assert!(log.append_rendered(&entry(4, "fourth")).unwrap().is_some());
+    assert_eq!(said(&path)[3..], ["second", "first", "third", "fourth"]);
+}
+
+#[test]
 fn replay_looks_back_as_far_as_the_oldest_entry_and_no_line_is_missed() {
     let (_dir, path, mut log) = begun();
     let first = entry(1, "first");
