@@ -156,8 +156,11 @@ fn without_memory_the_daemon_ends_as_such_and_not_as_one_that_was_taken_over() {
         let status = world.ended();
         assert_eq!(status.signal(), Some(libc::SIGABRT), "{requests}: {status:?} {}", world.log());
         let log = world.log();
-        let words = if requests { "memory allocation of" } else { "there is no memory for a secret" };
-        assert!(log.contains(words) && !log.contains("taken over"), "{log}");
+        // which of the two gives out first hangs on what they have in stock
+        let said = ["memory allocation of", "there is no memory for a secret"]
+            .iter()
+            .any(|words| log.contains(words));
+        assert!(said && !log.contains("taken over"), "{log}");
     }
 }
 
