@@ -37,6 +37,10 @@ impl Says {
         self.prefixes.as_ref().is_none_or(|list| list.iter().any(|prefix| name.starts_with(prefix)))
     }
 
+    fn allows_no_target(&self) -> bool {
+        self.prefixes.as_ref().is_some_and(Vec::is_empty)
+    }
+
     /// `listed`: whether the list that the action needs has the service.
     fn answer(&self, listed: bool, searches: bool, asked: &Asked) -> Result<(), Denial> {
         let covered = match asked {
@@ -146,7 +150,8 @@ proptest! {
         let decided = decide_check(admit(&policy).entry().permissions(), &selection(name, &asked));
         let listed = says.read.contains(&name) || says.write.contains(&name);
         let expected = match asked {
-            // without names it asks about the service alone
+            // without names it asks about the service alone, and an entry that allows no target allows nothing of it
+            Asked::All if listed && says.allows_no_target() => Err(Denial::TargetNotAllowed),
             Asked::All => if listed { Ok(()) } else { Err(Denial::ServiceNotAllowed) },
             _ => says.answer(listed, !asked.exact(), &asked),
         };

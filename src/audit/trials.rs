@@ -128,6 +128,16 @@ fn a_file_without_records_is_left_alone() {
     fs::write(&path, "somebody's notes\n").unwrap();
     assert_eq!(open(&path).err(), Some(AuditError::Foreign));
     assert_eq!(fs::read(&path).unwrap(), b"somebody's notes\n");
+    // and under a log that is open nothing is recorded, so nothing is released, until it is gone
+    let (_dir, path, mut log) = begun();
+    fs::write(&path, "somebody's notes\n").unwrap();
+    for _ in 0..2 {
+        assert_eq!(log.append(&event("c")).err(), Some(AuditError::Foreign));
+        assert_eq!(fs::read(&path).unwrap(), b"somebody's notes\n");
+    }
+    fs::remove_file(&path).unwrap();
+    let _ = log.append(&event("c")).unwrap();
+    assert_eq!(said(&path).last().unwrap(), "c");
 }
 
 #[test]
@@ -205,6 +215,21 @@ fn the_outbox_is_replayed_without_losing_or_doubling_a_line() {
     assert_eq!(synced(&mut log), Some(9));
     assert_eq!(said(&path)[6..], [": epoch 1", "lost", "twin"]);
     assert_eq!(log.replay(&outbox).unwrap(), 0);
+}
+
+#[test]
+fn a_change_that_is_told_of_after_a_replay_brought_its_line_is_not_written_again() {
+    let (_dir, path, mut log) = begun();
+    let [first, second, third] =
+        [(1, "first"), (2, "second"), (3, "third")].map(|(id, line)| entry(id, line));
+    let _ = log.append_rendered(&second).unwrap();
+    // the first and the third were committed, and whoever waits for them did not have his turn yet
+    assert_eq!(log.replay(&[first.clone(), second, third.clone()]).unwrap(), 2);
+    for late in [&third, &first] {
+        assert!(log.append_rendered(late).unwrap().is_none());
+    }
+    assert!(log.append_rendered(&entry(4, "fourth")).unwrap().is_some());
+    assert_eq!(said(&path)[3..], ["second", "first", "third", "fourth"]);
 }
 
 #[test]

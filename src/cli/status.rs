@@ -227,7 +227,7 @@ fn show(report: &Report, out: &mut Output) {
     for protection in lacking {
         row("not in force", Style::Bad, &format!("{}: {}", protection.name, protection.means));
     }
-    if let Some(spilled) = report.memory.as_ref().and_then(SecretMemory::spilled) {
+    if let Some(spilled) = report.memory.as_ref().and_then(SecretMemory::swappable) {
         row("memory", Style::Warn, &format!("{spilled}; {RAISE_LOCKED}"));
     }
     for protection in &report.missing {

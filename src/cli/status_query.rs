@@ -102,19 +102,18 @@ pub(super) struct Protection {
 pub(super) struct SecretMemory {
     /// `secret` (`memfd_secret`), `locked` or `swappable`.
     pub(super) kept: String,
-    /// Bytes of requests and replies that were in memory that may be swapped, since the daemon started.
-    pub(super) unlocked_bytes: u64,
+    /// Whether requests or replies were in memory that may be swapped, since the daemon started.
+    pub(super) spilled: bool,
 }
 
 impl SecretMemory {
     /// What may have been swapped, in words; none where nothing was.
-    pub(super) fn spilled(&self) -> Option<String> {
-        let kilobytes = self.unlocked_bytes.div_ceil(1024);
+    pub(super) fn swappable(&self) -> Option<&'static str> {
         match self.kept.as_str() {
-            "swappable" => Some("all secrets lie in memory that may be swapped".to_owned()),
-            _ if kilobytes > 0 => Some(format!(
-                "{kilobytes} KiB of requests and replies were in memory that may be swapped, since the daemon started"
-            )),
+            "swappable" => Some("all secrets lie in memory that may be swapped"),
+            _ if self.spilled => {
+                Some("requests or replies were in memory that may be swapped, since the daemon started")
+            }
             _ => None,
         }
     }

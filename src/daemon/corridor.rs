@@ -73,13 +73,21 @@ async fn serve(
     let message = match message {
         Ok(message) if session.identity.is_of(house.observer.uid) => match message {
             Message::Status => return Ok(Reply::status(&house.status())),
-            Message::Lock => return house.lock(session.identity.shown()).await,
-            Message::Unlock(carried) => {
-                return house.unlock(&mut session.nonce, carried, session.identity.shown()).await;
+            Message::Lock => {
+                let locked = house.lock(&session.identity, frame.writer()).await;
+                return locked.map_err(Refusal::said_to_anybody);
             }
-            Message::AskSeal(theirs) => return house.tell_seal(&mut session.nonce, &theirs),
+            Message::Unlock(carried) => {
+                let given = &mut session.nonce;
+                let unlocked = house.unlock(given, carried, &session.identity, frame.writer()).await;
+                return unlocked.map_err(Refusal::said_to_anybody);
+            }
+            Message::AskSeal(theirs) => {
+                return house.tell_seal(&mut session.nonce, &theirs).map_err(Refusal::said_to_anybody);
+            }
             Message::Seal(carried) => {
-                return house.seal(&mut session.nonce, carried, session.identity.shown()).await;
+                let sealed = house.seal(&mut session.nonce, carried, session.identity.shown()).await;
+                return sealed.map_err(Refusal::said_to_anybody);
             }
             other => Ok(other),
         },
@@ -217,7 +225,7 @@ async fn answer_change(
 async fn refuse(refusal: Refusal, note: &Note, session: &Session<'_>) -> Answer {
     let closes = refusal.closes;
     let event = note.refused(session.identity.shown(), &refusal);
-    let reply = match session.house.record_refusal(event, refusal.reason).await {
+    let reply = match session.house.record_refusal(event, &refusal).await {
         Ok(receipt) => Reply::refusal(refusal.reason, &refusal.message, &receipt),
         Err(_) => Reply::unrecorded(),
     };

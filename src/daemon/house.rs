@@ -16,6 +16,7 @@ use super::{
     identity::Shown,
     keychain::KeychainLink,
     listener::Closer,
+    locking::Turn,
     note::{Note, policy_events},
     refusal::Refusal,
     strangers::{QueueState, Strangers},
@@ -48,6 +49,8 @@ pub(super) struct House {
     pub(super) store: Arc<dyn Store>,
     /// The same store, to be locked and unlocked.
     pub(super) vault: Arc<Lockable>,
+    /// Who locks or unlocks it now.
+    pub(super) turn: Turn,
     pub(super) writer: Writer,
     /// None where the secrets rest in the vault's own file.
     pub(super) keychain: Option<KeychainLink>,
@@ -132,8 +135,8 @@ pub(super) struct StatusFacts {
 #[derive(Serialize)]
 struct MemoryState {
     kept: &'static str,
-    /// Bytes that were at any time in memory that may be swapped, since the daemon started.
-    unlocked_bytes: u64,
+    /// Whether anything was at any time in memory that may be swapped, since the daemon started.
+    spilled: bool,
 }
 
 /// The chain of the audit log, for whoever compares the file with it.
@@ -262,14 +265,15 @@ impl House {
     }
 
     /// The record of a refusal. Those of a stranger are gathered where there are too many.
-    pub(super) async fn record_refusal(&self, event: Event, reason: Reason) -> Result<Receipt, Refusal> {
-        let of_strangers = matches!(
-            reason,
-            Reason::UnregisteredBinary
-                | Reason::UntrustedCaller
-                | Reason::MalformedRequest
-                | Reason::Overloaded
-        );
+    pub(super) async fn record_refusal(&self, event: Event, refusal: &Refusal) -> Result<Receipt, Refusal> {
+        let of_strangers = refusal.to_anybody
+            || matches!(
+                refusal.reason,
+                Reason::UnregisteredBinary
+                    | Reason::UntrustedCaller
+                    | Reason::MalformedRequest
+                    | Reason::Overloaded
+            );
         if !of_strangers || self.policy.borrow().last().knows_path(&event.binary_path) {
             return self.record(event).await;
         }
@@ -328,7 +332,7 @@ impl House {
 
     pub(super) fn log_entry(&self, entry: &OutboxEntry) {
         match self.log.borrow_mut().append_rendered(entry) {
-            Ok(_receipt) => self.unsynced.notify_one(),
+            Ok(_) => self.unsynced.notify_one(),
             Err(error) => tracing::error!("{error}; the record waits in the store's outbox"),
         }
         self.note_chain();
@@ -405,10 +409,10 @@ impl House {
                 waiting: self.store.waiting(),
             }),
             vault: VaultState {
-                state: match (self.vault.salvage(), self.vault.is_locked()) {
+                state: match (self.vault.salvage(), self.vault.serves()) {
                     (Some(_), _) => "salvaged",
-                    (None, true) => "locked",
-                    (None, false) => "unlocked",
+                    (None, true) => "unlocked",
+                    (None, false) => "locked",
                 },
                 salvage: self.vault.salvage().map(|extent| extent.words()),
                 key_source: self.vault.source().as_str(),
@@ -416,11 +420,8 @@ impl House {
             },
             policy,
             missing: self.missing.clone(),
-            protections: self.protections.clone(),
-            memory: MemoryState {
-                kept: locked::prepare().as_str(),
-                unlocked_bytes: locked::unlocked_bytes(),
-            },
+            protections: self.protections.iter().map(Protection::now).collect(),
+            memory: MemoryState { kept: locked::prepare().as_str(), spilled: locked::spilled() },
             connections: self.admission.borrow().len(),
             queue: self.strangers.state(),
             audit: self.audit_state(),

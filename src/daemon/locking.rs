@@ -1,15 +1,46 @@
 //! `LOCK` and `UNLOCK`: for any process of the daemon's user, as stopping it is; who unlocks must have the vault's key.
+//!
+//! Nobody looks who asks before, so a line that changes nothing costs next to nothing, and leaves no record if it is
+//! answered. Whoever has no key does not reach the writing thread.
 
-use std::sync::Arc;
+use std::{cell::Cell, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use tokio::time::sleep;
 
-use super::{house::House, identity::Shown, refusal::Refusal};
+use super::{
+    house::House,
+    identity::{Identity, Shown},
+    refusal::Refusal,
+};
 use crate::{
     audit::{self, Event, Outcome},
     store::{Store, StoreError},
-    wire::{Carried, Nonce, Reply},
+    wire::{Carried, Nonce, Reply, Writer},
 };
+
+/// How often a lock whose record is written asks for a place in the writing thread's queue, and how long it waits between.
+const TRIES: usize = 1000;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// One at a time locks or unlocks the vault.
+#[derive(Default)]
+pub(super) struct Turn(Cell<bool>);
+
+/// Gives the turn back, however its holder ends.
+struct Held<'a>(&'a Turn);
+
+impl Turn {
+    fn take(&self) -> Result<Held<'_>, Refusal> {
+        if self.0.replace(true) { Err(Refusal::overloaded(false)) } else { Ok(Held(self)) }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.0.set(false);
+    }
+}
 
 /// The nonce of a connection for which something may be sealed. Used once.
 #[derive(Default)]
@@ -31,14 +62,28 @@ impl OneNonce {
 
 impl House {
     /// Forgets the vault's key. The record is there first: what follows can't be prevented any more.
-    pub(super) async fn lock(&self, shown: &Shown) -> Result<Reply, Refusal> {
+    pub(super) async fn lock(&self, identity: &Identity, writer: Writer) -> Result<Reply, Refusal> {
         if self.vault.salvage().is_some() {
             return Err(Refusal::not_locked());
         }
-        let receipt = self.record(event(shown, Outcome::Granted, "vault locked")).await?;
-        let vault = Arc::clone(&self.vault);
-        let locked = self.writer.task(move || vault.lock()).await;
-        if let Err(error) = locked.map_err(|_| Refusal::overloaded(false))? {
+        let _turn = self.turn.take()?;
+        if self.vault.is_locked() {
+            return Ok(Reply::vault_unchanged("LOCK", "locked"));
+        }
+        let shown = identity.look_at(writer, self).await;
+        let receipt = self.record(event(&shown, Outcome::Granted, "vault locked")).await?;
+        let mut tries = 0;
+        let locked = loop {
+            let vault = Arc::clone(&self.vault);
+            match self.writer.task(move || vault.lock()).await {
+                Ok(locked) => break locked,
+                // the record says that it is locked
+                Err(_) if tries < TRIES => tries += 1,
+                Err(_) => return Err(Refusal::overloaded(false)),
+            }
+            sleep(PAUSE).await;
+        };
+        if let Err(error) = locked {
             tracing::error!("the vault is locked, and was not closed cleanly: {error}");
         }
         tracing::info!("the vault is locked");
@@ -50,25 +95,44 @@ impl House {
         &self,
         given: &mut OneNonce,
         carried: Option<Carried>,
-        shown: &Shown,
+        identity: &Identity,
+        writer: Writer,
     ) -> Result<Reply, Refusal> {
         let Some(Carried { nonce, key }) = carried else {
-            let state = if self.vault.is_locked() { "locked" } else { "unlocked" };
+            let state = if self.vault.serves() { "unlocked" } else { "locked" };
             return Ok(Reply::unlock_nonce(state, given.renew().map_err(|error| self.internal(&error))?));
         };
-        let opened = match given.take(&nonce) {
-            Some(nonce) => {
-                let vault = Arc::clone(&self.vault);
-                let opened = self.writer.task(move || vault.unlock(nonce.as_bytes(), &key)).await;
-                opened.map_err(|_| Refusal::overloaded(false))?
-            }
-            None => Err(StoreError::WrongKey),
-        };
-        opened.and_then(|()| self.take_up()).map_err(|error| {
+        if self.vault.salvage().is_some() {
+            return Err(Refusal::not_unlocked());
+        }
+        let nonce = given.take(&nonce).ok_or_else(|| Refusal::still_locked(&StoreError::WrongKey))?;
+        let fits = self.vault.fits(nonce.as_bytes(), &key);
+        fits.map_err(|error| Refusal::still_locked(&error))?;
+        let _turn = self.turn.take()?;
+        if self.vault.serves() {
+            return Ok(Reply::vault_unchanged("UNLOCK", "unlocked"));
+        }
+        let shown = identity.look_at(writer, self).await;
+        let vault = Arc::clone(&self.vault);
+        let opened = self.writer.task(move || vault.unlock(nonce.as_bytes(), &key)).await;
+        let opened = opened.map_err(|_| Refusal::overloaded(false))?;
+        let taken_up = opened.and_then(|()| self.take_up()).map_err(|error| {
             tracing::warn!("the vault was not unlocked: {error}");
             Refusal::still_locked(&error)
-        })?;
-        let receipt = self.record(event(shown, Outcome::Granted, "vault unlocked")).await?;
+        });
+        let recorded = match taken_up {
+            Ok(()) => self.record(event(&shown, Outcome::Granted, "vault unlocked")).await,
+            Err(refusal) => Err(refusal),
+        };
+        let receipt = match recorded {
+            Ok(receipt) => receipt,
+            Err(refusal) => {
+                // it is said to be locked, so nothing of the key may stay
+                let vault = Arc::clone(&self.vault);
+                let _ = self.writer.task(move || vault.lock()).await;
+                return Err(refusal);
+            }
+        };
         self.vault.resume();
         self.accept_sealed_policy();
         if let Some(keychain) = &self.keychain {
@@ -104,5 +168,21 @@ pub(super) fn event(shown: &Shown, outcome: Outcome, what: &'static str) -> Even
         detail: Some(what.into()),
         uid: shown.uid,
         count: None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::wire::Reason;
+
+    #[test]
+    fn one_at_a_time_locks_or_unlocks_and_the_next_is_told_to_come_back() {
+        let turn = Turn::default();
+        let held = turn.take().ok().unwrap();
+        assert!(turn.take().is_err_and(|refusal| refusal.reason == Reason::Overloaded && !refusal.closes));
+        drop(held);
+        assert!(turn.take().is_ok());
     }
 }

@@ -23,11 +23,25 @@ pub(super) struct Refusal {
     pub(super) closes: bool,
     /// A stranger for the pending queue.
     pub(super) stranger: Option<Unregistered>,
+    /// Of a line that any process of the user may send: a flood of it is folded, whatever the reason.
+    pub(super) to_anybody: bool,
 }
 
 impl Refusal {
     fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, detail: None, message: message.into(), closes: false, stranger: None }
+        Self {
+            reason,
+            detail: None,
+            message: message.into(),
+            closes: false,
+            stranger: None,
+            to_anybody: false,
+        }
+    }
+
+    /// The refusal of a `LOCK`, `UNLOCK` or `SEAL`, before which nobody looks who asks.
+    pub(super) fn said_to_anybody(self) -> Self {
+        Self { to_anybody: true, ..self }
     }
 
     fn closing(self) -> Self {
@@ -210,6 +224,12 @@ impl Refusal {
     pub(super) fn not_locked() -> Self {
         let message = "a damaged vault is served for reading only and can't be locked; to forget its key, stop the daemon";
         Self::new(Reason::InternalError, message).detailed("not locked: started with --salvage")
+    }
+
+    /// What is intact of a damaged vault needs no key.
+    pub(super) fn not_unlocked() -> Self {
+        let message = "a damaged vault is served for reading only and takes no key; restore it from a backup, and start the daemon without --salvage";
+        Self::new(Reason::InternalError, message).detailed("not unlocked: started with --salvage")
     }
 
     /// The seal was not changed.

@@ -40,6 +40,9 @@ impl House {
         self.log.borrow_mut().ready().map_err(|error| self.unrecorded(&error))?;
         let Carried { nonce, key } = carried;
         let Some(nonce) = given.take(&nonce) else { return Err(Refusal::not_sealed(&StoreError::WrongKey)) };
+        // whoever has no key must not keep the writing thread from the others
+        let fits = self.vault.seal_fits(nonce.as_bytes(), &key);
+        fits.map_err(|error| Refusal::not_sealed(&error))?;
         let event = event(shown, Outcome::Granted, "another seal for the policy");
         let vault = Arc::clone(&self.vault);
         let taken = self

@@ -22,6 +22,21 @@ pub struct Protection {
     pub means: &'static str,
 }
 
+const LOCKED_MEMORY: &str = "locked_memory";
+
+impl Protection {
+    /// What is true of it now: that not all secrets found room is known only when it happens.
+    pub fn now(&self) -> Self {
+        let spilled = self.enforced && self.name == LOCKED_MEMORY && locked::spilled();
+        let means = if spilled {
+            "secrets in memory are never swapped to the disk, but for what did not fit since the daemon started"
+        } else {
+            self.means
+        };
+        Self { means, ..*self }
+    }
+}
+
 /// What was put in force without an error. The kernel tells of any filter and any closed folder, and a daemon in a
 /// container has some that are not its own.
 #[derive(Debug, Clone, Copy, Default)]
@@ -56,7 +71,7 @@ pub fn probe(applied: Applied) -> Vec<Protection> {
         ),
         protection("no_core", answers.no_core, "a crash leaves no memory on the disk"),
         protection(
-            "locked_memory",
+            LOCKED_MEMORY,
             locked::prepare() != Kept::Swappable,
             "secrets in memory are never swapped to the disk",
         ),

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     chain::{Checkpoint, Head},
     policy::Authorized,
+    secret::Buffer,
 };
 
 /// The vault of a daemon, open or locked.
@@ -47,6 +48,17 @@ struct State {
     rest: Option<Rest>,
     /// What is intact of a damaged vault, in place of a vault.
     salvage: Option<Arc<Salvage>>,
+}
+
+impl State {
+    /// What travels between the daemon and whoever has the vault's key is sealed under it.
+    fn transport(&self) -> Result<&Transport, StoreError> {
+        match (&self.vault, &self.rest) {
+            (Some(vault), _) => Ok(vault.transport()),
+            (None, Some(rest)) => Ok(&rest.transport),
+            (None, None) => Err(StoreError::Salvaged),
+        }
+    }
 }
 
 /// What a locked vault leaves behind.
@@ -91,6 +103,12 @@ impl Lockable {
         state.vault.is_none() && state.salvage.is_none()
     }
 
+    /// Whether requests are answered from it: it is not locked, nor being unlocked.
+    pub fn serves(&self) -> bool {
+        let state = self.state();
+        state.serves || state.salvage.is_some()
+    }
+
     /// How many secrets there are, or were when it was locked.
     pub fn count(&self) -> u64 {
         let state = self.state();
@@ -132,15 +150,12 @@ impl Lockable {
     /// Opens the vault with a key that was sealed by [`KeyHolder::carry_key`](super::KeyHolder::carry_key) for `nonce`. Everything is checked as at the first
     /// start, and that the vault is not older than it was when it was locked.
     ///
-    /// Requests are answered with [`StoreError::Locked`] until [`Lockable::resume`].
+    /// Requests are answered with [`StoreError::Locked`] until [`Lockable::resume`]. An open vault stays as it is.
     pub fn unlock(&self, nonce: &[u8; 32], carried: &[u8]) -> Result<(), StoreError> {
-        let (key, generation) = match &self.state().rest {
-            Some(rest) => {
-                let key = rest.transport.open(Content::Key, nonce, carried)?;
-                (VaultKey::from_buffer(key).ok_or(StoreError::WrongKey)?, rest.generation)
-            }
-            None => return Ok(()),
-        };
+        let key = self.carried(Content::Key, nonce, carried)?;
+        let key = VaultKey::from_buffer(key).ok_or(StoreError::WrongKey)?;
+        let generation = self.state().rest.as_ref().map(|rest| rest.generation);
+        let Some(generation) = generation else { return Ok(()) };
         self.folder.lock()?;
         let opened = self.folder.try_clone().map_err(StoreError::from).and_then(|folder| {
             // a command may have given the key another source meanwhile
@@ -167,6 +182,20 @@ impl Lockable {
         Ok(())
     }
 
+    /// Whether a key for `nonce` is that of the vault, open or locked. Costs one short decryption: anybody may ask.
+    pub fn fits(&self, nonce: &[u8; 32], carried: &[u8]) -> Result<(), StoreError> {
+        self.carried(Content::Key, nonce, carried).map(drop)
+    }
+
+    /// Whether a new seal for `nonce` comes from whoever has the vault's key.
+    pub fn seal_fits(&self, nonce: &[u8; 32], carried: &[u8]) -> Result<(), StoreError> {
+        self.carried(Content::NewSeal, nonce, carried).map(drop)
+    }
+
+    fn carried(&self, what: Content, nonce: &[u8; 32], carried: &[u8]) -> Result<Buffer, StoreError> {
+        self.state().transport()?.open(what, nonce, carried)
+    }
+
     /// SHA-256 of the config.json that is accepted; zeros where any is. Known also while the vault is locked.
     pub fn policy_seal(&self) -> PolicySeal {
         let state = self.state();
@@ -179,13 +208,7 @@ impl Lockable {
     /// Tells whoever has the vault's key which seal holds, sealed for a nonce of his.
     pub fn tell_policy_seal(&self, nonce: &[u8; 32]) -> Result<Vec<u8>, StoreError> {
         let seal = self.policy_seal();
-        let state = self.state();
-        let transport = match (&state.vault, &state.rest) {
-            (Some(vault), _) => vault.transport(),
-            (None, Some(rest)) => &rest.transport,
-            (None, None) => return Err(StoreError::Salvaged),
-        };
-        transport.seal(Content::CurrentSeal, nonce, &seal)
+        self.state().transport()?.seal(Content::CurrentSeal, nonce, &seal)
     }
 
     /// Takes a new seal for the policy from whoever has the vault's key. It is durable, with its line, when this returns.

@@ -13,7 +13,7 @@ use super::{
     key::VaultKey,
     keychain::StoreKind,
     seal::{Sealer, VaultId},
-    seat::Seat,
+    seat::{STATE_FILE, Seat},
     slot::{KEY_FILE, Slot, SlotKeys},
     source::KeyMaterial,
     vault::{missing, not_behind},
@@ -54,13 +54,16 @@ pub(super) fn without_key(folder: &Folder) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Whether there is a key only, as a crash leaves it while a vault is made. Refuses a head without its vault.
+/// Whether there is a key only, as a crash leaves it while a vault is made. Refuses it where a head or the audit chain, which
+/// both come after the vault, show that there was one: who removes the rest must not get an empty vault served.
 pub(super) fn without_vault(folder: &Folder) -> Result<bool, StoreError> {
     if folder.stat(VAULT_FILE)?.is_some() {
         return Ok(false);
     }
-    if folder.stat(HEAD_FILE)?.is_some() {
-        return Err(missing(VAULT_FILE, HEAD_FILE));
+    for later in [HEAD_FILE, STATE_FILE] {
+        if folder.stat(later)?.is_some() {
+            return Err(missing(VAULT_FILE, later));
+        }
     }
     Ok(true)
 }

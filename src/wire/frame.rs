@@ -194,10 +194,12 @@ mod tests {
             buffer.push(end.as_bytes(), ME).unwrap();
             assert!(buffer.next_frame().unwrap().is_ok());
         }
-        full.push_str("x\n");
-        let mut buffer = FrameBuffer::new();
-        buffer.push(full.as_bytes(), ME).unwrap();
-        assert_eq!(buffer.next_frame().unwrap().err(), Some(FrameError::TooLong));
+        full.push('x');
+        for end in ["\n", "\r\n"] {
+            let mut buffer = FrameBuffer::new();
+            buffer.push(format!("{full}{end}").as_bytes(), ME).unwrap();
+            assert_eq!(buffer.next_frame().unwrap().err(), Some(FrameError::TooLong));
+        }
     }
 
     #[test]

@@ -150,6 +150,11 @@ impl Reply {
         Self::object(&VaultState { kind, state, nonce: None, key: None })
     }
 
+    /// The answer to a `LOCK` of a locked vault, or to an `UNLOCK` of an open one with its key: nothing happened.
+    pub fn vault_unchanged(kind: &'static str, state: &'static str) -> Self {
+        Self::object(&VaultState { kind, state, nonce: None, key: None })
+    }
+
     /// The answer to an `UNLOCK` without a key: whether one is needed, and the nonce to seal it for.
     pub fn unlock_nonce(state: &'static str, nonce: &Nonce) -> Self {
         Self::object(&VaultState { kind: "UNLOCK", state, nonce: Some(nonce.to_hex()), key: None })

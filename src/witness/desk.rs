@@ -2,7 +2,8 @@
 //!
 //! A look can be made to wait by whoever is looked at: his files may lie on a filesystem that does not answer, his memory may
 //! be kept busy. So several desks take questions, one after the other, and whoever runs no executable of any entry is looked
-//! at elsewhere: strangers make only strangers wait.
+//! at elsewhere: strangers make only strangers wait. A path proves nothing yet, since a mount shows anything at any path:
+//! what lies on a filesystem that asks somebody, or that only the caller has mounted, is opened elsewhere too.
 
 use std::{
     collections::HashMap,
@@ -25,7 +26,7 @@ use rustix::{
 use super::{
     channel::Channel,
     custody::SocketDiagnosis,
-    examine::{Instruments, Running, Subject, common_filters, file_key},
+    examine::{DELETED, Held, Instruments, Running, Subject, common_filters, file_key},
     hashing::Fingerprints,
     libraries::Libraries,
     protocol::{Answer, MAX_MESSAGE, Question, Unseen, Watched},
@@ -38,8 +39,12 @@ const DESKS: usize = 4;
 const WATCHED_LANES: usize = 2;
 /// Threads that look at strangers.
 const STRANGER_LANES: usize = 2;
+/// Threads that look at executables, at the path of an entry, whose filesystem may let them wait.
+const DISTANT_LANES: usize = 2;
 /// Most looks that wait for the digest of a watched executable.
 const MOST_WATCHED: usize = 256;
+/// Most looks that wait for one of those.
+const MOST_DISTANT: usize = 16;
 /// Most strangers that wait to be looked at.
 const MOST_STRANGERS: usize = 16;
 /// Most strangers that wait for their digest; others are told that the witness is busy and are not queued.
@@ -107,6 +112,7 @@ struct Turn {
 #[derive(Clone)]
 struct Lanes {
     watched: SyncSender<Look>,
+    distant: SyncSender<Approach>,
     strangers: SyncSender<Glance>,
     fingerprints: SyncSender<Fingerprint>,
 }
@@ -118,6 +124,14 @@ struct Look {
     running: Running,
     file: File,
     watched: Vec<Watched>,
+}
+
+/// An executable at the path of an entry, which waits to be opened.
+struct Approach {
+    id: u64,
+    subject: Subject,
+    held: Held,
+    shown: String,
 }
 
 /// A stranger that waits to be looked at.
@@ -134,11 +148,12 @@ struct Fingerprint {
 impl Office<'_> {
     /// Starts every thread. None when one could not be started, or is not there yet to be filtered.
     fn open<'s>(&'s self, scope: &'s Scope<'s, '_>) -> Option<Lanes> {
-        const THREADS: usize = DESKS - 1 + WATCHED_LANES + STRANGER_LANES + 1;
+        const THREADS: usize = DESKS - 1 + WATCHED_LANES + DISTANT_LANES + STRANGER_LANES + 1;
         let (watched, looks) = sync_channel(MOST_WATCHED);
+        let (distant, approaches) = sync_channel(MOST_DISTANT);
         let (strangers, glances) = sync_channel(MOST_STRANGERS);
         let (fingerprints, files) = sync_channel(MOST_FINGERPRINTS);
-        let lanes = Lanes { watched, strangers, fingerprints };
+        let lanes = Lanes { watched, distant, strangers, fingerprints };
         let (here, arrived) = sync_channel(THREADS);
         let start = |lowly: bool, work: Box<dyn FnOnce() + Send + 's>| {
             let here = here.clone();
@@ -153,10 +168,20 @@ impl Office<'_> {
             };
             thread::Builder::new().spawn_scoped(scope, work).ok()
         };
-        let (looks, glances) = (Shared::new(looks), Shared::new(glances));
+        let (looks, approaches, glances) =
+            (Shared::new(looks), Shared::new(approaches), Shared::new(glances));
         for _ in 0..WATCHED_LANES {
             let looks = looks.clone();
             start(false, Box::new(move || looks.each(|look| self.finish(look))))?;
+        }
+        for _ in 0..DISTANT_LANES {
+            let (approaches, strangers) = (approaches.clone(), lanes.strangers.clone());
+            let finish = move |approach| {
+                if let Some(look) = self.approach(approach, &strangers) {
+                    self.finish(look);
+                }
+            };
+            start(false, Box::new(move || approaches.each(finish)))?;
         }
         for _ in 0..STRANGER_LANES {
             let glances = glances.clone();
@@ -226,36 +251,59 @@ impl Office<'_> {
             Ok(shown) => shown,
             Err(why) => return self.channel.tell_unseen(id, why, None),
         };
-        // from here on the filesystem of the executable may let us wait
         if !self.is_watched(&shown) {
-            return self.take_stranger(Glance { id, subject }, shown, lanes);
+            return self.take_stranger(Glance { id, subject }, shown, &lanes.strangers);
         }
-        let mut running = match subject.executable() {
-            Ok(found) => found,
+        let held = match subject.executable() {
+            Ok(held) => held,
             Err(why) => return self.channel.tell_unseen(id, why, Some(shown)),
         };
-        let watched = self.watched_as(&running.executable);
-        if watched.is_empty() {
-            return self.take_stranger(Glance { id, subject }, shown, lanes);
+        let (is_local, approach) = (held.is_local(), Approach { id, subject, held, shown });
+        if !is_local {
+            if let Err(TrySendError::Full(late) | TrySendError::Disconnected(late)) =
+                lanes.distant.try_send(approach)
+            {
+                self.channel.tell_unseen(late.id, Unseen::Busy, Some(late.shown));
+            }
+            return;
         }
-        let Some(file) = running.file.take() else {
-            return self.channel.tell_unseen(id, Unseen::Unreadable, Some(shown));
-        };
-        let look = Look { id, subject, running, file, watched };
+        let Some(look) = self.approach(approach, &lanes.strangers) else { return };
         if self.running.known(&look.running.executable.key).is_some() {
             self.finish(look);
         } else if let Err(TrySendError::Full(look) | TrySendError::Disconnected(look)) =
             lanes.watched.try_send(look)
         {
-            self.channel.tell_unseen(look.id, Unseen::Busy, Some(shown));
+            self.channel.tell_unseen(look.id, Unseen::Busy, Some(look.running.executable.path));
         }
+    }
+
+    /// Opens what is held, where its filesystem may let us wait. None when the question is answered, or a stranger's.
+    fn approach(&self, approach: Approach, strangers: &SyncSender<Glance>) -> Option<Look> {
+        let Approach { id, subject, held, shown } = approach;
+        let mut running = match held.open() {
+            Ok(found) => found,
+            Err(why) => {
+                self.channel.tell_unseen(id, why, Some(shown));
+                return None;
+            }
+        };
+        let watched = self.watched_as(&running.executable);
+        if watched.is_empty() {
+            self.take_stranger(Glance { id, subject }, shown, strangers);
+            return None;
+        }
+        let Some(file) = running.file.take() else {
+            self.channel.tell_unseen(id, Unseen::Unreadable, Some(shown));
+            return None;
+        };
+        Some(Look { id, subject, running, file, watched })
     }
 
     /// Whether an entry has the path that /proc shows, which may have the mark of a deleted file. No file is touched.
     fn is_watched(&self, shown: &str) -> bool {
         let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         watched.contains_key(shown)
-            || shown.strip_suffix(" (deleted)").is_some_and(|name| watched.contains_key(name))
+            || shown.strip_suffix(DELETED).is_some_and(|name| watched.contains_key(name))
     }
 
     /// The entries that have the path and size of this executable.
@@ -297,16 +345,16 @@ impl Office<'_> {
     }
 
     /// Tells that it is a stranger, which is all that its refusal needs, and has it looked at for the queue of strangers.
-    fn take_stranger(&self, glance: Glance, shown: String, lanes: &Lanes) {
+    fn take_stranger(&self, glance: Glance, shown: String, strangers: &SyncSender<Glance>) {
         let id = glance.id;
         self.channel.tell(&Answer::Shown { id, path: shown }, &[]);
-        if lanes.strangers.try_send(glance).is_err() {
+        if strangers.try_send(glance).is_err() {
             self.channel.tell_unseen(id, Unseen::Busy, None);
         }
     }
 
     fn glance(&self, Glance { id, subject }: Glance) {
-        match subject.executable() {
+        match subject.executable().and_then(Held::open) {
             Ok(Running { executable, file, faithful }) => {
                 let digest = self.others.known(&executable.key);
                 let sighting = Box::new(subject.sighting(executable, digest));

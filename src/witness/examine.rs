@@ -5,10 +5,10 @@ use std::{
     fs::File,
     io::Read,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::{ffi::OsStrExt, fs::FileExt},
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, Stat, fstat, fstatfs, openat, readlinkat, statat};
@@ -17,6 +17,7 @@ use super::{
     custody::{Peer, SocketDiagnosis, custody, unseen},
     hashing::Fingerprints,
     libraries::Libraries,
+    mounts,
     procfs::{Status, parse_maps, parse_statm, parse_status},
     protocol::Unseen,
     written::PageMap,
@@ -33,6 +34,8 @@ const MAX_MAPS: u64 = 4 << 20;
 const MAX_STATUS: u64 = 1 << 20;
 /// Most threads of a process that are looked at.
 const MAX_THREADS: usize = 1024;
+/// What the kernel puts behind the path of a file that is not there any more.
+pub(super) const DELETED: &str = " (deleted)";
 const MAX_ARGUMENTS: usize = 32;
 const MAX_ARGUMENT: usize = 256;
 /// Filesystems that may show other bytes to the reader than to the processor: FUSE and network filesystems.
@@ -57,6 +60,39 @@ pub(super) struct Subject {
     pub(super) pidfd: Option<OwnedFd>,
     /// Its folder in /proc. Once open it stays that process's, whatever the number is given to next.
     folder: OwnedFd,
+}
+
+/// An executable that is held and was not opened yet: nobody's filesystem was asked anything.
+pub(super) struct Held {
+    /// What /proc shows.
+    shown: PathBuf,
+    /// Keeps the inode, and gives nothing to read.
+    file: OwnedFd,
+    /// What the kernel remembers of it.
+    stat: Stat,
+}
+
+impl Held {
+    /// Whether it can be opened and read without waiting for somebody.
+    pub(super) fn is_local(&self) -> bool {
+        // of a file that lost this name and has another, `executable` asks where the path leads, over whatever lies there
+        let has_mark = self.shown.as_os_str().as_bytes().ends_with(DELETED.as_bytes());
+        !(has_mark && self.stat.st_nlink > 0) && mounts::is_local(self.file.as_fd(), &self.stat)
+    }
+
+    /// Opens it, and not what the process may run by now.
+    pub(super) fn open(self) -> Result<Running, Unseen> {
+        let Self { shown, file: held, .. } = self;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = openat(CWD, own(&held), flags, Mode::empty());
+        let file = file.map(File::from).ok();
+        let stat = match &file {
+            Some(file) => fstat(file),
+            None => statat(&held, "", AtFlags::EMPTY_PATH),
+        };
+        let faithful = file.as_ref().is_some_and(faithful);
+        Ok(Running { executable: executable(&shown, &stat.map_err(unseen)?), file, faithful })
+    }
 }
 
 /// An open executable.
@@ -111,17 +147,15 @@ impl Subject {
         Ok(String::from_utf8_lossy(shown.as_bytes()).into_owned())
     }
 
-    /// What it runs.
-    pub(super) fn executable(&self) -> Result<Running, Unseen> {
+    /// What it runs. Nobody can make this wait either.
+    pub(super) fn executable(&self) -> Result<Held, Unseen> {
         let shown = readlinkat(&self.folder, "exe", Vec::with_capacity(256)).map_err(unseen)?;
-        let shown = Path::new(OsStr::from_bytes(shown.as_bytes()));
-        let file = self.open("exe").ok();
-        let stat = match &file {
-            Some(file) => fstat(file),
-            None => statat(&self.folder, "exe", AtFlags::empty()),
-        };
-        let faithful = file.as_ref().is_some_and(faithful);
-        Ok(Running { executable: executable(shown, &stat.map_err(unseen)?), file, faithful })
+        let shown = PathBuf::from(OsStr::from_bytes(shown.as_bytes()));
+        let file =
+            openat(&self.folder, "exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(unseen)?;
+        // by its name: the kernel forgets the flag where there is none, and asks the filesystem
+        let stat = statat(CWD, own(&file), AtFlags::STATX_DONT_SYNC).map_err(unseen)?;
+        Ok(Held { shown, file, stat })
     }
 
     /// The full look, at a process whose executable has been hashed to `digest`.
@@ -192,7 +226,9 @@ impl Subject {
     }
 
     fn runs(&self) -> Result<FileKey, Unseen> {
-        statat(&self.folder, "exe", AtFlags::empty()).map(|stat| file_key(&stat)).map_err(unseen)
+        // it may run another file by now, whose filesystem is not to be asked
+        let stat = statat(&self.folder, "exe", AtFlags::STATX_DONT_SYNC).map_err(unseen)?;
+        Ok(file_key(&stat))
     }
 
     fn status(&self) -> Result<Status, Unseen> {
@@ -276,15 +312,23 @@ fn executable(shown: &Path, stat: &Stat) -> Executable {
     let lossy = shown.to_string_lossy();
     let key = file_key(stat);
     // a file may really be called "x (deleted)": then its path leads to it
-    let leads_to_it =
-        || rustix::fs::stat(shown).is_ok_and(|found| (found.st_dev, found.st_ino) == (key.device, key.inode));
-    let without_mark = lossy.strip_suffix(" (deleted)").filter(|_| !leads_to_it());
+    let leads_to_it = || {
+        stat.st_nlink > 0
+            && rustix::fs::stat(shown)
+                .is_ok_and(|found| (found.st_dev, found.st_ino) == (key.device, key.inode))
+    };
+    let without_mark = lossy.strip_suffix(DELETED).filter(|_| !leads_to_it());
     Executable {
         path: without_mark.unwrap_or(&lossy).to_owned(),
         exact: shown.to_str().is_some() && shown.is_absolute(),
         deleted: without_mark.is_some(),
         key,
     }
+}
+
+/// The name by which this process finds what a descriptor of its own holds.
+fn own(held: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", held.as_raw_fd())
 }
 
 fn pages_of(statm: &File) -> Result<u64, Unseen> {

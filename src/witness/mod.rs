@@ -10,6 +10,7 @@ mod desk;
 mod examine;
 mod hashing;
 mod libraries;
+mod mounts;
 mod procfs;
 mod protocol;
 mod written;

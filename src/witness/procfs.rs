@@ -121,6 +121,41 @@ pub fn parse_descriptor_flags(fdinfo: &[u8]) -> Result<u32, ProcfsError> {
     u32::from_str_radix(field(Some(flags))?.trim(), 8).map_err(|_| ProcfsError)
 }
 
+/// A mount, as `/proc/P/mountinfo` tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mount {
+    /// Its number.
+    pub(super) id: u64,
+    /// Major and minor device number of its filesystem.
+    pub(super) device: (u32, u32),
+    /// Type of its filesystem, with a subtype behind a dot: `ext4`, `fuse.sshfs`. Lossy: a user chooses his own subtypes.
+    pub(super) kind: String,
+}
+
+/// The mounts of a `/proc/P/mountinfo` file. A line of another shape is left out: no mount may hide the others.
+pub(super) fn parse_mounts(mounts: &[u8]) -> Vec<Mount> {
+    let lines = mounts.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    // "id parent major:minor root place options [tags…] - type source options"; the kernel escapes spaces
+    let mount = |line: &[u8]| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let id = number(fields.next().unwrap_or_default())?;
+        let (major, minor) = field(fields.nth(1))?.split_once(':').ok_or(ProcfsError)?;
+        let (major, minor) = (number(major.as_bytes())?, number(minor.as_bytes())?);
+        // root, place and options could each be a dash
+        let mut tags = fields.skip(3);
+        tags.find(|tag| *tag == b"-").ok_or(ProcfsError)?;
+        let kind = String::from_utf8_lossy(tags.next().ok_or(ProcfsError)?).into_owned();
+        Ok::<_, ProcfsError>(Mount { id: id.into(), device: (major, minor), kind })
+    };
+    lines.filter_map(|line| mount(line).ok()).collect()
+}
+
+/// The mount that a file was opened on, of a `/proc/P/fdinfo/N` file.
+pub(super) fn parse_mount_id(fdinfo: &[u8]) -> Result<u64, ProcfsError> {
+    let line = fdinfo.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"mnt_id:"));
+    field(line)?.trim().parse().map_err(|_| ProcfsError)
+}
+
 fn field(bytes: Option<&[u8]>) -> Result<&str, ProcfsError> {
     bytes.and_then(|bytes| str::from_utf8(bytes).ok()).ok_or(ProcfsError)
 }
@@ -166,6 +201,19 @@ mod tests {
         assert_eq!(filters("Seccomp:\t2\nSeccomp_filters:\t3\n").map(|status| status.filters), Ok(3));
         assert_eq!(filters("Seccomp:\t2\n").map(|status| status.filters), Ok(1));
         assert_eq!(filters(""), Err(ProcfsError), "a kernel that does not tell proves nothing");
+    }
+
+    #[test]
+    fn a_mount_has_its_type_behind_the_tags_whatever_its_place_is_called() {
+        let mounts = b"22 27 0:21 / /proc rw,relatime - proc proc rw\n\
+            36 35 98:0 /a - rw master:1 shared:2 - fuse.\xff /dev/a\\040b rw\n\
+            of another shape\n37 35 98:0 / /b rw\n38 35 8:1 / / rw - ext4 /dev/a rw\n";
+        let parsed = parse_mounts(mounts);
+        assert_eq!(parsed[0], Mount { id: 22, device: (0, 21), kind: "proc".into() });
+        assert_eq!(parsed[1], Mount { id: 36, device: (98, 0), kind: "fuse.\u{fffd}".into() });
+        assert_eq!(parsed[2], Mount { id: 38, device: (8, 1), kind: "ext4".into() });
+        assert_eq!(parsed.len(), 3);
+        assert_eq!(parse_mount_id(b"pos:\t0\nflags:\t012\nmnt_id:\t29\n"), Ok(29));
     }
 
     #[test]

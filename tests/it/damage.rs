@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     client::{Client, found, written},
-    world::{Entry, World},
+    world::{Entry, World, await_that},
 };
 
 /// Everything in a data folder that a start reads or makes.
@@ -51,6 +51,8 @@ fn every_file_damaged_cut_gone_or_put_back_is_a_sentence_or_everything_is_served
     let refused = Client::connected(&world, &stranger).read("s", &["a"]);
     assert_eq!(refused["status"], "denied");
     world.cli(&["policy", "seal"]).done();
+    // the queue is written within a second, and a stop does not wait for it
+    await_that("the queue", || world.data().join("pending.json").exists().then_some(()));
     world.stop();
     let path = |name: &str| world.data().join(name);
     let older = FILES.map(|name| fs::read(path(name)).unwrap());
@@ -101,6 +103,16 @@ fn every_file_damaged_cut_gone_or_put_back_is_a_sentence_or_everything_is_served
                 assert!(now == damaged, "{what}: a refusal changed or made the file");
             }
         }
+    }
+    // several of the vault's own files at once, whatever remains of it
+    for gone in [[0, 1], [0, 2], [1, 2]] {
+        for (name, bytes) in FILES.iter().zip(&whole) {
+            world.write(&world.data().join(name), bytes);
+        }
+        let gone = gone.map(|index| FILES[index]);
+        gone.iter().for_each(|name| fs::remove_file(world.data().join(name)).unwrap());
+        assert!(!serves_all(&mut world, &tool, &format!("{gone:?} gone")));
+        assert!(gone.iter().all(|name| !world.data().join(name).exists()), "{gone:?} made anew");
     }
     for (name, bytes) in FILES.iter().zip(&whole) {
         world.write(&world.data().join(name), bytes);

@@ -5,6 +5,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     os::unix::{fs::PermissionsExt, net::UnixListener},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
@@ -129,6 +130,156 @@ fn a_key_that_was_sealed_for_another_nonce_or_another_daemon_opens_nothing() {
         assert_refused(&answer, "error", "store_locked");
     }
     assert_eq!(state(&world)["state"], "locked");
+}
+
+/// A key that no vault has, for the nonce of this connection.
+fn try_a_wrong_key(client: &mut Client) -> Value {
+    let nonce = client.request(&json!({"type": "UNLOCK"}))["nonce"].clone();
+    client.request(&json!({"type": "UNLOCK", "nonce": nonce, "key": "ab".repeat(72)}))
+}
+
+fn of_the_vault(records: &[Value]) -> Vec<&Value> {
+    records.iter().filter(|record| record["action"] == "vault").collect()
+}
+
+/// Writes `t0`, `t1` and so on until it is told to stop. Gives the names for which it was told a success.
+fn write_on(client: &mut Client, name: &str, stop: &AtomicBool) -> Vec<String> {
+    let mut done = Vec::new();
+    for number in 0..2000 {
+        let target = format!("{name}-{number}");
+        let reply = client.write("s", &[(&target, "v")]);
+        if reply == written() {
+            done.push(target);
+        } else {
+            assert_refused(&reply, "error", "store_locked");
+        }
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    done
+}
+
+/// Each write that was told to be done has one record, and no other has one.
+fn assert_recorded_once(world: &World, done: &[String]) {
+    let mut recorded: Vec<String> = world
+        .audit_all()
+        .iter()
+        .filter(|record| record["action"] == "write" && record["result"] == "GRANTED")
+        .filter_map(|record| record["targets"][0].as_str().map(str::to_owned))
+        .filter(|target| target != "a")
+        .collect();
+    recorded.sort();
+    let mut done = done.to_vec();
+    done.sort();
+    assert_eq!(recorded, done);
+}
+
+#[test]
+fn a_wrong_key_for_an_open_vault_is_refused_and_beside_it_every_write_is_recorded_once() {
+    let (mut world, tool) = started();
+    let stop = AtomicBool::new(false);
+    let mut writers: Vec<Client> = (0..8).map(|_| Client::connected(&world, &tool)).collect();
+    let mut strangers: Vec<Client> =
+        (0..4).map(|at| Client::connected(&world, &world.tool(&format!("stranger{at}")))).collect();
+    let done: Vec<String> = thread::scope(|scope| {
+        let writing: Vec<_> = writers
+            .iter_mut()
+            .enumerate()
+            .map(|(at, client)| {
+                scope.spawn({
+                    let stop = &stop;
+                    move || write_on(client, &at.to_string(), stop)
+                })
+            })
+            .collect();
+        let trying: Vec<_> = strangers
+            .iter_mut()
+            .map(|stranger| {
+                scope.spawn(|| {
+                    for _ in 0..150 {
+                        assert_refused(&try_a_wrong_key(stranger), "error", "store_locked");
+                    }
+                })
+            })
+            .collect();
+        let tried: Vec<_> = trying.into_iter().map(|it| it.join()).collect();
+        stop.store(true, Ordering::Relaxed);
+        assert!(tried.iter().all(Result::is_ok), "none opens it");
+        writing.into_iter().flat_map(|it| it.join().unwrap()).collect()
+    });
+    assert!(world.stop().success());
+    assert_recorded_once(&world, &done);
+    assert!(world.cli(&["audit", "verify"]).code == Some(0));
+    assert_eq!(of_the_vault(&world.audit_all()), Vec::<&Value>::new());
+}
+
+#[test]
+fn a_vault_that_is_locked_and_unlocked_beside_writers_has_every_write_in_the_log_once() {
+    let mut world = World::new();
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start();
+    let stop = AtomicBool::new(false);
+    let mut writers: Vec<Client> = (0..8).map(|_| Client::connected(&world, &tool)).collect();
+    let done: Vec<String> = thread::scope(|scope| {
+        let writing: Vec<_> = writers
+            .iter_mut()
+            .enumerate()
+            .map(|(at, client)| {
+                scope.spawn({
+                    let stop = &stop;
+                    move || write_on(client, &at.to_string(), stop)
+                })
+            })
+            .collect();
+        let switched: Vec<_> =
+            (0..10).flat_map(|_| ["lock", "unlock"]).map(|verb| world.cli(&["vault", verb])).collect();
+        stop.store(true, Ordering::Relaxed);
+        let done = writing.into_iter().flat_map(|it| it.join().unwrap()).collect();
+        switched.into_iter().for_each(|it| drop(it.done()));
+        done
+    });
+    assert!(world.stop().success());
+    assert_recorded_once(&world, &done);
+    let records = world.audit_all();
+    let steps = of_the_vault(&records);
+    assert_eq!(steps.len(), 20, "{steps:?}");
+    // who unlocks holds the key, and is closed to others
+    let locks = steps.iter().filter(|step| step["detail"] == "vault locked");
+    for step in locks {
+        assert!(step["binary_path"].as_str().unwrap().ends_with("/keychain-auth"), "{step}");
+    }
+}
+
+#[test]
+fn a_flood_of_lock_unlock_and_seal_buries_nothing() {
+    let (mut world, _) = started();
+    let mut stranger = Client::connected(&world, &world.tool("stranger"));
+    let lock = |stranger: &mut Client| stranger.request(&json!({"type": "LOCK"}));
+    let seal = json!({"type": "SEAL", "nonce": "ab".repeat(32), "key": "ab".repeat(72)});
+    for _ in 0..200 {
+        assert_refused(&try_a_wrong_key(&mut stranger), "error", "store_locked");
+        assert_refused(&stranger.request(&seal), "error", "store_locked");
+    }
+    for _ in 0..500 {
+        assert_eq!(lock(&mut stranger), json!({"type": "LOCK", "state": "locked"}));
+    }
+    for _ in 0..200 {
+        assert_refused(&try_a_wrong_key(&mut stranger), "error", "store_locked");
+    }
+    // what is gathered is written at the end at the latest
+    assert!(world.stop().success());
+    let records = world.audit_all();
+    let steps = of_the_vault(&records);
+    assert_eq!(steps.len(), 1, "only the first changed anything: {steps:?}");
+    assert_eq!(steps[0]["detail"], "vault locked");
+    assert!(steps[0]["binary_path"].as_str().unwrap().ends_with("/stranger"), "{}", steps[0]);
+    let refused: Vec<&Value> = records.iter().filter(|it| it["reason"] == "store_locked").collect();
+    let told: u64 = refused.iter().map(|record| record["count"].as_u64().unwrap_or(1)).sum();
+    assert_eq!(told, 600, "none is lost");
+    assert!(refused.len() < 250, "{} records", refused.len());
+    assert!(world.cli(&["audit", "verify"]).code == Some(0));
 }
 
 #[test]

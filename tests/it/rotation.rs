@@ -117,19 +117,34 @@ fn a_log_that_others_rotate_goes_on_in_a_new_file_at_the_signal() {
     assert!(world.stop().success());
 }
 
-/// logrotate itself, with the configuration that docs/audit.md gives: two earlier files, and the daemon told by signal.
+/// The rules that docs/audit.md gives, for this log and this daemon: the user's own logrotate needs no `su`, and there is no
+/// systemd here to send the signal.
+fn rules_of_the_page(world: &World) -> String {
+    let page = include_str!("../../docs/audit.md");
+    let begins = page.find("/home/you/.local/share/keychain-auth/audit.log {").expect("rules for logrotate");
+    let rules = &page[begins..][..page[begins..].find("```").expect("their end")];
+    let own = |line: &str| match line.trim() {
+        "su you you" => String::new(),
+        "systemctl --user kill --signal=HUP keychain-auth.service" => format!("kill -HUP {}", world.pid()),
+        "rotate 20" => "rotate 2".to_owned(),
+        line => line.replace("/home/you/.local/share/keychain-auth", world.data().to_str().unwrap()),
+    };
+    let own: Vec<String> = rules.lines().map(own).collect();
+    assert!(
+        own.iter().any(String::is_empty) && own.contains(&format!("kill -HUP {}", world.pid())),
+        "{own:?}"
+    );
+    own.join("\n")
+}
+
+/// logrotate itself.
 #[test]
 fn logrotate_moves_the_log_and_loses_no_record() {
     let Some(logrotate) = need("logrotate") else { return };
     let (mut world, tool) = begun(&[]);
     let log = world.data().join("audit.log");
     let (rules, state) = (world.tmp("logrotate.conf"), world.tmp("logrotate.state"));
-    let text = format!(
-        "{} {{\n rotate 2\n nocreate\n postrotate\n  kill -HUP {}\n endscript\n}}\n",
-        log.display(),
-        world.pid()
-    );
-    world.write(&rules, text.as_bytes());
+    world.write(&rules, format!("{}\n", rules_of_the_page(&world)).as_bytes());
     let mut client = Client::connected(&world, &tool);
     let mut first = Vec::new();
     for round in 0..4 {

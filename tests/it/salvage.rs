@@ -107,6 +107,15 @@ fn what_is_intact_of_a_damaged_vault_is_served_on_request_and_nothing_is_changed
     assert!(doctor.code == Some(1) && doctor.out.contains("THE VAULT IS DAMAGED"), "{}", doctor.out);
     let lock = world.cli(&["vault", "lock"]);
     assert!(lock.code == Some(1) && lock.err.contains("stop the daemon"), "{}", lock.err);
+    // no key is asked for, so none is said to fit, and nothing is brought from its outbox to the log
+    let before_unlock = world.audit().len();
+    for _ in 0..3 {
+        let nonce = client.request(&json!({"type": "UNLOCK"}))["nonce"].clone();
+        let key = json!({"type": "UNLOCK", "nonce": nonce, "key": "ab".repeat(72)});
+        refused(&client.request(&key), "takes no key");
+    }
+    assert!(world.cli(&["vault", "unlock"]).done().contains("already"));
+    assert_eq!(world.audit().len(), before_unlock + 3, "one record for each refusal");
     let records = world.audit();
     let opened = records.iter().find(|record| {
         record["detail"].as_str().is_some_and(|it| it.starts_with("vault opened for salvage: 29"))

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{
     client::{Client, found, written},
-    skip::skip,
+    skip::{need, skip},
     tools::{Link, compiled},
     world::{Entry, Guarded, World, is_root, spawn, wait_bounded},
 };
@@ -26,18 +26,27 @@ struct SilentDisk {
 
 impl SilentDisk {
     fn mounted(world: &World) -> Option<Self> {
+        let folder = world.root().join("disk");
+        world.folder(&folder, 0o755);
+        Self::at(world, &folder, &[])
+    }
+
+    /// At a folder that has files already, for whoever enters the mount namespace of its server.
+    fn mounted_over(world: &World, folder: &Path) -> Option<Self> {
+        Self::at(world, folder, &["private"])
+    }
+
+    fn at(world: &World, folder: &Path, how: &[&str]) -> Option<Self> {
         if !is_root() {
             skip("only root can mount a filesystem");
             return None;
         }
-        let folder = world.root().join("disk");
-        world.folder(&folder, 0o755);
         let mut bytes = fs::read(compiled("clients/client.c", Link::Static)).unwrap();
         bytes.push(0);
         let file = world.tmp("bytes");
         fs::write(&file, bytes).unwrap();
         let mut command = std::process::Command::new(compiled("clients/silent_disk.c", Link::Static));
-        command.arg(&file).arg(&folder).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.arg(&file).arg(folder).args(how).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut server = Guarded(spawn(&mut command));
         let mut disk = Self {
             input: server.0.stdin.take(),
@@ -51,7 +60,9 @@ impl SilentDisk {
             return None;
         }
         // whoever runs it later needs no page that nobody gives
-        assert_eq!(fs::read(&disk.tool).unwrap(), fs::read(&file).unwrap());
+        let root = PathBuf::from(format!("/proc/{}/root", disk.server.0.id()));
+        let shown = root.join(disk.tool.strip_prefix("/").unwrap());
+        assert_eq!(fs::read(shown).unwrap(), fs::read(&file).unwrap());
         Some(disk)
     }
 
@@ -118,6 +129,42 @@ fn strangers_whose_files_do_not_answer_are_refused_and_make_nobody_wait() {
     }
     let named = world.audit().into_iter().filter(|record| record["binary_path"] == json!(disk.tool)).count();
     assert_eq!(named, silent.len());
+    serves_at_once(&world, &tool);
+}
+
+#[test]
+fn files_that_do_not_answer_mounted_over_a_registered_tool_make_nobody_wait() {
+    let Some(nsenter) = need("nsenter") else { return };
+    let mut world = World::new();
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    let Some(mut disk) = SilentDisk::mounted_over(&world, tool.parent().unwrap()) else { return };
+    world.start();
+    assert_eq!(Client::connected(&world, &tool).write("s", &[("k", "v")]), written());
+    let (server, user) = (disk.server.0.id().to_string(), world.uid().to_string());
+    let mut over: Vec<Client> = (0..30)
+        .map(|_| {
+            let mut command = world.command_as(&nsenter, 0);
+            command.args(["--target", &server, "--mount", "--setuid", &user, "--setgid", &user]).arg(&tool);
+            let mut client = Client::from_command(&world, &mut command);
+            client.connect();
+            client
+        })
+        .collect();
+    for client in &mut over {
+        // nothing that the kernel shows without a look at the file tells them from the tool
+        assert_eq!(fs::read_link(format!("/proc/{}/exe", client.pid())).unwrap(), tool);
+    }
+    disk.silence();
+    for client in &mut over {
+        client.send(&request());
+    }
+    serves_at_once(&world, &tool);
+    drop(disk);
+    for client in &mut over {
+        let reply = client.recv().json();
+        assert!(reply["status"] == "denied" && reply.get("results").is_none(), "{reply}");
+    }
     serves_at_once(&world, &tool);
 }
 

@@ -46,7 +46,10 @@ pub(super) fn receipt(outcome: Outcome) -> Receipt {
 
 /// The receipt of a committed change.
 pub(super) fn logged(entry: &OutboxEntry) -> Receipt {
-    with_log(|log| log.append_rendered(entry).expect("the log takes a committed line"))
+    with_log(|log| {
+        let receipt = log.append_rendered(entry).expect("the log takes a committed line");
+        receipt.expect("no replay came before it")
+    })
 }
 
 fn with_log(append: impl FnOnce(&mut Log) -> Receipt) -> Receipt {

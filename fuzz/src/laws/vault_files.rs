@@ -76,7 +76,9 @@ pub fn hold(changes: &[u8]) -> Seen {
     let Ok(Ok(found)) = opened else { return Seen::Refused };
     // the whole put back to one earlier moment is told by what the audit log knows, not by the files themselves
     let put_back = files[2] == states.older[2] && found == states.older_values;
-    assert!(found == states.values || put_back, "fewer or other secrets under success");
+    // and a key that is left alone is one that a crash left while a vault was made; the log tells the two apart as well
+    let key_alone = files[0].is_empty() && files[2].is_empty() && found.is_empty();
+    assert!(found == states.values || put_back || key_alone, "fewer or other secrets under success");
     Seen::Accepted
 }
 

@@ -7,7 +7,13 @@ mod turn;
 
 pub use turn::Rotation;
 
-use std::{borrow::Cow, collections::VecDeque, fs::File, io::Write, path::PathBuf};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, VecDeque},
+    fs::File,
+    io::Write,
+    path::PathBuf,
+};
 
 use jiff::Timestamp;
 use rustix::{
@@ -79,6 +85,8 @@ pub struct Log {
     /// Lines of committed changes that go out before any other.
     waiting: VecDeque<OutboxEntry>,
     incomplete: bool,
+    /// Lines that the last replay found in the outbox, and whose changes may be told of yet: the log has them.
+    replayed: BTreeSet<u64>,
     /// The last outbox line that is in the log, with all before it.
     logged: u64,
     /// Files with lines that the disk may not have.
@@ -97,10 +105,13 @@ impl Log {
         self.put(&event.render(), releases)
     }
 
-    /// Writes the line of a committed change.
+    /// Writes the line of a committed change. None if a replay came first: then it is in the log already.
     ///
     /// If that fails, the line is kept and goes out before any other record; until then everything is refused.
-    pub fn append_rendered(&mut self, entry: &OutboxEntry) -> Result<Receipt, AuditError> {
+    pub fn append_rendered(&mut self, entry: &OutboxEntry) -> Result<Option<Receipt>, AuditError> {
+        if self.replayed.remove(&entry.id) {
+            return Ok(None);
+        }
         let written = self.prepare(false).and_then(|()| self.put(&entry.line, false));
         match &written {
             Ok(_) => self.logged = entry.id,
@@ -108,7 +119,7 @@ impl Log {
             Err(_) if self.waiting.len() < MAX_WAITING => self.waiting.push_back(entry.clone()),
             Err(_) => self.incomplete = true,
         }
-        written
+        written.map(Some)
     }
 
     /// Writes what waits. A change must not be committed before this succeeds.
@@ -135,6 +146,7 @@ impl Log {
         // the lines that were there may have reached only the kernel
         self.dirty = true;
         self.incomplete = false;
+        self.replayed = outbox.iter().map(|entry| entry.id).collect();
         Ok(missing.len())
     }
 

@@ -11,12 +11,14 @@ const ASK: &str = "{\"type\":\"UNLOCK\"}\n";
 pub(super) fn lock(cx: &Context, out: &mut Output) -> Result<(), Failure> {
     let mut link = link(cx)?;
     // its answer says how the vault is; the nonce in it is used for nothing
-    if link.ask(ASK)?.state == "locked" {
-        out.line("The vault is locked already");
-        return Ok(());
-    }
+    let was = link.ask(ASK)?.state;
+    // also where it seems locked: an unlock may have stopped half-way, with the key in memory
     link.ask("{\"type\":\"LOCK\"}\n")?;
-    out.line("Locked the vault; to unlock it: keychain-auth vault unlock");
+    if was == "locked" {
+        out.line("The vault is locked already");
+    } else {
+        out.line("Locked the vault; to unlock it: keychain-auth vault unlock");
+    }
     Ok(())
 }
 

@@ -78,8 +78,19 @@ fn a_key_is_taken_for_its_nonce_only_and_no_other_key_opens() {
     assert_eq!(vault.unlock(&[1; 32], &foreign), Err(StoreError::WrongKey));
     assert!(vault.is_locked());
     vault.unlock(&[1; 32], &carried).unwrap();
+    assert!(!vault.is_locked() && !vault.serves());
     vault.resume();
+    assert!(vault.serves());
     assert_eq!(read(&vault, "s", Names::All).unwrap(), Vec::<String>::new());
+    // open or locked, nobody is told that his key fits but who has it
+    for wrong in [&foreign[..], &[0xab; CARRIED][..]] {
+        assert_eq!(vault.unlock(&[1; 32], wrong), Err(StoreError::WrongKey));
+        assert_eq!(vault.fits(&[1; 32], wrong), Err(StoreError::WrongKey));
+    }
+    assert_eq!(vault.fits(&[1; 32], &carried), Ok(()));
+    assert_eq!(vault.seal_fits(&[1; 32], &carried), Err(StoreError::WrongKey));
+    vault.unlock(&[1; 32], &carried).unwrap();
+    assert!(vault.serves());
 }
 
 #[test]

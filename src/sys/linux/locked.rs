@@ -12,7 +12,7 @@ use std::{
     slice,
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
 
@@ -62,17 +62,18 @@ unsafe impl Send for Block {}
 // SAFETY: shared references only read
 unsafe impl Sync for Block {}
 
-/// Bytes that did not fit into the slab and could not be locked either, over the life of the process.
-static UNLOCKED: AtomicU64 = AtomicU64::new(0);
+/// Whether anything did not fit into the slab and could not be locked either, over the life of the process. Not how much:
+/// whoever fills the slab himself would learn the lengths of others' values from the difference.
+static SPILLED: AtomicBool = AtomicBool::new(false);
 
 /// Makes the slab, if it was not made yet, and says how it is kept. Called by the daemon before its sandbox is closed.
 pub fn prepare() -> Kept {
     slab().kept
 }
 
-/// How many bytes of secrets were ever in memory that could be swapped, because too many were in flight at once.
-pub fn unlocked_bytes() -> u64 {
-    UNLOCKED.load(Ordering::Relaxed)
+/// Whether secrets were ever in memory that could be swapped, because too many were in flight at once.
+pub fn spilled() -> bool {
+    SPILLED.load(Ordering::Relaxed)
 }
 
 impl Block {
@@ -183,7 +184,7 @@ fn out_of_memory() -> ! {
 fn own_pages(length: usize) -> io::Result<NonNull<u8>> {
     let start = map(-1, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, length)?;
     if !lock(start, length) {
-        UNLOCKED.fetch_add(length as u64, Ordering::Relaxed);
+        SPILLED.store(true, Ordering::Relaxed);
     }
     Ok(start)
 }

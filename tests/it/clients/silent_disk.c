@@ -1,13 +1,15 @@
 /* A filesystem of the attacker's own (FUSE, spoken without a library) with one file, which stops answering when told to.
  *
- * silent_disk FILE FOLDER     shows FILE as FOLDER/tool and says "mounted"; a line on stdin makes it silent, which it
- *                             says; the end of stdin ends it. Needs root, and leaves nothing mounted.
+ * silent_disk FILE FOLDER [private]     shows FILE as FOLDER/tool and says "mounted"; a line on stdin makes it silent,
+ *     which it says; the end of stdin ends it. "private" mounts it in a mount namespace of this process's own. Nothing of
+ *     the file's state may be remembered by the kernel, but for its content. Needs root, and leaves nothing mounted.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,7 +60,7 @@ static void serve(const struct fuse_in_header *in, const char *body)
 		return;
 	}
 	case FUSE_LOOKUP: {
-		struct fuse_entry_out out = {.nodeid = FILE_NODE, .entry_valid = HOUR, .attr_valid = HOUR};
+		struct fuse_entry_out out = {.nodeid = FILE_NODE, .entry_valid = HOUR};
 
 		out.attr = attributes(FILE_NODE);
 		if (strcmp(body, "tool") == 0)
@@ -68,7 +70,7 @@ static void serve(const struct fuse_in_header *in, const char *body)
 		return;
 	}
 	case FUSE_GETATTR: {
-		struct fuse_attr_out out = {.attr_valid = HOUR, .attr = attributes(in->nodeid)};
+		struct fuse_attr_out out = {.attr = attributes(in->nodeid)};
 
 		answer(in, 0, &out, sizeof out);
 		return;
@@ -113,10 +115,12 @@ int main(int argc, char **argv)
 	int file, silent = 0;
 	struct stat found;
 
-	if (argc != 3 || (file = open(argv[1], O_RDONLY)) < 0 || fstat(file, &found) != 0)
+	if (argc < 3 || (file = open(argv[1], O_RDONLY)) < 0 || fstat(file, &found) != 0)
 		return 2;
 	length = (size_t)found.st_size;
 	bytes = mmap(NULL, length, PROT_READ, MAP_PRIVATE | MAP_POPULATE, file, 0);
+	if (argc > 3 && (unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0))
+		return 3;
 	device = open("/dev/fuse", O_RDWR | O_CLOEXEC);
 	snprintf(options, sizeof options, "fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other", device);
 	if (bytes == MAP_FAILED || device < 0 || mount("own", argv[2], "fuse", MS_NODEV, options) != 0)

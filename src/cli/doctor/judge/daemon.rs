@@ -147,9 +147,9 @@ fn seal(policy: &PolicyState, source: &str) -> Row {
 
 fn memory(memory: &SecretMemory) -> Row {
     let row = |means| Row::ok(Area::Daemon, "secrets in memory", memory.kept.as_str(), means);
-    match memory.spilled() {
+    match memory.swappable() {
         Some(spilled) => row(spilled).but(State::Warn, RAISE_LOCKED),
-        None => row("no request or reply was ever in memory that may be swapped".to_owned()),
+        None => row("no request or reply was ever in memory that may be swapped"),
     }
 }
 
