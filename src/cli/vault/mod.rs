@@ -71,13 +71,12 @@ pub(super) fn run(command: &Command, cx: &Context, out: &mut Output) -> Result<(
     }
 }
 
+/// Names by service, sorted.
+type NamesByService = Vec<(Service, Vec<Target>)>;
+
 /// The names of the wanted services, or all. A service that is not there is an error: it may be misspelt. That was told to
 /// somebody too, and has its record.
-fn chosen(
-    owner: Owner,
-    wanted: &[Service],
-    action: Action,
-) -> Result<(Owner, Vec<(Service, Vec<Target>)>), Failure> {
+fn chosen(owner: Owner, wanted: &[Service], action: Action) -> Result<(Owner, NamesByService), Failure> {
     let all = owner.names();
     if wanted.is_empty() {
         return Ok((owner, all));
