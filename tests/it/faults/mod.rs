@@ -146,7 +146,8 @@ fn every_call_that_fails_is_an_error_or_an_end_and_nothing_is_lost_torn_or_told(
     if extent == Extent::Write {
         table.write(reached);
     }
-    let unknown = Table::read().lacks(&table, extent != Extent::Sample);
+    // which of two outcomes a fault has can hang on a moment: only a whole sweep knows them all
+    let unknown = if extent == Extent::Sample { Vec::new() } else { Table::read().lacks(&table) };
     assert!(problems.is_empty(), "{} problems: {problems:#?}", problems.len());
     assert!(unknown.is_empty(), "not in docs/faults.md; run scripts/faults --write: {unknown:#?}");
     assert!(only.is_some() || reached * 10 > all.len() * 8, "{reached} of {} faults were reached", all.len());

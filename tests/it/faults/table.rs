@@ -23,14 +23,13 @@ impl Table {
         self.0.entry((fault.site.clone(), fault.kind.to_string())).or_default().insert(outcome);
     }
 
-    /// What the other one has seen and this one does not say. A fault without a consequence is never news; a row that
-    /// this one has not is news to a whole sweep.
-    pub fn lacks(&self, other: &Self, whole: bool) -> Vec<String> {
+    /// What the other one has seen and this one does not say. A fault without a consequence is never news.
+    pub fn lacks(&self, other: &Self) -> Vec<String> {
         let mut news = Vec::new();
         for ((site, kind), outcomes) in &other.0 {
             let known = self.0.get(&(site.clone(), kind.clone()));
             let unknown = |outcome: &&Outcome| {
-                **outcome != Outcome::Unharmed && known.map_or(whole, |known| !known.contains(*outcome))
+                **outcome != Outcome::Unharmed && known.is_none_or(|known| !known.contains(*outcome))
             };
             news.extend(
                 outcomes.iter().filter(unknown).map(|outcome| format!("{site} {kind}: {}", outcome.words())),
