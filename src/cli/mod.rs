@@ -32,6 +32,7 @@ mod sealing;
 mod start;
 mod status;
 mod status_query;
+mod unhashed;
 mod unregister;
 mod vault;
 mod when;

@@ -16,12 +16,20 @@ use jiff::Timestamp;
 use rustix::fs::{Access, access};
 
 use super::{
-    arrivals::await_arrivals, audit::follow, context::Context, failure::Failure, output::Output, text::word,
+    arrivals::await_arrivals,
+    audit::follow,
+    context::Context,
+    failure::Failure,
+    output::Output,
+    text::word,
+    unhashed::{Sighted, Unhashed},
 };
-use crate::audit::RecordLine;
+use crate::{audit::RecordLine, policy::PendingQueue};
 
+/// The refusal of those that the queue has.
+const QUEUED: &str = "unregistered_binary_pending_approval";
 /// The refusals that a person should hear of.
-const REASONS: [&str; 2] = ["unregistered_binary_pending_approval", "untrusted_caller"];
+const REASONS: [&str; 2] = [QUEUED, "untrusted_caller"];
 /// Most strangers that are remembered; beyond it all are told again.
 const REMEMBERED: usize = 10_000;
 /// What shows notices on the desktop.
@@ -29,7 +37,7 @@ const NOTIFY_SEND: &str = "notify-send";
 /// How often a stranger's hash is looked for, and how long between.
 const TRIES: usize = 3;
 const STEP: Duration = Duration::from_millis(100);
-/// How long a command may run before the next notice goes out beside it.
+/// How long a command may run before it is ended: the next stranger is told of by another.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(clap::Args)]
@@ -52,7 +60,8 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
         if let Some(record) = record {
             teller.consider(record);
         }
-        let told = teller.tell_due(|record| hash(record, cx, out));
+        teller.learn(|| cx.pending_file().load(Timestamp::now()).ok().map(|(queue, _)| queue));
+        let told = teller.tell_due(|record| sought(record, cx, out));
         if let Err(error) = told {
             out.note(&format!("error: the notice could not be given: {error}"));
         }
@@ -91,32 +100,29 @@ fn runnable(program: Option<&str>, path: Option<&OsStr>) -> Result<(), Failure> 
     })
 }
 
-/// The stranger's hash. The daemon refuses it before it has hashed it, so that the record has none: the queue has it a moment
-/// later. Empty where nobody hashed it, as after a check, which is not queued.
-fn hash(record: &RecordLine, cx: &Context, out: &mut Output) -> String {
-    if !record.binary_hash.is_empty() {
-        return record.binary_hash.clone();
-    }
-    let latest = || {
-        let (queue, _) = cx.pending_file().load(Timestamp::now()).ok()?;
-        let same = queue.iter().filter(|one| one.sighting().path.to_str() == Some(&record.binary_path));
-        same.max_by_key(|one| one.last_seen()).map(|one| one.sighting().digest.to_string())
-    };
+/// A stranger with its hash. The daemon refuses it before it has hashed it, so that the record has none: the queue has it a
+/// moment later. None where nobody hashed it, as after a check, which is not queued.
+fn sought(record: &RecordLine, cx: &Context, out: &mut Output) -> Option<Sighted> {
     // its record comes before its place in the queue
     for _ in 0..TRIES {
         await_arrivals(cx, out);
-        if let Some(found) = latest() {
-            return found;
+        if let Ok((queue, _)) = cx.pending_file().load(Timestamp::now())
+            && let Some(found) = Sighted::own(&queue, record)
+        {
+            return Some(found);
         }
         thread::sleep(STEP);
     }
-    String::new()
+    None
 }
 
 struct Teller {
     program: Option<String>,
     every: Duration,
+    patience: Duration,
+    /// Path, hash and reason. The hash is empty until the queue tells it.
     seen: HashSet<(String, String, String)>,
+    unhashed: Unhashed,
     last: Option<Instant>,
     /// The first stranger that came too soon after the last notice.
     waiting: Option<RecordLine>,
@@ -126,7 +132,16 @@ struct Teller {
 
 impl Teller {
     fn new(program: Option<String>, every: Duration) -> Self {
-        Self { program, every, seen: HashSet::new(), last: None, waiting: None, others: 0 }
+        Self {
+            program,
+            every,
+            patience: PATIENCE,
+            seen: HashSet::new(),
+            unhashed: Unhashed::default(),
+            last: None,
+            waiting: None,
+            others: 0,
+        }
     }
 
     /// Keeps a stranger that was not told yet.
@@ -138,9 +153,44 @@ impl Teller {
             self.seen.clear();
         }
         let stranger = (record.binary_path.clone(), record.binary_hash.clone(), reason.to_owned());
-        if !self.seen.insert(stranger) {
+        let new = self.seen.insert(stranger);
+        // a path that is known already may have other bytes by now
+        if record.binary_hash.is_empty() && reason == QUEUED {
+            self.unhashed.note(record, new);
+        }
+        if new {
+            self.offer(record);
+        }
+    }
+
+    /// Learns from the queue which bytes those had that came without a hash, and keeps those that were not told yet.
+    fn learn(&mut self, queue: impl FnOnce() -> Option<PendingQueue>) {
+        if self.unhashed.is_empty() {
             return;
         }
+        let Some(queue) = queue() else { return };
+        for (record, sighted) in self.unhashed.own(&queue) {
+            self.know(&record, &sighted);
+            if let Some(waiting) = self.waiting.as_mut().filter(|waiting| **waiting == record) {
+                sighted.fill(waiting);
+            }
+        }
+        for (mut record, sighted) in self.unhashed.others(&queue) {
+            if self.know(&record, &sighted) {
+                sighted.fill(&mut record);
+                self.offer(&record);
+            }
+        }
+        self.unhashed.expire();
+    }
+
+    /// Whether it was new.
+    fn know(&mut self, record: &RecordLine, sighted: &Sighted) -> bool {
+        let reason = record.reason.clone().unwrap_or_default();
+        self.seen.insert((record.binary_path.clone(), sighted.hash.clone(), reason))
+    }
+
+    fn offer(&mut self, record: &RecordLine) {
         if self.waiting.is_some() {
             self.others += 1;
         } else {
@@ -149,23 +199,30 @@ impl Teller {
     }
 
     /// Tells of who waits, when the last notice is long enough ago.
-    fn tell_due(&mut self, hash: impl FnOnce(&RecordLine) -> String) -> io::Result<()> {
+    fn tell_due(&mut self, sought: impl FnOnce(&RecordLine) -> Option<Sighted>) -> io::Result<()> {
         if self.last.is_some_and(|last| last.elapsed() < self.every) {
             return Ok(());
         }
-        let Some(record) = self.waiting.take() else { return Ok(()) };
+        let Some(mut record) = self.waiting.take() else { return Ok(()) };
         self.last = Some(Instant::now());
         let others = std::mem::take(&mut self.others);
-        self.tell(&record, &hash(&record), others)
+        if record.binary_hash.is_empty()
+            && let Some(sighted) = sought(&record)
+        {
+            self.know(&record, &sighted);
+            self.unhashed.settle(&record);
+            sighted.fill(&mut record);
+        }
+        self.tell(&record, others)
     }
 
-    fn tell(&self, record: &RecordLine, hash: &str, others: u64) -> io::Result<()> {
+    fn tell(&self, record: &RecordLine, others: u64) -> io::Result<()> {
         let more = match others {
             0 => String::new(),
             1 => ", and 1 other after it".to_owned(),
             others => format!(", and {others} others after it"),
         };
-        let reason = record.reason.as_deref().unwrap_or_default();
+        let (hash, reason) = (&record.binary_hash, record.reason.as_deref().unwrap_or_default());
         let mut command = match &self.program {
             Some(program) => Command::new(program),
             None => {
@@ -190,14 +247,15 @@ impl Teller {
             .stdin(Stdio::null());
         let mut child = command.spawn()?;
         let begun = Instant::now();
-        while begun.elapsed() < PATIENCE {
+        while begun.elapsed() < self.patience {
             if child.try_wait()?.is_some() {
                 return Ok(());
             }
             thread::sleep(Duration::from_millis(50));
         }
-        // it goes on beside us, and is waited for by whoever waits for orphans
-        Ok(())
+        child.kill()?;
+        child.wait()?;
+        Err(io::Error::other(format!("what tells it ran for {} s, and was ended", self.patience.as_secs())))
     }
 }
 
@@ -219,20 +277,85 @@ mod tests {
         }
     }
 
-    #[test]
-    fn each_stranger_is_told_once_and_of_a_flood_the_first_with_the_number_of_the_others() {
-        let dir = tempfile::tempdir().unwrap();
-        let (script, told) = (dir.path().join("tell"), dir.path().join("told"));
-        let text = format!(
-            "#!/bin/sh\necho \"$KEYCHAIN_AUTH_NOTICE_PATH $KEYCHAIN_AUTH_NOTICE_OTHERS $KEYCHAIN_AUTH_NOTICE_HASH\" >> {}\n",
-            told.display()
-        );
-        std::fs::write(&script, text).unwrap();
+    /// Tells by a script that begins in the folder.
+    fn telling(dir: &Path, text: &str) -> Teller {
+        let script = dir.join("tell");
+        std::fs::write(&script, format!("#!/bin/sh\ncd {}\n{text}\n", dir.display())).unwrap();
         let mut permissions = std::fs::metadata(&script).unwrap().permissions();
         std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o700);
         std::fs::set_permissions(&script, permissions).unwrap();
-        let mut teller = Teller::new(Some(script.to_str().unwrap().to_owned()), Duration::from_secs(3600));
-        let look = |teller: &mut Teller| teller.tell_due(|record| format!("hash of {}", record.pid)).unwrap();
+        Teller::new(Some(script.to_str().unwrap().to_owned()), Duration::from_secs(3600))
+    }
+
+    #[test]
+    fn a_program_for_notices_that_does_not_end_is_ended_and_leaves_no_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut teller = telling(dir.path(), "echo $$ > pid; exec sleep 60");
+        // as long as it takes to write that
+        teller.patience = Duration::from_secs(2);
+        teller.consider(&record("/a"));
+        let ended = teller.tell_due(|_| None).unwrap_err();
+        assert!(ended.to_string().contains("was ended"), "{ended}");
+        let pid = std::fs::read_to_string(dir.path().join("pid")).unwrap();
+        assert!(!Path::new("/proc").join(pid.trim()).exists(), "neither running nor defunct");
+    }
+
+    #[test]
+    fn other_bytes_at_a_known_path_are_told_with_the_hash_and_process_of_one_sighting() {
+        let dir = tempfile::tempdir().unwrap();
+        let told = dir.path().join("told");
+        let mut teller =
+            telling(dir.path(), "echo \"$KEYCHAIN_AUTH_NOTICE_PID $KEYCHAIN_AUTH_NOTICE_HASH\" >> told");
+        teller.every = Duration::ZERO;
+        let mut queue = PendingQueue::default();
+        // long ago, from the same path
+        let before: Timestamp = "2026-01-01T09:00:00Z".parse().unwrap();
+        queue.record(sighting(1, 10), before);
+        let comes = |teller: &mut Teller, queue: &mut PendingQueue, byte: u8, pid: u32, second: i64| {
+            let at = before + jiff::SignedDuration::from_secs(second);
+            let record = RecordLine { pid, timestamp: at.to_string(), ..record("/a") };
+            teller.consider(&record);
+            let empty = Sighted::own(queue, &record);
+            assert!(empty.is_none(), "what came before it is not it");
+            queue.record(sighting(byte, pid), at + jiff::SignedDuration::from_millis(900));
+            teller.learn(|| Some(queue.clone()));
+            teller.tell_due(|record| Sighted::own(queue, record)).unwrap();
+        };
+        for (byte, pid, second) in [(2, 20, 60), (2, 21, 70), (3, 30, 80), (2, 22, 90), (3, 31, 100)] {
+            comes(&mut teller, &mut queue, byte, pid, second);
+        }
+        let hash = |byte: u8| crate::digest::Digest::new([byte; 32]);
+        let expected = format!("20 {}\n30 {}\n", hash(2), hash(3));
+        assert_eq!(std::fs::read_to_string(told).unwrap(), expected);
+    }
+
+    fn sighting(byte: u8, pid: u32) -> crate::policy::Sighting {
+        crate::policy::Sighting {
+            path: "/a".into(),
+            digest: crate::digest::Digest::new([byte; 32]),
+            pid,
+            command_line: crate::policy::CommandLine::default(),
+            action: None,
+            service: None,
+            targets: Vec::new(),
+            times: 1,
+        }
+    }
+
+    #[test]
+    fn each_stranger_is_told_once_and_of_a_flood_the_first_with_the_number_of_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let told = dir.path().join("told");
+        let mut teller = telling(
+            dir.path(),
+            "echo \"$KEYCHAIN_AUTH_NOTICE_PATH $KEYCHAIN_AUTH_NOTICE_OTHERS $KEYCHAIN_AUTH_NOTICE_HASH\" >> told",
+        );
+        let look = |teller: &mut Teller| {
+            let sought = |record: &RecordLine| {
+                Some(Sighted { pid: record.pid, hash: format!("hash of {}", record.pid) })
+            };
+            teller.tell_due(sought).unwrap();
+        };
         teller.consider(&RecordLine::default());
         for number in 0..500 {
             teller.consider(&record(&format!("/copy{}", number % 250)));

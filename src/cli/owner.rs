@@ -93,6 +93,12 @@ impl Owner {
         Ok(self.vault.note_all(names.iter().flat_map(record).collect())?)
     }
 
+    /// Makes a record that there was nothing to show: of this service, or at all. Durable before this returns.
+    pub(super) fn record_nothing(&self, action: Action, service: Option<&Service>) -> Result<(), Failure> {
+        let event = self.event(action, service.cloned());
+        Ok(self.vault.note(Box::new(move |_| event.render()))?)
+    }
+
     /// Puts several batches in place, all or none. Each has its record.
     pub(super) fn write(&self, batches: Vec<Batch>) -> Result<(), Failure> {
         let recorded = |(service, items, attributes)| {
@@ -161,10 +167,13 @@ impl Owner {
     }
 
     fn record(&self, action: Action, service: &Service) -> RenderRecord {
-        let detail = format!("by the owner of the vault, who gave its key: {}", self.command);
-        let service = Some(service.clone());
-        let event = Event { service, ..own_event(action, self.uid, detail) };
+        let event = self.event(action, Some(service.clone()));
         Box::new(move |touched| event.render_with(touched))
+    }
+
+    fn event(&self, action: Action, service: Option<Service>) -> Event {
+        let detail = format!("by the owner of the vault, who gave its key: {}", self.command);
+        Event { service, ..own_event(action, self.uid, detail) }
     }
 }
 

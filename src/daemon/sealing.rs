@@ -18,7 +18,7 @@ impl House {
     /// The SHA-256 that config.json must have; None where any is accepted.
     pub(super) fn accept_sealed_policy(&self) {
         let seal = self.vault.policy_seal();
-        self.policy.borrow_mut().accept_only((seal != PolicySeal::default()).then_some(seal));
+        self.policy.borrow_mut().accept_only(accepted(seal));
     }
 
     /// Tells which seal holds, to be read by the vault's key only, and gives a nonce for another.
@@ -63,4 +63,9 @@ impl House {
     pub(super) fn is_policy_sealed(&self) -> bool {
         self.vault.policy_seal() != PolicySeal::default()
     }
+}
+
+/// The SHA-256 that config.json must have under a seal; None where any is accepted.
+pub(super) fn accepted(seal: PolicySeal) -> Option<PolicySeal> {
+    (seal != PolicySeal::default()).then_some(seal)
 }

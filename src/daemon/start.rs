@@ -34,7 +34,7 @@ use super::{
     locking::{Turn, event},
     policy_watch::{self, watch_policy},
     store_kind,
-    strangers::{Strangers, queue, start_pen},
+    strangers::{Pen, Strangers, queue, start_pen},
     sync::{AuditSettings, Durability, LogSync, keep_heads, write_gathered},
     threads::Threads,
     untaken::Untaken,
@@ -130,6 +130,9 @@ pub enum StartError {
     /// `--hardening=off` without the word that confirms it.
     #[error("a daemon without protections was asked for, and not confirmed")]
     Unconfirmed,
+    /// Where the secrets rest had another answer a moment ago.
+    #[error("the vault was changed while its store was looked at")]
+    Changed,
     /// Anything else that the system refused.
     #[error("the system refused {what}: {error}")]
     System {
@@ -181,6 +184,7 @@ impl StartError {
                 "use a kernel that has them, or --hardening=best-effort and read in `keychain-auth status` what is missing"
             }
             Self::Unconfirmed => "for debugging only, set KEYCHAIN_AUTH_ALLOW_UNHARDENED=1 as well",
+            Self::Changed => "another command worked on the vault; start the daemon again",
             Self::System { .. } => "see the README for what the daemon needs from the kernel",
         }
     }
@@ -250,10 +254,16 @@ pub fn run(
 
     let asking = Asking { var: &var, passphrase: opening.passphrase.as_ref().map(AsFd::as_fd) };
     let keychain = broker.as_ref().map(|broker| broker.keychain.clone());
+    // nobody asked for a store, so that nobody can be told to ask for none
+    let unasked = opening.store.is_none();
     let store = Arc::new(if opening.salvage {
         Lockable::salvaged(vault_key::salvage(&paths.data_dir, opening.source, &asking)?)?
     } else {
-        Lockable::new(vault_key::open(&paths.data_dir, keychain, opening.source, &asking)?)?
+        let opened = vault_key::open(&paths.data_dir, keychain, opening.source, &asking);
+        Lockable::new(opened.map_err(|error| match error {
+            StartError::Store(StoreError::OtherStore { .. }) if unasked => StartError::Changed,
+            error => error,
+        })?)?
     });
     drop(opening.passphrase);
     let mut log = open_log(&store, &paths, opening.audit.rotation)?;
@@ -351,8 +361,13 @@ async fn serve(
     let witness = WitnessLink::new(channel).map_err(StartError::Witness)?;
     let missing = missing();
     let pending = PendingFile::new(begin.paths.pending(), begin.observer.uid);
-    let (strangers, policy) = (Strangers::default(), PolicySource::new(begin.paths.config()));
-    let pen = start_pen(pending, policy, &strangers, threads).map_err(system("a thread"))?;
+    let strangers = Strangers::default();
+    let pen = Pen {
+        file: pending,
+        policy: PolicySource::new(begin.paths.config()),
+        vault: Arc::clone(&begin.store),
+    };
+    let pen = start_pen(pen, &strangers, threads).map_err(system("a thread"))?;
     let log_sync = LogSync::start(begin.store.clone(), threads).map_err(system("a thread"))?;
     let store: Arc<dyn Store> = begin.store.clone();
     let keychain = match begin.broker {

@@ -10,8 +10,9 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc::{SyncSender, sync_channel},
+        mpsc::{SyncSender, TrySendError, sync_channel},
     },
+    thread,
     time::Duration,
 };
 
@@ -19,10 +20,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::{sync::Notify, time::sleep};
 
-use super::{house::House, identity::Shown, identity::Unregistered, note::Note, threads::Threads};
+use super::{
+    house::House, identity::Shown, identity::Unregistered, note::Note, sealing::accepted, threads::Threads,
+};
 use crate::{
     name::{Service, Target},
     policy::{CommandLine, PendingFile, PendingQueue, PolicySource, Sighting},
+    store::Lockable,
     wire::Action,
 };
 
@@ -30,8 +34,10 @@ use crate::{
 const WAITING: usize = 64;
 /// The queue's file is written at most once in this time.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How long a command may hold the queue's lock before this second's strangers are lost.
+/// How long a command may hold the queue's lock before the strangers are written later.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+/// How long after a failed write the same strangers are written again.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// Takes sightings from the corridor, and keeps one of each path until it is written: a stranger that comes back in a
 /// loop is counted, and takes no place of another.
@@ -109,50 +115,84 @@ pub(super) async fn queue(pen: SyncSender<Page>, house: Rc<House>) {
         for seen in waiting.into_values() {
             sightings.extend(finished(seen, &house).await);
         }
-        if pen.try_send(Page { sightings, upto }).is_err() {
-            tracing::warn!("strangers could not be queued for approval: the disk is slow");
+        let (mut page, mut told) = (Page { sightings, upto }, false);
+        // who comes meanwhile waits where a path has one place
+        while let Err(TrySendError::Full(unsent)) = pen.try_send(page) {
+            if !told {
+                tracing::warn!("strangers wait to be queued for approval: pending.json can't be written yet");
+                told = true;
+            }
+            page = unsent;
+            sleep(PERIOD).await;
         }
         sleep(PERIOD).await;
     }
 }
 
-/// Starts the thread that writes the queue's file, since a sync to disk must not keep clients waiting.
+/// Starts the thread that writes the queue's file, since a sync to disk must not keep clients waiting. What can't be
+/// written is tried again until it is, or the daemon ends: only then does it count as written.
 pub(super) fn start_pen(
-    file: PendingFile,
-    mut policy: PolicySource,
+    pen: Pen,
     strangers: &Strangers,
     threads: &mut Threads,
 ) -> io::Result<SyncSender<Page>> {
-    let (pen, pages) = sync_channel::<Page>(1);
+    let (sender, pages) = sync_channel::<Page>(1);
     let written = Arc::clone(&strangers.written);
+    let mut pen = pen;
     threads.start("strangers", move || {
         for Page { sightings, upto } in pages {
-            write(&file, &mut policy, sightings);
+            let mut told = false;
+            while let Err(why) = pen.write(&sightings) {
+                if !told {
+                    tracing::warn!("a stranger could not be queued for approval, and is tried again: {why}");
+                    told = true;
+                }
+                // nobody else has it any more: the daemon ends
+                if Arc::strong_count(&written) == 1 {
+                    return;
+                }
+                thread::sleep(AGAIN);
+            }
             written.store(upto, Ordering::Release);
         }
     })?;
-    Ok(pen)
+    Ok(sender)
 }
 
-fn write(file: &PendingFile, policy: &mut PolicySource, sightings: Vec<Sighting>) {
-    // the list of system calls has none to make a folder with
-    if !file.has_folder() {
-        return tracing::warn!("a stranger could not be queued for approval: the data folder is gone");
-    }
-    let now = Timestamp::now();
-    let record = |queue: &mut PendingQueue| {
-        for sighting in sightings {
-            queue.record(sighting, now);
+/// What writes the queue's file.
+pub(super) struct Pen {
+    pub(super) file: PendingFile,
+    /// Read by this thread for itself, under the seal that the vault has at that moment.
+    pub(super) policy: PolicySource,
+    pub(super) vault: Arc<Lockable>,
+}
+
+impl Pen {
+    fn write(&mut self, sightings: &[Sighting]) -> Result<(), String> {
+        // the list of system calls has none to make a folder with
+        let gone = || "the data folder is gone".to_owned();
+        if !self.file.has_folder() {
+            return Err(gone());
         }
-        // looked at under the queue's lock: a command registers first, and takes the program from the queue then
-        if let Ok(policy) = policy.current(file.uid()) {
-            queue.forget_registered(&policy, now);
+        let now = Timestamp::now();
+        let record = |queue: &mut PendingQueue| {
+            for sighting in sightings {
+                queue.record(sighting.clone(), now);
+            }
+            // looked at under the queue's lock: a command registers first, and takes the program from the queue then
+            self.policy.accept_only(accepted(self.vault.policy_seal()));
+            if let Ok(policy) = self.policy.current(self.file.uid()) {
+                queue.forget_registered(&policy, now);
+            }
+        };
+        match self.file.update(LOCK_PATIENCE, now, record) {
+            // a missing folder is no error of an update
+            Ok(_) if !self.file.has_folder() => return Err(gone()),
+            Ok((_, None)) => {}
+            Ok((_, Some(_foreign))) => tracing::warn!("pending.json was not ours and has been replaced"),
+            Err(error) => return Err(error.to_string()),
         }
-    };
-    match file.update(LOCK_PATIENCE, now, record) {
-        Ok((_, None)) => {}
-        Ok((_, Some(_foreign))) => tracing::warn!("pending.json was not ours and has been replaced"),
-        Err(error) => tracing::warn!("a stranger could not be queued for approval: {error}"),
+        Ok(())
     }
 }
 

@@ -34,6 +34,16 @@ impl Slot {
     }
 }
 
+impl StoreKind {
+    /// Where the values of a vault rest, as its file says in clear, also while somebody else holds its folder: it takes no
+    /// lock. None if there is no vault. Nothing is written.
+    ///
+    /// A file that is damaged badly enough ends the process, and so may one that is written at that moment.
+    pub fn peek(data_dir: &Path) -> Result<Option<Self>, StoreError> {
+        Folder::existing(data_dir)?.map_or(Ok(None), |folder| store_kind(&folder))
+    }
+}
+
 /// Refuses a folder without a key where something was sealed with one.
 pub(super) fn without_key(folder: &Folder) -> Result<(), StoreError> {
     for name in [VAULT_FILE, HEAD_FILE] {

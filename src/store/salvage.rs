@@ -12,7 +12,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, PoisonError, atomic::Ordering},
 };
 
 use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
@@ -114,6 +114,8 @@ impl Salvage {
         // an audit state that can't be read is the log's to tell
         let logged = seat.load().map_or(0, |_| seat.generation());
         let earlier = reached.is_none_or(|reached| header.generation < reached.max(logged));
+        // what the log saves with its next epoch is never fewer than the vault itself has seen
+        seat.counter().fetch_max(header.generation, Ordering::AcqRel);
         let unread = |what: &str| tracing::warn!("the vault's {what} can't be read");
         let outbox = disk::lines(&snapshot, &sealer, &header).unwrap_or_else(|_| {
             unread("outbox of audit lines");

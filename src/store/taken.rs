@@ -48,8 +48,7 @@ impl Taken {
         Ok(Self { folder, slot, keychain: None })
     }
 
-    /// Where the values of the vault rest, as its file says in clear. None if there is no vault. Nothing is written. A file
-    /// that is damaged badly enough ends the process.
+    /// As [`StoreKind::peek`], while nobody else can change the file.
     pub fn store_kind(&self) -> Result<Option<StoreKind>, StoreError> {
         look::store_kind(&self.folder)
     }

@@ -309,6 +309,11 @@ fn a_plain_start_goes_on_where_the_secrets_are_and_another_store_is_an_error_tha
     world.start_env.clear();
     assert!(world.try_start().is_err());
     assert!(world.log().contains("no session bus"), "{}", world.log());
+    // which store it is, is seen also while a command has the vault, and takes the vault from none
+    let folder = std::fs::File::open(world.data()).unwrap();
+    folder.lock().unwrap();
+    assert!(world.try_start().is_err());
+    assert!(world.log().contains("no session bus"), "{}", world.log());
 }
 
 #[test]

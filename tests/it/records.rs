@@ -152,6 +152,13 @@ fn a_command_of_the_user_is_run_for_a_new_stranger_and_once() {
     ask(&world.tool("another"));
     await_that("the next notice", || (lines() > before + 1).then_some(()));
     assert_eq!(lines(), before + 2, "each once");
+    // the same place with other bytes is another program
+    let old = fs::read(&stranger).unwrap();
+    fs::remove_file(&stranger).unwrap();
+    world.write(&stranger, &[old, vec![0]].concat());
+    world.own(&stranger, 0o755);
+    ask(&stranger);
+    await_that("the notice of the other bytes", || (lines() > before + 2).then_some(()));
 }
 
 #[test]

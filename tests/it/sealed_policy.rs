@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     client::{Client, assert_refused, found, written},
     keys::{askpass, cli_with, with_passphrase},
-    world::{Entry, Outcome, World},
+    world::{Entry, Outcome, World, await_that},
 };
 
 const RIGHT: &str = "correct horse battery staple";
@@ -266,4 +266,26 @@ fn doctor_says_what_a_seal_is_worth_with_the_source_of_the_key() {
     world.cli(&["policy", "seal"]).done();
     let [(state, means)] = &doctor(&world, "policy seal")[..] else { panic!("one row") };
     assert!(state == "warn" && means.contains("every process of yours"), "{state} {means}");
+}
+
+#[test]
+fn an_edit_of_a_sealed_policy_by_hand_takes_nobody_from_the_queue() {
+    let (world, _) = sealed();
+    let queue = || fs::read_to_string(world.data().join("pending.json")).unwrap_or_default();
+    let stranger = |name: &str| {
+        let path = world.tool(name);
+        let reply = Client::connected(&world, &path).read("s", &["a"]);
+        assert_eq!(reply["reason"], "unregistered_binary_pending_approval");
+        path
+    };
+    stranger("first");
+    await_that("the first", || queue().contains("/first").then_some(()));
+    // seen under the sealed policy, written under the other
+    let lock = fs::File::open(world.data().join("pending.lock")).unwrap();
+    lock.lock().unwrap();
+    let evil = stranger("evil");
+    world.policy(&[Entry::all(&evil, &["s"])]);
+    lock.unlock().unwrap();
+    world.cli(&["list-pending"]).done();
+    assert!(queue().contains("/evil"), "{}", queue());
 }

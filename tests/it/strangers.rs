@@ -284,3 +284,31 @@ fn a_program_that_is_registered_right_after_its_refusal_waits_no_longer() {
     world.policy(&[Entry::all(&tool, &["s"]), Entry::all(&by_hand, &[])]);
     assert!(!listed(&world).contains(&by_hand));
 }
+
+#[test]
+fn a_stranger_that_can_not_be_written_yet_is_told_by_list_pending_and_listed_as_soon_as_it_can() {
+    let (world, _) = world_with_tool();
+    // the lock's file is there from now on
+    refused(&world, &world.tool("first"));
+    await_that("the first", || (!listed(&world).is_empty()).then_some(()));
+    let lock = fs::File::open(world.data().join("pending.lock")).unwrap();
+    lock.lock().unwrap();
+    let late = world.tool("late");
+    refused(&world, &late);
+    // longer than the daemon waits for the lock, as often as it is asked
+    for _ in 0..2 {
+        let said = world.cli(&["list-pending"]);
+        assert!(said.err.contains("is not listed yet"), "{said:?}");
+    }
+    // nor is one lost that came while the pen was still at the first
+    let later = world.tool("later");
+    refused(&world, &later);
+    lock.unlock().unwrap();
+    let waiting = listed(&world);
+    assert!(waiting.contains(&late) && waiting.contains(&later), "{waiting:?}");
+    // a daemon that can't write ends all the same
+    lock.lock().unwrap();
+    refused(&world, &world.tool("last"));
+    let mut world = world;
+    assert!(world.stop().success());
+}

@@ -193,7 +193,9 @@ fn a_list_shows_every_name_no_value_and_is_recorded_before_it_is_shown() {
     let record = |world: &World| -> Vec<serde_json::Value> {
         world.audit().into_iter().filter(|record| record["action"] == "list").collect()
     };
-    let one = record(&world);
+    let mut one = record(&world);
+    let empty = one.remove(0);
+    assert_eq!((&empty["service"], &empty["targets"]), (&json!(""), &json!([])), "of the empty vault");
     assert_eq!((one.len(), &one[0]["service"]), (1, &json!("s")));
     assert_eq!((&one[0]["targets"], &one[0]["result"]), (&json!(["a", "a b"]), &json!("GRANTED")));
     assert!(one[0]["detail"].as_str().unwrap().ends_with("vault list"), "{}", one[0]);
@@ -212,7 +214,7 @@ fn a_list_shows_every_name_no_value_and_is_recorded_before_it_is_shown() {
         names.map(|name| name.as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(named("t"), [&names[..], &names[..]].concat(), "every name, each time it was shown");
-    assert_eq!(record(&world).len(), 1 + 2 * (1 + 2), "in records that have their bound");
+    assert_eq!(record(&world).len(), 1 + 1 + 2 * (1 + 2), "in records that have their bound");
     for command in ["list", "export"] {
         let out = world.tmp("out");
         let more =
@@ -221,12 +223,15 @@ fn a_list_shows_every_name_no_value_and_is_recorded_before_it_is_shown() {
         assert_eq!(missing.code, Some(1));
         assert!(missing.err.contains("no secret of the service q"), "{}", missing.err);
         assert!(missing.err.contains("try: see what there is: keychain-auth vault list"), "{}", missing.err);
+        let last = world.audit().pop().unwrap();
+        assert_eq!((&last["action"], &last["service"]), (&json!(command), &json!("q")), "{last}");
+        assert!(last["detail"].as_str().unwrap().contains("by the owner of the vault"), "{last}");
     }
     // what is locked can be listed by its owner; the daemon has the log, and gets the record with the vault
     world.start();
     world.cli(&["vault", "lock"]).done();
     world.cli(&["vault", "list", "--service", "s"]).done();
-    assert_eq!(record(&world).len(), 7);
+    assert_eq!(record(&world).len(), 9, "with the one of the service that is not there");
     world.cli(&["vault", "unlock"]).done();
     world.audit_where("the list has its record", |it| {
         it["action"] == "list" && it["seq"].as_u64() > record(&world)[6]["seq"].as_u64()

@@ -20,6 +20,7 @@ use super::{
     import::passphrase_descriptor,
 };
 use crate::{
+    audit::Action,
     import::MAX_SECRETS,
     keys::export_passphrase,
     name::Service,
@@ -58,7 +59,7 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
         Sealing::Plain => "in plaintext".to_owned(),
     };
     let owner = Owner::open(cx, format!("vault export, {words}"))?;
-    let names = chosen(owner.names(), &args.service)?;
+    let (owner, names) = chosen(owner, &args.service, Action::Export)?;
     let count: usize = names.iter().map(|(_, targets)| targets.len()).sum();
     if count > MAX_SECRETS {
         return Err(Failure::new(

@@ -12,7 +12,10 @@ use super::{
     },
     chosen,
 };
-use crate::name::{Service, Target};
+use crate::{
+    audit::Action,
+    name::{Service, Target},
+};
 
 #[derive(clap::Args)]
 pub(in super::super) struct Args {
@@ -38,8 +41,11 @@ struct ServiceJson<'n> {
 /// Names only. Their records are durable before one is shown, as those of an export are.
 pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
     let owner = Owner::open_without_values(cx, "vault list")?;
-    let names = chosen(owner.names(), &args.service)?;
-    owner.record_names(&names)?;
+    let (owner, names) = chosen(owner, &args.service, Action::List)?;
+    match names.is_empty() {
+        true => owner.record_nothing(Action::List, None)?,
+        false => owner.record_names(&names)?,
+    }
     owner.close()?;
     if args.json {
         out.json(&Listing { services: names.iter().map(service).collect() });

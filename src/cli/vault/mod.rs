@@ -12,8 +12,16 @@ mod verify;
 
 use clap::Subcommand;
 
-use super::{context::Context, failure::Failure, output::Output, owner::close_to_others};
-use crate::name::{Service, Target};
+use super::{
+    context::Context,
+    failure::Failure,
+    output::Output,
+    owner::{Owner, close_to_others},
+};
+use crate::{
+    audit::Action,
+    name::{Service, Target},
+};
 
 /// About as many bytes as a record takes: bars are for what takes long.
 const RECORD: u64 = 512;
@@ -63,20 +71,24 @@ pub(super) fn run(command: &Command, cx: &Context, out: &mut Output) -> Result<(
     }
 }
 
-/// The names of the wanted services, or all. A service that is not there is an error: it may be misspelt.
-fn chosen(
-    all: Vec<(Service, Vec<Target>)>,
-    wanted: &[Service],
-) -> Result<Vec<(Service, Vec<Target>)>, Failure> {
+/// Names by service, sorted.
+type NamesByService = Vec<(Service, Vec<Target>)>;
+
+/// The names of the wanted services, or all. A service that is not there is an error: it may be misspelt. That was told to
+/// somebody too, and has its record.
+fn chosen(owner: Owner, wanted: &[Service], action: Action) -> Result<(Owner, NamesByService), Failure> {
+    let all = owner.names();
     if wanted.is_empty() {
-        return Ok(all);
+        return Ok((owner, all));
     }
     let missing = wanted.iter().find(|service| !all.iter().any(|(there, _)| there == *service));
     if let Some(service) = missing {
+        owner.record_nothing(action, Some(service))?;
+        owner.close()?;
         return Err(Failure::new(
             format!("the vault has no secret of the service {service}"),
             "see what there is: keychain-auth vault list",
         ));
     }
-    Ok(all.into_iter().filter(|(service, _)| wanted.contains(service)).collect())
+    Ok((owner, all.into_iter().filter(|(service, _)| wanted.contains(service)).collect()))
 }

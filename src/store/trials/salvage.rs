@@ -237,3 +237,16 @@ fn a_whole_vault_is_salvaged_whole_and_none_is_made_where_there_is_none() {
     assert_eq!(open_taken(empty.path()).salvage(&KeyMaterial::File).err(), Some(StoreError::Absent));
     assert_eq!(fs::read_dir(empty.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn what_the_log_of_a_salvaged_vault_notes_is_how_far_that_vault_had_come() {
+    let dir = filled();
+    let state = dir.path().join("audit.state");
+    fs::write(&state, vec![1; fs::metadata(&state).unwrap().len().max(1) as usize]).unwrap();
+    let salvaged = salvage(dir.path()).unwrap();
+    let reached = salvaged.take_seat().unwrap().generation();
+    drop(salvaged);
+    let vault = open_vault(dir.path()).unwrap();
+    assert!(reached > 1, "{reached}");
+    assert_eq!(reached, vault.take_seat().unwrap().generation());
+}

@@ -20,8 +20,8 @@ enum How {
     Plain,
     /// A socket, as journald gives: each write says that it does not wait.
     Socket,
-    /// A pipe or terminal that may not be opened anew, as after a change of user. It is asked first; a process that writes
-    /// to the same pipe in between can still make us wait.
+    /// A pipe or terminal that may not be opened anew, as after a change of user. It is asked first. What can still make us
+    /// wait: a process that writes to the same pipe in between, and a terminal that has room, but not for the whole line.
     Asked,
 }
 
