@@ -114,7 +114,14 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
             format!("{} has no record of the chain that this key begins", log.display()),
             "give the key of a chain that is there, or ask without --key",
         )),
-        None => Ok(()),
+        None => match report.compared_with {
+            // what was asked is whether the daemon's own log is whole, and nobody could say
+            Compared::Nothing(why) if args.log.is_none() => Err(Failure::new(
+                format!("whether the end of {} is missing can't be told: {why}", log.display()),
+                "ask beside the running daemon, or give --passphrase-fd N; --log PATH checks a file by itself",
+            )),
+            _ => Ok(()),
+        },
         Some(Place { file, line, what }) => Err(Failure::new(
             format!("the audit log is not whole: {}:{line}: {what}", file.display()),
             "keep a copy of all its files as they are; what each finding means is in docs/audit.md",
@@ -178,8 +185,16 @@ fn show(report: &Report, keyed: bool, out: &mut Output) {
             report.changes_that_the_daemon_noticed
         ));
     }
-    if report.whole {
-        out.cells(&[(Style::Good, "whole and unchanged")]);
+    match &report.compared_with {
+        _ if !report.whole => {}
+        // records that were cut off at the end leave no trace in the rest
+        Compared::Nothing(_) => {
+            out.cells(&[(
+                Style::Warn,
+                "nothing that is here was changed; whether its end is missing can't be told",
+            )]);
+        }
+        Compared::Daemon | Compared::Vault => out.cells(&[(Style::Good, "whole and unchanged")]),
     }
 }
 
