@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Client, written},
-    keychain,
     rotation::{Disk, fill},
     skip::skip,
     world::{Entry, World, await_that, is_root, run},
@@ -153,17 +152,6 @@ fn a_disk_that_fills_up_under_daemon_commands_and_start_loses_nothing_and_serves
         return skip("only root can make a small disk");
     }
     let mut world = World::new();
-    let tool = world.tool("tool");
-    world.policy(&[Entry::all(&tool, &["s"])]);
-    fills(&mut world, &tool);
-}
-
-#[test]
-fn a_disk_that_fills_up_under_a_batch_for_the_keychain_loses_nothing_and_serves_again() {
-    if !is_root() {
-        return skip("only root can make a small disk");
-    }
-    let Some((mut world, _keyring)) = keychain::world() else { return };
     let tool = world.tool("tool");
     world.policy(&[Entry::all(&tool, &["s"])]);
     fills(&mut world, &tool);
