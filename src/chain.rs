@@ -189,6 +189,8 @@ pub struct Epoch {
     pub ratchet: Ratchet,
     /// The head before its first record, with its own number: what its first record is bound to.
     pub before: Head,
+    /// The number of the first record of the epoch that ended; 0 where none did, or nobody knows.
+    pub previous: u64,
     /// When it began, in seconds since 1970.
     pub began: i64,
 }

@@ -30,10 +30,11 @@ pub(super) struct Resumed {
     pub(super) findings: Vec<Cow<'static, str>>,
 }
 
-/// A chain of its own, behind the records of another one if there are any.
-pub(super) fn begin(key: &VerificationKey, before: Head, now: i64) -> Resumed {
+/// A chain of its own, behind the records of another one if there are any; the last epoch of that began with the record
+/// `previous`.
+pub(super) fn begin(key: &VerificationKey, before: Head, previous: u64, now: i64) -> Resumed {
     let before = Head { chain: key.chain(), epoch: 0, ..before };
-    let epoch = Epoch { ratchet: key.first(), before, began: now };
+    let epoch = Epoch { ratchet: key.first(), before, previous, began: now };
     Resumed { epoch, head: before, begun: false, findings: Vec::new() }
 }
 
@@ -84,7 +85,8 @@ fn last_epoch(file: &File, whole: u64, saved: &Epoch) -> io::Result<Option<(u64,
         let ratchet = advanced(&saved.ratchet, ahead);
         let before = boundary.before(linked.seq);
         if fits(&ratchet, &before, &linked) {
-            return Ok(Some((start, Epoch { ratchet, before, began: saved.began })));
+            let epoch = Epoch { ratchet, before, previous: boundary.first, began: saved.began };
+            return Ok(Some((start, epoch)));
         }
     }
     Ok(None)

@@ -100,6 +100,20 @@ fn numbers_go_on_when_the_log_is_opened_again() {
 }
 
 #[test]
+fn an_epoch_that_a_crash_left_without_a_record_is_begun_with_what_the_one_before_had() {
+    let (_dir, path, log) = begun();
+    drop(log);
+    let before = fs::read(&path).unwrap();
+    drop(open(&path).unwrap());
+    // the key of the new epoch was saved, and its first record never came
+    fs::write(&path, before).unwrap();
+    let mut log = open(&path).unwrap();
+    let _ = log.append(&event("c")).unwrap();
+    assert_eq!(said(&path), [": epoch 0", "a", "b", ": epoch 1", "c"]);
+    assert_eq!(wrong(&path, &log.head()), []);
+}
+
+#[test]
 fn a_torn_last_line_is_cut_off_whole_ones_stay_and_a_record_says_so() {
     for left in [1, 20, 200] {
         let (_dir, path, log) = begun();

@@ -34,8 +34,8 @@ use crate::{
 
 /// Name of the file in the data folder.
 pub(crate) const STATE_FILE: &str = "audit.state";
-/// Turn, generation, time, key and head.
-const PLAIN: usize = 8 + 8 + 8 + 32 + Head::BYTES;
+/// Turn, generation, time, number of an earlier record, key and head.
+const PLAIN: usize = 8 + 8 + 8 + 8 + 32 + Head::BYTES;
 const SLOT: usize = NONCE + PLAIN + TAG;
 /// Slots lie in pages of their own: no write of one can tear the other.
 const PLACES: [u64; 2] = [0, 4096];
@@ -151,6 +151,7 @@ impl Place {
             &self.turn.to_le_bytes(),
             &self.generation.load(Ordering::Acquire).to_le_bytes(),
             &epoch.began.to_le_bytes(),
+            &epoch.previous.to_le_bytes(),
             epoch.ratchet.expose(),
             &epoch.before.to_bytes(),
             &[0; TAG],
@@ -168,10 +169,12 @@ impl Place {
         let (turn, rest) = plain.as_slice().split_first_chunk()?;
         let (generation, rest) = rest.split_first_chunk()?;
         let (began, rest) = rest.split_first_chunk()?;
+        let (previous, rest) = rest.split_first_chunk()?;
         let (key, head) = rest.split_at_checked(32)?;
         let epoch = Epoch {
             ratchet: Ratchet::from_sealed(key)?,
             before: Head::from_bytes(head)?,
+            previous: u64::from_le_bytes(*previous),
             began: i64::from_le_bytes(*began),
         };
         Some((u64::from_le_bytes(*turn), u64::from_le_bytes(*generation), epoch))
@@ -194,7 +197,8 @@ pub(crate) mod tests {
 
     pub(crate) fn epoch(number: u64) -> Epoch {
         let ratchet = (0..number).fold(VerificationKey::generate().unwrap().first(), |key, _| key.next());
-        Epoch { ratchet, before: Head { epoch: number, seq: number * 10, ..Head::default() }, began: 5 }
+        let before = Head { epoch: number, seq: number * 10, ..Head::default() };
+        Epoch { ratchet, before, previous: number, began: 5 }
     }
 
     #[test]

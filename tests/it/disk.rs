@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Client, written},
+    keychain,
     rotation::{Disk, fill},
     skip::skip,
     world::{Entry, World, await_that, is_root, run},
@@ -135,10 +136,7 @@ fn fills(world: &mut World, tool: &Path) {
     let found = await_that("it serves again", || number(&mut client));
     assert!(found == acknowledged || found == 7, "acknowledged {acknowledged}, found {found}");
     assert!(write(&mut client, 8));
-    // a start that fails on a full disk can leave an epoch that is told to be one record shorter than it is; nothing else
-    let verified = world.cli(&["audit", "verify"]);
-    let short = verified.err.contains("the epoch that ended had 0 records");
-    assert!(verified.code == Some(0) || short, "{}{}", verified.out, verified.err);
+    world.cli(&["audit", "verify"]).done();
     drop(client);
     world.stop();
     world.start();
@@ -152,6 +150,17 @@ fn a_disk_that_fills_up_under_daemon_commands_and_start_loses_nothing_and_serves
         return skip("only root can make a small disk");
     }
     let mut world = World::new();
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    fills(&mut world, &tool);
+}
+
+#[test]
+fn a_disk_that_fills_up_under_a_batch_for_the_keychain_loses_nothing_and_serves_again() {
+    if !is_root() {
+        return skip("only root can make a small disk");
+    }
+    let Some((mut world, _keyring)) = keychain::world() else { return };
     let tool = world.tool("tool");
     world.policy(&[Entry::all(&tool, &["s"])]);
     fills(&mut world, &tool);

@@ -94,7 +94,7 @@ impl Log {
             false => {
                 let because = if log.head.epoch == 0 { Because::NewChain } else { Because::Start };
                 log.save_epoch();
-                log.announce(because, 0);
+                log.announce(because);
             }
         }
         log.ready()?;
@@ -136,7 +136,7 @@ fn standing(
         true => *known,
         false => Head { seq: tail.last_seq, ..*known },
     };
-    let mut begun = resume::begin(&key, before, Timestamp::now().as_second());
+    let mut begun = resume::begin(&key, before, 0, Timestamp::now().as_second());
     begun.findings.extend(lost.map(Cow::Borrowed));
     Ok(begun)
 }

@@ -264,9 +264,7 @@ impl Log {
 
     /// Says what was seen, in an epoch of its own: a check can go on at its beginning.
     fn changed(&mut self, what: &'static str) {
-        if self.boundary.is_none() {
-            self.advance(Because::Changed);
-        }
+        self.advance(Because::Changed);
         self.notices.push_back(what.into());
     }
 

@@ -46,11 +46,11 @@ impl Log {
         let _ = self.put(&Event { detail: Some(detail.into()), ..last }.render(), false)?;
         self.end_epoch();
         let first = self.epoch.before.seq + 1;
-        let Resumed { epoch, head, .. } = resume::begin(key, self.head, Timestamp::now().as_second());
+        let Resumed { epoch, head, .. } = resume::begin(key, self.head, first, Timestamp::now().as_second());
         (self.epoch, self.head) = (epoch, head);
         // here it must succeed: a key that was shown and is not used would be a promise that nobody keeps
         self.seat.save(&self.epoch).map_err(|error| failed(&error))?;
-        self.announce(Because::NewChain, first);
+        self.announce(Because::NewChain);
         self.ready()
     }
 
@@ -102,15 +102,20 @@ impl Log {
     }
 
     /// Goes to the next epoch: the key of this one is gone when this returns, and the next record is the boundary.
+    ///
+    /// An epoch that waits for its boundary has no record, and is not ended: its own boundary would never be written.
     pub(super) fn advance(&mut self, because: Because) {
+        if self.boundary.is_some() {
+            return;
+        }
         self.end_epoch();
-        let first = self.epoch.before.seq + 1;
+        let previous = self.epoch.before.seq + 1;
         let before = Head { epoch: self.head.epoch + 1, ..self.head };
         let began = Timestamp::now().as_second();
-        self.epoch = Epoch { ratchet: self.epoch.ratchet.next(), before, began };
+        self.epoch = Epoch { ratchet: self.epoch.ratchet.next(), before, previous, began };
         self.head = before;
         self.save_epoch();
-        self.announce(because, first);
+        self.announce(because);
     }
 
     fn end_epoch(&mut self) {
@@ -125,7 +130,8 @@ impl Log {
         }
     }
 
-    pub(super) fn announce(&mut self, because: Because, first: u64) {
+    pub(super) fn announce(&mut self, because: Because) {
+        let first = self.epoch.previous;
         let Head { chain, epoch, seq, mac: previous, digest } = self.head;
         let count = if first == 0 { 0 } else { (seq + 1).saturating_sub(first) };
         self.boundary = Some(Boundary { chain, epoch, because, first, count, previous, digest });
