@@ -1,25 +1,21 @@
-//! What the pages say is so: names of tests, commands, limits, links, and the README's example, played.
+//! What the pages say is so: names of tests, commands, limits and links. What they show is played in `walkthrough`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
 use keychain_auth::{audit, caller::Check, import, name, policy, secret, store, sys::trap, wire::limits};
 
-use crate::{
-    skip::need,
-    world::{World, run},
-};
+use crate::world::World;
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn page(name: &str) -> String {
+pub fn page(name: &str) -> String {
     fs::read_to_string(repository().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
@@ -54,19 +50,19 @@ fn sources() -> Vec<(PathBuf, String)> {
 }
 
 /// What stands between backticks.
-fn quoted(text: &str) -> impl Iterator<Item = &str> {
+pub fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
 /// The cells of the rows of all tables.
-fn rows(page: &str) -> impl Iterator<Item = Vec<&str>> {
+pub fn rows(page: &str) -> impl Iterator<Item = Vec<&str>> {
     page.lines().filter_map(|line| {
         Some(line.strip_prefix('|')?.strip_suffix('|')?.split('|').map(str::trim).collect())
     })
 }
 
 /// The fenced blocks of a language.
-fn blocks<'p>(page: &'p str, language: &str) -> Vec<&'p str> {
+pub fn blocks<'p>(page: &'p str, language: &str) -> Vec<&'p str> {
     let begin = format!("\n```{language}\n");
     page.split(begin.as_str())
         .skip(1)
@@ -115,7 +111,7 @@ fn every_test_that_security_md_names_exists_and_every_attack_is_named_there() {
 }
 
 /// The commands that a help text lists.
-fn commands(help: &str) -> Vec<String> {
+pub fn commands(help: &str) -> Vec<String> {
     let (_, list) = help.split_once("\nCommands:\n").expect("a list of commands");
     let lines = list.lines().take_while(|line| !line.is_empty());
     // a continued description is indented further
@@ -381,188 +377,4 @@ fn the_rooms_know_nothing_that_architecture_md_denies_them() {
         let used = uses.iter().find(|word| source.contains(**word));
         assert!(platform || used.is_none(), "{}: {used:?}", path.display());
     }
-}
-
-/// Whether a line of output is the one that the README shows: `…` stands for anything within a word, and any number of
-/// spaces for one.
-fn reads_like(shown: &str, said: &str) -> bool {
-    let (shown, said): (Vec<_>, Vec<_>) =
-        (shown.split_whitespace().collect(), said.split_whitespace().collect());
-    shown.len() == said.len()
-        && shown.iter().zip(said).all(|(shown, said)| match shown.split_once('…') {
-            Some((begin, end)) => {
-                said.len() >= begin.len() + end.len() && said.starts_with(begin) && said.ends_with(end)
-            }
-            None => *shown == said,
-        })
-}
-
-#[test]
-fn a_first_start_says_what_the_readme_shows() {
-    let world = World::started();
-    let runtime = world.root().join("run").display().to_string();
-    let page = page("README.md").replace("/run/user/1000", &runtime);
-    let block = blocks(&page, "text").into_iter().find(|block| block.contains(" INFO ")).unwrap();
-    let untimed = |line: &str| line.split_once("  INFO ").map(|(_, said)| said.to_owned());
-    let shown: Vec<String> = block.lines().map(|line| untimed(line).unwrap()).collect();
-    // warnings say what a kernel lacks
-    let said: Vec<String> = world.log().lines().filter_map(untimed).collect();
-    assert_eq!(shown, said);
-}
-
-#[test]
-fn every_vault_and_audit_command_works_beside_a_daemon_where_the_table_says_so_and_nowhere_else() {
-    let page = page("docs/configuration.md");
-    let (_, table) = page.split_once("## Commands beside the daemon").unwrap();
-    let (table, _) = table.split_once("\n## ").unwrap();
-    let mut said: BTreeMap<String, Vec<bool>> = rows(table)
-        .filter(|cells| cells[0].starts_with('`'))
-        .map(|cells| {
-            let command = quoted(cells[0]).next().unwrap().to_owned();
-            (command, cells[1..].iter().map(|cell| cell.starts_with("yes")).collect())
-        })
-        .collect();
-    let mut world = World::new();
-    // only where there is no vault
-    assert_eq!(said.remove("vault init"), Some(vec![false, false, true]));
-    world.cli(&["vault", "init", "--key", "file"]).done();
-    let known: BTreeSet<String> = ["vault", "audit"]
-        .iter()
-        .flat_map(|group| {
-            let help = world.cli(&[group, "--help"]).done();
-            let verbs = commands(&help).into_iter().filter(|verb| verb != "help" && verb != "init");
-            verbs.map(|verb| format!("{group} {verb}")).collect::<Vec<_>>()
-        })
-        .collect();
-    assert_eq!(said.keys().cloned().collect::<BTreeSet<_>>(), known, "one row for each command");
-    let env = world.tmp("env");
-    world.write(&env, b"A=1\n");
-    let out = world.tmp("out");
-    let env = env.to_str().unwrap();
-    let recipient = age::x25519::Identity::generate().to_public().to_string();
-    let arguments = |command: &str| -> Vec<Vec<&str>> {
-        match command {
-            "vault import" => {
-                let dry = vec!["env", env, "--service", "s", "--overwrite"];
-                vec![[&dry[..], &["--apply"]].concat(), dry]
-            }
-            "vault export" => vec![vec!["--output", out.to_str().unwrap(), "-r", &recipient]],
-            "vault change-key-source" => vec![vec!["--key", "file"]],
-            "audit export" => vec![vec!["--format", "json"]],
-            _ => vec![vec![]],
-        }
-    };
-    for (state, name) in ["unlocked", "locked", "stopped"].iter().enumerate() {
-        for (command, works) in &said {
-            for arguments in arguments(command) {
-                match (*name, world.is_started()) {
-                    ("stopped", true) => drop(world.stop()),
-                    ("unlocked" | "locked", false) => world.start(),
-                    _ => {}
-                }
-                match *name {
-                    "locked" => drop(world.cli(&["vault", "lock"]).done()),
-                    "unlocked" => drop(world.cli(&["vault", "unlock"]).done()),
-                    _ => {}
-                }
-                let _ = fs::remove_file(&out);
-                let words: Vec<&str> = command.split(' ').chain(arguments).collect();
-                let outcome = world.cli(&words);
-                assert_eq!(outcome.code, Some(i32::from(!works[state])), "{name}: {words:?}: {outcome:?}");
-                assert!(works[state] || outcome.err.contains("\n  try: "), "{outcome:?}");
-            }
-        }
-    }
-}
-
-/// Plays the README's example in a world of its own, word for word.
-#[test]
-fn the_readmes_example_does_what_it_shows() {
-    let page = page("README.md");
-    let mut world = World::new();
-    let folder = world.tmp("demo");
-    world.folder(&folder, 0o755);
-    let [source] = blocks(&page, "rust")[..] else { panic!("one Rust program") };
-    fs::write(folder.join("hello.rs"), source).unwrap();
-    world.start();
-    let dialogue = blocks(&page, "console").join("\n").replace("/home/you/demo", folder.to_str().unwrap());
-    let mut lines = dialogue.lines().peekable();
-    let mut played = 0;
-    while let Some(line) = lines.next() {
-        let command = line.strip_prefix("$ ").unwrap_or_else(|| panic!("a command first: {line}"));
-        let mut shown = Vec::new();
-        while let Some(line) = lines.next_if(|line| !line.starts_with("$ ")) {
-            shown.push(line);
-        }
-        let said = if let Some(arguments) = command.strip_prefix("rustc ") {
-            // as the user of this suite, whose compiler another user may not start
-            let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
-            let built = rustc.args(arguments.split(' ')).current_dir(&folder).output().unwrap();
-            world.own(&folder.join("hello"), 0o755);
-            String::from_utf8(built.stderr).unwrap()
-        } else {
-            let mut shell = world.command(Path::new("/bin/sh"));
-            let path = format!("{}:/usr/bin:/bin", world.root().join("bin").display());
-            shell.args(["-c", &format!("{command} 2>&1")]).current_dir(&folder).env("PATH", path);
-            run(&mut shell).done()
-        };
-        let said: Vec<&str> = said.lines().collect();
-        let same =
-            shown.len() == said.len() && shown.iter().zip(&said).all(|(shown, said)| reads_like(shown, said));
-        assert!(
-            same,
-            "$ {command}\n--- the README shows\n{}\n--- it says\n{}",
-            shown.join("\n"),
-            said.join("\n")
-        );
-        played += 1;
-    }
-    assert!(played > 10, "{played} commands");
-}
-
-/// Runs a snippet before and after its executable is registered for the service.
-fn snippet(world: &World, program: &Path, arguments: &[PathBuf], members: &str) {
-    let ask = || run(world.command(program).args(arguments)).done();
-    assert!(ask().contains("unregistered_binary_pending_approval"));
-    let path = program.to_str().unwrap();
-    world.cli(&["authorize", "--allow-interpreter", path, "demo"]).done();
-    let policy = fs::read_to_string(world.config()).unwrap();
-    world.policy_text(&policy.replacen("\"can_search\"", &format!("{members}\"can_search\""), 1));
-    assert_eq!(ask(), "{\"type\":\"RESPONSE\",\"status\":\"success\",\"results\":[]}\n");
-}
-
-#[test]
-fn the_readmes_go_snippet_is_served() {
-    let Some(go) = need("go") else { return };
-    let world = World::started();
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("snippet-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
-    fs::write(folder.join("main.go"), blocks(&page("README.md"), "go")[0]).unwrap();
-    let mut build = Command::new(go);
-    build.args(["build", "-o", "tool", "main.go"]).current_dir(&folder);
-    build.env("GO111MODULE", "off").env("GOCACHE", folder.parent().unwrap().join("go-cache"));
-    let built = build.output().unwrap();
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    let tool = world.root().join("bin/go-tool");
-    world.copy(&folder.join("tool"), &tool);
-    fs::remove_dir_all(folder).unwrap();
-    snippet(&world, &tool, &[], "");
-}
-
-#[test]
-fn the_readmes_python_snippet_is_served() {
-    let Some(python) = need("python3") else { return };
-    let world = World::started();
-    let script = world.tmp("client.py");
-    world.write(&script, blocks(&page("README.md"), "python")[0].as_bytes());
-    snippet(&world, &fs::canonicalize(python).unwrap(), &[script], "");
-}
-
-#[test]
-fn the_readmes_node_snippet_is_served() {
-    let Some(node) = need("node") else { return };
-    let world = World::started();
-    let script = world.tmp("client.js");
-    world.write(&script, blocks(&page("README.md"), "js")[0].as_bytes());
-    snippet(&world, &fs::canonicalize(node).unwrap(), &[script], "\"relax\": [\"injected_code\"],\n      ");
 }

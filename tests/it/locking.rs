@@ -175,14 +175,11 @@ fn assert_recorded_once(world: &World, done: &[String]) {
     assert_eq!(recorded, done);
 }
 
-#[test]
-fn a_wrong_key_for_an_open_vault_is_refused_and_beside_it_every_write_is_recorded_once() {
-    let (mut world, tool) = started();
+/// Has eight clients write while `work` is done; the targets of the writes that were told to be done, and what `work` gave.
+fn writing_beside<T>(world: &World, tool: &Path, work: impl FnOnce() -> T) -> (Vec<String>, T) {
     let stop = AtomicBool::new(false);
-    let mut writers: Vec<Client> = (0..8).map(|_| Client::connected(&world, &tool)).collect();
-    let mut strangers: Vec<Client> =
-        (0..4).map(|at| Client::connected(&world, &world.tool(&format!("stranger{at}")))).collect();
-    let done: Vec<String> = thread::scope(|scope| {
+    let mut writers: Vec<Client> = (0..8).map(|_| Client::connected(world, tool)).collect();
+    thread::scope(|scope| {
         let writing: Vec<_> = writers
             .iter_mut()
             .enumerate()
@@ -193,21 +190,33 @@ fn a_wrong_key_for_an_open_vault_is_refused_and_beside_it_every_write_is_recorde
                 })
             })
             .collect();
-        let trying: Vec<_> = strangers
-            .iter_mut()
-            .map(|stranger| {
-                scope.spawn(|| {
-                    for _ in 0..150 {
-                        assert_refused(&try_a_wrong_key(stranger), "error", "store_locked");
-                    }
-                })
-            })
-            .collect();
-        let tried: Vec<_> = trying.into_iter().map(|it| it.join()).collect();
+        let given = work();
         stop.store(true, Ordering::Relaxed);
-        assert!(tried.iter().all(Result::is_ok), "none opens it");
-        writing.into_iter().flat_map(|it| it.join().unwrap()).collect()
+        (writing.into_iter().flat_map(|it| it.join().unwrap()).collect(), given)
+    })
+}
+
+#[test]
+fn a_wrong_key_for_an_open_vault_is_refused_and_beside_it_every_write_is_recorded_once() {
+    let (mut world, tool) = started();
+    let mut strangers: Vec<Client> =
+        (0..4).map(|at| Client::connected(&world, &world.tool(&format!("stranger{at}")))).collect();
+    let (done, tried) = writing_beside(&world, &tool, || {
+        thread::scope(|scope| {
+            let trying: Vec<_> = strangers
+                .iter_mut()
+                .map(|stranger| {
+                    scope.spawn(|| {
+                        for _ in 0..150 {
+                            assert_refused(&try_a_wrong_key(stranger), "error", "store_locked");
+                        }
+                    })
+                })
+                .collect();
+            trying.into_iter().map(|it| it.join()).collect::<Vec<_>>()
+        })
     });
+    assert!(tried.iter().all(Result::is_ok), "none opens it");
     assert!(world.stop().success());
     assert_recorded_once(&world, &done);
     assert!(world.cli(&["audit", "verify"]).code == Some(0));
@@ -220,26 +229,10 @@ fn a_vault_that_is_locked_and_unlocked_beside_writers_has_every_write_in_the_log
     let tool = world.tool("tool");
     world.policy(&[Entry::all(&tool, &["s"])]);
     world.start();
-    let stop = AtomicBool::new(false);
-    let mut writers: Vec<Client> = (0..8).map(|_| Client::connected(&world, &tool)).collect();
-    let done: Vec<String> = thread::scope(|scope| {
-        let writing: Vec<_> = writers
-            .iter_mut()
-            .enumerate()
-            .map(|(at, client)| {
-                scope.spawn({
-                    let stop = &stop;
-                    move || write_on(client, &at.to_string(), stop)
-                })
-            })
-            .collect();
-        let switched: Vec<_> =
-            (0..10).flat_map(|_| ["lock", "unlock"]).map(|verb| world.cli(&["vault", verb])).collect();
-        stop.store(true, Ordering::Relaxed);
-        let done = writing.into_iter().flat_map(|it| it.join().unwrap()).collect();
-        switched.into_iter().for_each(|it| drop(it.done()));
-        done
+    let (done, switched) = writing_beside(&world, &tool, || {
+        (0..10).flat_map(|_| ["lock", "unlock"]).map(|verb| world.cli(&["vault", verb])).collect::<Vec<_>>()
     });
+    switched.into_iter().for_each(|it| drop(it.done()));
     assert!(world.stop().success());
     assert_recorded_once(&world, &done);
     let records = world.audit_all();

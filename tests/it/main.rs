@@ -59,4 +59,5 @@ mod transcripts;
 mod ui;
 mod vault;
 mod verify;
+mod walkthrough;
 mod world;
