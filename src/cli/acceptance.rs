@@ -10,9 +10,9 @@ use super::{
     sealing::copy,
     status_query::{DaemonStatus, Found, ask},
 };
-use crate::policy::read_config;
+use crate::{policy::read_config, wire::Reason};
 
-const UNSEALED: &str = "policy_unsealed";
+const UNSEALED: &str = Reason::PolicyUnsealed.as_str();
 
 /// What is known of it.
 pub(super) enum Acceptance {

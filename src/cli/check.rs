@@ -19,6 +19,7 @@ use crate::{
     name::{Attributes, Service, TargetPrefix},
     policy::{Denial, Entry, Measured, Policy, Standing, decide_check},
     store::{Names, Selection},
+    wire::Reason,
 };
 
 #[derive(clap::Args)]
@@ -91,9 +92,9 @@ fn decide(entry: &Entry, service: &Service) -> Result<(), Denial> {
 
 fn not_allowed(denial: Denial, service: &Service, measured: &Measured) -> (String, Failure) {
     let reason = match denial {
-        Denial::ServiceNotAllowed => "service_not_allowed",
-        Denial::ActionNotInPolicy => "action_not_in_policy",
-        Denial::TargetNotAllowed => "target_not_allowed",
+        Denial::ServiceNotAllowed => Reason::ServiceNotAllowed,
+        Denial::ActionNotInPolicy => Reason::ActionNotInPolicy,
+        Denial::TargetNotAllowed => Reason::TargetNotAllowed,
     };
     let (path, program) = (measured.path().display(), word(measured.path()));
     let failure = match denial {
@@ -108,7 +109,7 @@ fn not_allowed(denial: Denial, service: &Service, measured: &Measured) -> (Strin
             format!("keychain-auth grant {program} --read {}", word(Path::new(service.as_str()))),
         ),
     };
-    (reason.to_owned(), failure)
+    (reason.as_str().to_owned(), failure)
 }
 
 fn not_recognised(standing: Standing<'_>, policy: &Policy, measured: &Measured) -> Failure {

@@ -191,13 +191,10 @@ pub(super) fn take(cx: &Context) -> Result<Taken, Failure> {
             return error.into();
         }
         match Lock::take(&cx.paths.data_dir.join("daemon.lock")) {
-            Err(LockError::Held(pid)) => {
-                let pid = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
-                Failure::new(
-                    format!("the vault is in use by the daemon{pid}"),
-                    "take it from there first: keychain-auth vault lock; afterwards: keychain-auth vault unlock",
-                )
-            }
+            Err(LockError::Held(pid)) => Failure::new(
+                format!("the vault is in use by the daemon{}", numbered(pid)),
+                "take it from there first: keychain-auth vault lock; afterwards: keychain-auth vault unlock",
+            ),
             _ => error.into(),
         }
     })
@@ -262,11 +259,15 @@ pub(super) fn close_to_others() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Behind the word "daemon": its pid, where the lock tells it.
+fn numbered(pid: Option<u32>) -> String {
+    pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+}
+
 fn unlockable(error: LockError) -> Failure {
     match error {
         LockError::Held(pid) => {
-            let pid = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
-            Failure::new(format!("the daemon{pid} runs and has the audit log"), STOP)
+            Failure::new(format!("the daemon{} runs and has the audit log", numbered(pid)), STOP)
         }
         LockError::Io(path, error) => Failure::new(
             format!("{} can't be used: {error}", path.display()),

@@ -1,21 +1,14 @@
 //! Where the secrets rest: asked of the vault before it is opened, since the process that speaks to the keychain has to be
 //! there before anything is open.
 
-use std::{panic, path::Path, process::ExitCode};
-
-use rustix::{
-    io::{Errno, retry_on_intr},
-    net::{RecvFlags, SendFlags, recv, send},
-};
+use std::{io, path::Path};
 
 use super::start::StartError;
 use crate::{
     store::{StoreError, StoreKind, Taken},
-    sys::process,
+    sys::{process, trial},
 };
 
-/// Longest word for a finding, and some bytes that show a longer one.
-const WORD: usize = 16;
 /// There is no vault.
 const NONE: &str = "none";
 /// Somebody else works on the vault.
@@ -39,15 +32,11 @@ pub(super) fn choose(data_dir: &Path, asked: Option<StoreKind>) -> Result<StoreK
 /// Looked at without the folder's lock first, which a command may hold for a moment, or want: only what is written just now
 /// is looked at a second time, with the lock.
 fn pinned(data_dir: &Path) -> Result<Option<StoreKind>, StartError> {
-    let system = |error: Errno| StartError::System { what: "a child", error: error.into() };
-    let found = in_child(|| StoreKind::peek(data_dir)).map_err(system)?;
-    let found = match found {
-        Found::Nothing => {
-            in_child(|| Taken::existing(data_dir).and_then(|taken| taken.store_kind())).map_err(system)?
-        }
-        found => found,
-    };
-    match found {
+    let found = look(|| StoreKind::peek(data_dir)).and_then(|found| match found {
+        Found::Nothing => look(|| Taken::existing(data_dir)?.store_kind()),
+        found => Ok(found),
+    });
+    match found.map_err(|error| StartError::System { what: "a child", error })? {
         Found::Kind(kind) => Ok(Some(kind)),
         Found::NoVault | Found::Nothing => Ok(None),
         Found::InUse => Err(StoreError::InUse.into()),
@@ -63,32 +52,19 @@ enum Found {
     Nothing,
 }
 
-/// Looks in a child of its own: what is damaged badly enough makes the database's own code stop the process.
-fn in_child(look: impl FnOnce() -> Result<Option<StoreKind>, StoreError>) -> Result<Found, Errno> {
-    let child = process::spawn(|[channel]| {
-        // its last words would be about pages
-        panic::set_hook(Box::new(|_| {}));
-        if process::close_all_but(&[channel]).is_err() {
-            return ExitCode::FAILURE;
-        }
-        let word = match look() {
+/// Looks in a child of its own, which ends over what is damaged badly enough.
+fn look(at: impl FnOnce() -> Result<Option<StoreKind>, StoreError>) -> io::Result<Found> {
+    let said = trial::in_child(|channel| {
+        process::close_all_but(&[channel]).ok()?;
+        let word = match at() {
             Ok(Some(kind)) => kind.as_str(),
             Ok(None) => NONE,
             Err(StoreError::InUse) => IN_USE,
-            Err(_) => return ExitCode::FAILURE,
+            Err(_) => return None,
         };
-        match send(channel, word.as_bytes(), SendFlags::NOSIGNAL) {
-            Ok(_) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
-        }
-    });
-    let child = child.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::AGAIN))?;
-    let [channel] = &child.channels;
-    let mut word = [0; WORD];
-    let told = retry_on_intr(|| recv(channel, word.as_mut_slice(), RecvFlags::empty()));
-    let count = told.map_or(0, |(_, count)| count);
-    child.wait();
-    Ok(match str::from_utf8(word.get(..count).unwrap_or_default()) {
+        Some(word.as_bytes().to_vec())
+    })?;
+    Ok(match str::from_utf8(&said) {
         Ok(NONE) => Found::NoVault,
         Ok(IN_USE) => Found::InUse,
         Ok(word) => word.parse().map_or(Found::Nothing, Found::Kind),

@@ -1,13 +1,13 @@
 //! Which key opens the vault at start, and how a vault gets its first one.
 
-use std::{panic, path::Path, process::ExitCode};
+use std::path::Path;
 
 use tracing::dispatcher::{self, Dispatch};
 
 use crate::{
     keys::{Asking, KeyError, forget_item},
     store::{KeyMaterial, KeySource, Keychain, Salvage, StoreError, Taken, Vault},
-    sys::process,
+    sys::trial,
 };
 
 use super::start::StartError;
@@ -59,24 +59,15 @@ pub(super) fn salvage(
     Ok(taken.salvage(&material)?)
 }
 
-/// Tries it in a child first: what is damaged badly enough makes the database's own code stop the process.
+/// Tries it in a child first: what is damaged badly enough ends it.
 fn survives(taken: &Taken, material: &KeyMaterial) -> Result<(), StartError> {
-    let child = process::spawn(|[channel]| {
-        // its last words would be about pages, and nothing of the parent's is to be undone
-        panic::set_hook(Box::new(|_| std::process::abort()));
-        let tried = dispatcher::with_default(&Dispatch::none(), || taken.try_salvage(material));
+    let survived = trial::in_child(|_| {
         // an error is told by the parent, who meets the same
-        drop(tried);
-        match rustix::io::write(channel, b"survived") {
-            Ok(_) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
-        }
+        drop(dispatcher::with_default(&Dispatch::none(), || taken.try_salvage(material)));
+        Some(b"survived".to_vec())
     });
-    let child = child.map_err(|error| StartError::System { what: "a process", error })?;
-    let [channel] = &child.channels;
-    let told = rustix::io::retry_on_intr(|| rustix::io::read(channel, &mut [0; 16])).unwrap_or_default();
-    child.wait();
-    if told == 0 {
+    let survived = survived.map_err(|error| StartError::System { what: "a process", error })?;
+    if survived.is_empty() {
         return Err(
             StoreError::Damaged("its pages are damaged so badly that no record can be reached").into()
         );

@@ -103,13 +103,7 @@ impl WitnessLink {
                 Ok(answer) => answer,
                 Err(error) => return io::Error::other(error),
             };
-            let id = match &answer {
-                Answer::Examined { id, .. }
-                | Answer::Shown { id, .. }
-                | Answer::Stranger { id, .. }
-                | Answer::Fingerprint { id, .. }
-                | Answer::Unseen { id, .. } => *id,
-            };
+            let id = answer.id();
             let more = matches!(answer, Answer::Shown { .. }).then(oneshot::channel);
             let (told, hear) = more.unzip();
             let mut waiting = self.waiting.borrow_mut();

@@ -3,18 +3,15 @@
 
 use std::path::Path;
 
-use redb::Database;
-
 use super::{
     batch::StoreError,
     disk::{self, VAULT_FILE},
     files::Folder,
     head::{HEAD_FILE, Head},
-    key::VaultKey,
     keychain::StoreKind,
-    seal::{Sealer, VaultId},
+    seal::Sealer,
     seat::{STATE_FILE, Seat},
-    slot::{KEY_FILE, Slot, SlotKeys},
+    slot::{KEY_FILE, Slot},
     source::KeyMaterial,
     vault::{missing, not_behind},
 };
@@ -94,7 +91,7 @@ pub(super) fn names(
         return Err(StoreError::WrongKey);
     }
     let db = disk::open_shadow(folder, true)?;
-    let (vault, key) = identify(&db, keys)?;
+    let (vault, key, _) = keys.identify(&db)?;
     let pinned = disk::store_kind(&db)?;
     // what can't be opened for writing is no ground for a dry run
     if pinned != asked {
@@ -110,12 +107,4 @@ pub(super) fn names(
         return Err(StoreError::Damaged("it was put back to an earlier state"));
     }
     Ok(disk.names.all())
-}
-
-/// Which of its keys the vault has: two while a change of keys is not finished.
-fn identify(db: &Database, keys: SlotKeys) -> Result<(VaultId, VaultKey), StoreError> {
-    match (disk::identify(db, &keys.current), keys.next) {
-        (Err(StoreError::WrongKey), Some(next)) => Ok((disk::identify(db, &next)?, next)),
-        (found, _) => Ok((found?, keys.current)),
-    }
 }

@@ -91,11 +91,11 @@ impl Salvage {
     /// can't be reached, or they don't add up.
     pub(super) fn open(folder: Folder, slot: &Slot, material: &KeyMaterial) -> Result<Self, StoreError> {
         let (keys, _) = slot.open(material)?;
-        let (db, vault, key, _problems) = copied(&folder, &keys)?;
+        let (db, vault, key, _problems) = copied(&folder, keys)?;
         if disk::store_kind(&db)? == StoreKind::Keychain {
             return Err(StoreError::OtherStore { pinned: StoreKind::Keychain, asked: StoreKind::Vault });
         }
-        let sealer = Sealer::new(key, vault);
+        let sealer = Sealer::new(&key, vault);
         let snapshot = db.begin_read().map_err(failed)?;
         let header = disk::read_header(&snapshot, &sealer)?;
         let found = Sorted::of(rows(&snapshot, &header)?, &sealer);
@@ -106,7 +106,7 @@ impl Salvage {
         }
         let names = NameIndex::build(named).ok_or(StoreError::Damaged("two records have one name"))?;
         let mut seat = Seat::open(&folder, key.derive("audit state", &vault), vault)?;
-        let reached = match Head::find(&folder, key, vault)?.map(|head| head.generation()) {
+        let reached = match Head::find(&folder, &key, vault)?.map(|head| head.generation()) {
             Some(Ok(reached)) => Some(reached),
             None if header.generation == 1 => Some(1),
             _ => None,

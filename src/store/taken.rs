@@ -168,6 +168,16 @@ impl SlotKeys {
         self.next.as_ref().map_or(Ok(false), |next| Head::fits(folder, next))
     }
 
+    /// Which vault it is, the one of the keys that it has, and the other one, while a change of keys is not finished.
+    pub(super) fn identify(self, db: &Database) -> Result<(VaultId, VaultKey, Option<VaultKey>), StoreError> {
+        match (disk::identify(db, &self.current), self.next) {
+            (Err(StoreError::WrongKey), Some(next)) => {
+                Ok((disk::identify(db, &next)?, next, Some(self.current)))
+            }
+            (vault, next) => Ok((vault?, self.current, next)),
+        }
+    }
+
     /// Which vault it is, and its key. Where a crash came in the middle of a change of keys, head and slot follow the
     /// vault now: its commit is what decided.
     pub(super) fn settle(
@@ -177,13 +187,8 @@ impl SlotKeys {
         slot: &Slot,
         wrapping: Option<&WrappingKey>,
     ) -> Result<(VaultId, VaultKey), StoreError> {
-        let Self { current, next } = self;
-        let Some(next) = next else { return Ok((disk::identify(db, &current)?, current)) };
-        let (vault, key, other) = match disk::identify(db, &current) {
-            Ok(vault) => (vault, current, next),
-            Err(StoreError::WrongKey) => (disk::identify(db, &next)?, next, current),
-            Err(error) => return Err(error),
-        };
+        let (vault, key, other) = self.identify(db)?;
+        let Some(other) = other else { return Ok((vault, key)) };
         carry_seat(folder, &other, &key, vault)?;
         if !Head::fits(folder, &key)?
             && let Some(head) = Head::find(folder, &other, vault)?

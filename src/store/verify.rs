@@ -67,9 +67,9 @@ pub(super) fn verify(
     progress: Progress<'_>,
 ) -> Result<Findings, StoreError> {
     let (keys, _) = slot.open(material)?;
-    let (db, vault, key, problem) = copied(folder, &keys)?;
+    let (db, vault, key, problem) = copied(folder, keys)?;
     let mut findings = Findings { problems: problem.into_iter().collect(), ..Findings::default() };
-    let sealer = Sealer::new(key, vault);
+    let sealer = Sealer::new(&key, vault);
     let snapshot = db.begin_read().map_err(failed)?;
     let header = disk::read_header(&snapshot, &sealer);
     let kind = disk::store_kind(&db).unwrap_or_else(|_| {
@@ -94,7 +94,7 @@ pub(super) fn verify(
     if disk::checkpoints(&snapshot, &sealer).is_err() {
         findings.problems.push("what it remembers of the audit log was changed");
     }
-    let head = Head::find(folder, key, vault)?;
+    let head = Head::find(folder, &key, vault)?;
     match (head.map(|head| head.generation()), &header) {
         (None, Ok(header)) if header.generation > 1 => findings.problems.push("vault.head is missing"),
         (Some(Err(_)), _) => findings.problems.push("vault.head was changed"),
@@ -104,7 +104,7 @@ pub(super) fn verify(
         _ => {}
     }
     if let Ok(header) = &header
-        && Seat::noted(folder, key, vault)? > header.generation
+        && Seat::noted(folder, &key, vault)? > header.generation
         && !findings.problems.contains(&EARLIER)
     {
         findings.problems.push(EARLIER);
@@ -113,21 +113,17 @@ pub(super) fn verify(
 }
 
 /// A shadow of the vault's file, which of the keys is its key, and what is wrong with its pages.
-pub(super) fn copied<'k>(
+pub(super) fn copied(
     folder: &Folder,
-    keys: &'k SlotKeys,
-) -> Result<(Database, VaultId, &'k VaultKey, Option<&'static str>), StoreError> {
+    keys: SlotKeys,
+) -> Result<(Database, VaultId, VaultKey, Option<&'static str>), StoreError> {
     let (db, problem) = match disk::open_shadow(folder, true) {
         Ok(db) => (db, None),
         Err(StoreError::Damaged(what)) => (disk::open_shadow(folder, false)?, Some(what)),
         Err(error) => return Err(error),
     };
-    let candidates = [Some(&keys.current), keys.next.as_ref()];
-    let fits = |key| disk::identify(&db, key).ok().map(|vault| (vault, key));
-    match candidates.into_iter().flatten().find_map(fits) {
-        Some((vault, key)) => Ok((db, vault, key, problem)),
-        None => Err(disk::identify(&db, &keys.current).err().unwrap_or(StoreError::WrongKey)),
-    }
+    let (vault, key, _) = keys.identify(&db)?;
+    Ok((db, vault, key, problem))
 }
 
 fn records(

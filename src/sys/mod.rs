@@ -5,7 +5,8 @@
 //! - [`activation`] and [`notify`]: what a service manager passes and wants to be told;
 //! - [`locked`]: memory that is never swapped, dumped or left unwiped;
 //! - [`stderr`]: standard error that makes nobody wait;
-//! - [`process`]: a process that no other process of the same user can read, and that dies with its parent.
+//! - [`process`]: a process that no other process of the same user can read, and that dies with its parent;
+//! - [`trial`]: such a process for work that may end it.
 //!
 //! A power that a platform or kernel lacks is a value that the caller must look at, never a silent no-op.
 
@@ -13,7 +14,7 @@
 mod linux;
 
 #[cfg(target_os = "linux")]
-pub use linux::{activation, locked, notify, peer, process, readiness, stderr, trap};
+pub use linux::{activation, locked, notify, peer, process, readiness, stderr, trap, trial};
 
 #[cfg(not(target_os = "linux"))]
 compile_error!(

@@ -44,16 +44,14 @@ impl Channel<'_> {
         let packet = match encode(answer) {
             Ok(packet) => packet,
             // only a process whose own names are huge can make an answer too long
-            Err(_) => {
-                match encode(&Answer::Unseen { id: id_of(answer), why: Unseen::TooLarge, path: None }) {
-                    Ok(packet) => packet,
-                    Err(_) => return,
-                }
-            }
+            Err(_) => match encode(&Answer::Unseen { id: answer.id(), why: Unseen::TooLarge, path: None }) {
+                Ok(packet) => packet,
+                Err(_) => return,
+            },
         };
         // too many of its user's descriptors are under way, or there is no memory: the keeper would wait in vain
         if self.send(&packet, descriptors).is_err()
-            && let Ok(packet) = encode(&Answer::Unseen { id: id_of(answer), why: Unseen::Busy, path: None })
+            && let Ok(packet) = encode(&Answer::Unseen { id: answer.id(), why: Unseen::Busy, path: None })
         {
             // a keeper that is gone is seen by the next receive
             let _ = self.send(&packet, &[]);
@@ -67,16 +65,6 @@ impl Channel<'_> {
             control.push(SendAncillaryMessage::ScmRights(descriptors));
         }
         retry_on_intr(|| sendmsg(self.0, &[IoSlice::new(packet)], &mut control, SendFlags::NOSIGNAL))
-    }
-}
-
-fn id_of(answer: &Answer) -> u64 {
-    match answer {
-        Answer::Examined { id, .. }
-        | Answer::Shown { id, .. }
-        | Answer::Stranger { id, .. }
-        | Answer::Fingerprint { id, .. }
-        | Answer::Unseen { id, .. } => *id,
     }
 }
 

@@ -128,6 +128,19 @@ pub enum Answer {
     },
 }
 
+impl Answer {
+    /// The question that it is for.
+    pub fn id(&self) -> u64 {
+        match self {
+            Self::Examined { id, .. }
+            | Self::Shown { id, .. }
+            | Self::Stranger { id, .. }
+            | Self::Fingerprint { id, .. }
+            | Self::Unseen { id, .. } => *id,
+        }
+    }
+}
+
 /// The messages that tell a whole list, each within [`MAX_MESSAGE`].
 ///
 /// An executable with more libraries than fit stands in several of them; the witness joins what it hears of one path. A

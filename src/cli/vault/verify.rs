@@ -1,15 +1,5 @@
 //! `vault verify`: whether the vault is whole, and if not, what is damaged.
 
-use std::{
-    os::fd::{BorrowedFd, OwnedFd},
-    panic,
-    process::ExitCode,
-};
-
-use rustix::{
-    io::Errno,
-    net::{RecvFlags, SendFlags, recv, send},
-};
 use serde::{Deserialize, Serialize};
 
 use super::super::{
@@ -20,11 +10,8 @@ use super::super::{
 };
 use crate::{
     store::{Findings, KeyMaterial, StoreError, Taken},
-    sys::process,
+    sys::trial,
 };
-
-/// Bytes of one packet from the child.
-const PACKET: usize = 32 * 1024;
 
 #[derive(clap::Args)]
 pub(in super::super) struct Args {
@@ -77,54 +64,26 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
     ))
 }
 
-/// Looks in a child of its own: what is damaged badly enough makes the database's own code stop the process.
 fn in_a_child(taken: &Taken, material: &KeyMaterial) -> Result<Report, Failure> {
-    let child = process::spawn(|[channel]| {
-        // its last words would be about pages
-        panic::set_hook(Box::new(|_| {}));
+    let said = trial::in_child(|_| {
         let found = taken.verify(material, &mut |_, _| {});
         let told = found.map(|findings| report(&findings)).map_err(|error| {
             let failure = Failure::from(error);
             (failure.sentence().to_owned(), failure.advice().to_owned())
         });
-        match serde_json::to_vec(&told).map(|told| send_all(channel, &told)) {
-            Ok(Ok(())) => ExitCode::SUCCESS,
-            _ => ExitCode::FAILURE,
-        }
+        serde_json::to_vec(&told).ok()
     });
-    let child = child.map_err(|error| {
+    let said = said.map_err(|error| {
         let sentence = format!("no process can be started: {}", error.kind());
         Failure::new(sentence, "end some programs, then try again")
     })?;
-    let [channel] = &child.channels;
-    match serde_json::from_slice::<Result<Report, (String, String)>>(&read_all(channel)) {
+    match serde_json::from_slice::<Result<Report, (String, String)>>(&said) {
         Ok(Ok(report)) => Ok(report),
         Ok(Err((sentence, advice))) => Err(Failure::new(sentence, advice)),
         Err(_) => Ok(Report {
             problems: vec!["its pages are damaged so badly that no record can be reached".to_owned()],
             ..Report::default()
         }),
-    }
-}
-
-fn send_all(channel: BorrowedFd<'_>, bytes: &[u8]) -> Result<(), Errno> {
-    for packet in bytes.chunks(PACKET) {
-        send(channel, packet, SendFlags::NOSIGNAL)?;
-    }
-    Ok(())
-}
-
-/// Everything up to the child's end.
-fn read_all(channel: &OwnedFd) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut packet = vec![0; PACKET];
-    loop {
-        match recv(channel, packet.as_mut_slice(), RecvFlags::empty()) {
-            Ok((_, 0)) => return bytes,
-            Ok((count, _)) => bytes.extend_from_slice(packet.get(..count).unwrap_or_default()),
-            Err(Errno::INTR) => {}
-            Err(_) => return bytes,
-        }
     }
 }
 

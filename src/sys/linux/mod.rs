@@ -8,3 +8,4 @@ pub mod process;
 pub mod readiness;
 pub mod stderr;
 pub mod trap;
+pub mod trial;
