@@ -46,7 +46,7 @@ use crate::{
     audit::{AuditError, Event, Log, Outcome, Rotation},
     caller::{Namespace, Observer},
     desktop_keychain::bus_address,
-    keys::{Asking, KeyError},
+    keys::KeyError,
     paths::Paths,
     policy::{PendingFile, PolicySource},
     sandbox::Hardening,
@@ -252,19 +252,8 @@ pub fn run(
     let _socket_lock = lock(&paths.socket.with_added_extension("lock"), &paths.socket)?;
     let _data_lock = lock(&paths.data_dir.join("daemon.lock"), &paths.data_dir)?;
 
-    let asking = Asking { var: &var, passphrase: opening.passphrase.as_ref().map(AsFd::as_fd) };
     let keychain = broker.as_ref().map(|broker| broker.keychain.clone());
-    // nobody asked for a store, so that nobody can be told to ask for none
-    let unasked = opening.store.is_none();
-    let store = Arc::new(if opening.salvage {
-        Lockable::salvaged(vault_key::salvage(&paths.data_dir, opening.source, &asking)?)?
-    } else {
-        let opened = vault_key::open(&paths.data_dir, keychain, opening.source, &asking);
-        Lockable::new(opened.map_err(|error| match error {
-            StartError::Store(StoreError::OtherStore { .. }) if unasked => StartError::Changed,
-            error => error,
-        })?)?
-    });
+    let store = Arc::new(vault_key::open_store(&paths.data_dir, keychain, &opening, &var)?);
     drop(opening.passphrase);
     let mut log = open_log(&store, &paths, opening.audit.rotation)?;
     let outbox = store.outbox()?;

@@ -1,20 +1,40 @@
 //! Which key opens the vault at start, and how a vault gets its first one.
 
-use std::path::Path;
+use std::{ffi::OsString, os::fd::AsFd, path::Path};
 
 use tracing::dispatcher::{self, Dispatch};
 
 use crate::{
     keys::{Asking, KeyError, forget_item},
-    store::{KeyMaterial, KeySource, Keychain, Salvage, StoreError, Taken, Vault},
+    store::{KeyMaterial, KeySource, Keychain, Lockable, Salvage, StoreError, Taken, Vault},
     sys::trial,
 };
 
-use super::start::StartError;
+use super::start::{Opening, StartError};
+
+/// The vault, unlocked with the key of its source; or what is intact of it, where only that was asked for.
+pub(super) fn open_store(
+    data_dir: &Path,
+    keychain: Option<Keychain>,
+    opening: &Opening,
+    var: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Lockable, StartError> {
+    let asking = Asking { var, passphrase: opening.passphrase.as_ref().map(AsFd::as_fd) };
+    if opening.salvage {
+        return Ok(Lockable::salvaged(salvage(data_dir, opening.source, &asking)?)?);
+    }
+    match open(data_dir, keychain, opening.source, &asking) {
+        // nobody asked for a store, so that nobody can be told to ask for none
+        Err(StartError::Store(StoreError::OtherStore { .. })) if opening.store.is_none() => {
+            Err(StartError::Changed)
+        }
+        opened => Ok(Lockable::new(opened?)?),
+    }
+}
 
 /// Opens the vault of the data folder, or makes it with a key from the source that was asked for, else from the first one
 /// that is there. With a `keychain`, its secrets rest there. A vault that exists is never replaced because its source does not answer.
-pub(super) fn open(
+fn open(
     data_dir: &Path,
     keychain: Option<Keychain>,
     asked: Option<KeySource>,
@@ -43,11 +63,7 @@ pub(super) fn open(
 }
 
 /// Opens what is intact of the vault, for reading only. None is made where there is none.
-pub(super) fn salvage(
-    data_dir: &Path,
-    asked: Option<KeySource>,
-    asking: &Asking<'_>,
-) -> Result<Salvage, StartError> {
+fn salvage(data_dir: &Path, asked: Option<KeySource>, asking: &Asking<'_>) -> Result<Salvage, StartError> {
     let taken = Taken::take(data_dir)?;
     let pinned = taken.source()?;
     if let Some(asked) = asked.filter(|asked| *asked != pinned) {
