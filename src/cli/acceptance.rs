@@ -13,6 +13,7 @@ use super::{
 use crate::{policy::read_config, wire::Reason};
 
 const UNSEALED: &str = Reason::PolicyUnsealed.as_str();
+const LOCKED: &str = Reason::StoreLocked.as_str();
 
 /// What is known of it.
 pub(super) enum Acceptance {
@@ -77,7 +78,11 @@ fn said(status: &DaemonStatus) -> Acceptance {
     };
     let reason = policy.reason.clone().unwrap_or_else(|| "internal_error".to_owned());
     Acceptance::Refused(Refused {
-        advice: if reason == UNSEALED { REVIEW } else { "keychain-auth doctor says what to mend" },
+        advice: match reason.as_str() {
+            UNSEALED => REVIEW,
+            LOCKED => "keychain-auth vault unlock",
+            _ => "keychain-auth doctor says what to mend",
+        },
         sentence: policy.message.clone().unwrap_or_else(|| "the daemon does not say why".to_owned()),
         reason,
     })
