@@ -151,9 +151,12 @@ struct VaultState {
     state: &'static str,
     key_source: &'static str,
     key_means: &'static str,
-    /// How much of a damaged vault is served.
+    /// How much of a vault is served for reading only.
     #[serde(skip_serializing_if = "Option::is_none")]
     salvage: Option<String>,
+    /// Whether anything is wrong with that vault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    damaged: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -343,6 +346,7 @@ impl House {
                     (None, false) => "locked",
                 },
                 salvage: self.vault.salvage().map(|extent| extent.words()),
+                damaged: self.vault.salvage().map(|extent| !extent.whole),
                 key_source: self.vault.source().as_str(),
                 key_means: self.vault.source().means(),
             },

@@ -15,6 +15,7 @@
 )]
 
 mod activation;
+mod advice;
 mod attacks;
 mod audit;
 mod cage;
