@@ -197,9 +197,16 @@ mod tests {
             let (rows, left_out) = counted().top(by, most);
             (rows.into_iter().map(|row| row.what).collect::<Vec<_>>(), left_out)
         };
-        let named = |at: &[usize]| at.iter().map(|at| hours[*at].0.to_owned()).collect::<Vec<_>>();
-        assert_eq!(said("hour", 20), (named(&[0, 1, 2, 3]), 0));
-        assert_eq!(said("hour", 2), (named(&[2, 3]), 2), "the latest");
-        assert_eq!(said("reason", 2), (named(&[1, 2]), 2), "the most frequent");
+        assert_eq!(said("hour", 20), (hours.map(|(hour, _)| hour.to_owned()).to_vec(), 0));
+        assert_eq!(
+            said("hour", 2),
+            (vec!["2026-01-01T09".to_owned(), "2026-01-01T10".to_owned()], 2),
+            "the latest"
+        );
+        assert_eq!(
+            said("reason", 2),
+            (vec!["2026-01-01T00".to_owned(), "2026-01-01T09".to_owned()], 2),
+            "the most frequent"
+        );
     }
 }
