@@ -14,6 +14,7 @@ use super::{
 use crate::{policy::read_config, wire::Reason};
 
 const UNSEALED: &str = Reason::PolicyUnsealed.as_str();
+const LOCKED: &str = Reason::StoreLocked.as_str();
 
 /// What is known of it.
 pub(super) enum Acceptance {
@@ -78,10 +79,10 @@ fn said(status: &DaemonStatus, cx: &Context) -> Acceptance {
     };
     let reason = policy.reason.clone().unwrap_or_else(|| "internal_error".to_owned());
     Acceptance::Refused(Refused {
-        advice: if reason == UNSEALED {
-            put_policy_back(cx)
-        } else {
-            "keychain-auth doctor says what to mend".to_owned()
+        advice: match reason.as_str() {
+            UNSEALED => put_policy_back(cx),
+            LOCKED => "keychain-auth vault unlock".to_owned(),
+            _ => "keychain-auth doctor says what to mend".to_owned(),
         },
         sentence: policy.message.clone().unwrap_or_else(|| "the daemon does not say why".to_owned()),
         reason,

@@ -23,25 +23,11 @@ pub(super) struct Refusal {
     pub(super) closes: bool,
     /// A stranger for the pending queue.
     pub(super) stranger: Option<Unregistered>,
-    /// Of a line that any process of the user may send: a flood of it is folded, whatever the reason.
-    pub(super) to_anybody: bool,
 }
 
 impl Refusal {
     fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self {
-            reason,
-            detail: None,
-            message: message.into(),
-            closes: false,
-            stranger: None,
-            to_anybody: false,
-        }
-    }
-
-    /// The refusal of a `LOCK`, `UNLOCK` or `SEAL`, before which nobody looks who asks.
-    pub(super) fn said_to_anybody(self) -> Self {
-        Self { to_anybody: true, ..self }
+        Self { reason, detail: None, message: message.into(), closes: false, stranger: None }
     }
 
     fn closing(self) -> Self {

@@ -143,6 +143,11 @@ impl Policy {
         self.by_path.contains_key(path)
     }
 
+    /// Whether some entry has this path and this hash, in order or not.
+    pub fn knows(&self, path: &Path, digest: &Digest) -> bool {
+        self.with_path(path).any(|entry| entry.digest == Some(*digest))
+    }
+
     /// All entries, in the order of the file.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
