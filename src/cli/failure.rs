@@ -12,9 +12,6 @@ use crate::{
     transfer::TransferError,
 };
 
-/// What to do about a policy that is not the sealed one.
-pub(super) const REVIEW: &str =
-    "see what changed: keychain-auth policy review; then put it back, or: keychain-auth policy seal";
 /// What to do about a path that no entry has.
 const LISTED: &str = "look at the path; keychain-auth list shows what is registered";
 
@@ -131,7 +128,7 @@ impl From<PolicyError> for Failure {
                 format!("chown \"$(id -un)\" {}", word(file))
             }
             PolicyError::Untrusted { file, .. } => format!("look at it: ls -l {}", word(file)),
-            PolicyError::Unsealed { .. } => REVIEW.to_owned(),
+            PolicyError::Unsealed { .. } => "see what changed: keychain-auth policy review".to_owned(),
             PolicyError::Unreadable { file, .. } => format!("ls -ld {}", word(file)),
         };
         Self::new(error.to_string(), advice)

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod acceptance;
+mod advice;
 mod approve;
 mod args;
 mod arrivals;

@@ -123,6 +123,7 @@ fn local_vault(cx: &Context) -> Option<VaultState> {
         key_source: source.to_string(),
         key_means: source.means().to_owned(),
         salvage: None,
+        damaged: None,
     })
 }
 

@@ -135,6 +135,9 @@ impl House {
         };
         self.vault.resume();
         self.accept_sealed_policy();
+        // what was sealed meanwhile is recorded before anybody hears that it counts; a policy that can't be used is told to
+        // those who ask
+        let _ = self.policy().await;
         if let Some(keychain) = &self.keychain {
             keychain.bell.ring();
         }

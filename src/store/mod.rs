@@ -4,6 +4,7 @@
 //! Knows no JSON, and not who asked.
 #![forbid(unsafe_code)]
 
+mod advice;
 mod batch;
 mod carry;
 mod disk;

@@ -51,15 +51,18 @@ pub struct Extent {
     pub damaged: u64,
     /// Whether changes were committed that are not in it: it was put back to an earlier state, or nobody can tell.
     pub earlier: bool,
+    /// Whether nothing at all is wrong with it.
+    pub whole: bool,
 }
 
 impl Extent {
     /// One clause for people.
     pub fn words(&self) -> String {
-        let Self { intact, damaged, earlier } = self;
+        let Self { intact, damaged, earlier, whole } = self;
         let records = if *intact == 1 { "record" } else { "records" };
         let state = match earlier {
             true => "; it was put back to an earlier state, and later changes are not in it",
+            false if *whole => "; no damage was found",
             false => "",
         };
         format!("{intact} {records} can be read, {damaged} can't{state}")
@@ -92,7 +95,8 @@ impl Salvage {
     /// can't be reached, or they don't add up.
     pub(super) fn open(folder: Folder, slot: &Slot, material: &KeyMaterial) -> Result<Self, StoreError> {
         let (keys, _) = slot.open(material)?;
-        let (db, vault, key, _problems) = copied(&folder, keys)?;
+        let (db, vault, key, problem) = copied(&folder, keys)?;
+        let mut whole = problem.is_none();
         if disk::store_kind(&db)? == StoreKind::Keychain {
             return Err(StoreError::OtherStore { pinned: StoreKind::Keychain, asked: StoreKind::Vault });
         }
@@ -117,7 +121,10 @@ impl Salvage {
         let earlier = reached.is_none_or(|reached| header.generation < reached.max(logged));
         // what the log saves with its next epoch is never fewer than the vault itself has seen
         seat.counter().fetch_max(header.generation, Ordering::AcqRel);
-        let unread = |what: &str| tracing::warn!("the vault's {what} can't be read");
+        let mut unread = |what: &str| {
+            whole = false;
+            tracing::warn!("the vault's {what} can't be read");
+        };
         let outbox = disk::lines(&snapshot, &sealer, &header).unwrap_or_else(|_| {
             unread("outbox of audit lines");
             Vec::new()
@@ -128,7 +135,12 @@ impl Salvage {
         });
         Ok(Self {
             source: slot.source(),
-            extent: Extent { intact: count - damaged, damaged, earlier },
+            extent: Extent {
+                intact: count - damaged,
+                damaged,
+                earlier,
+                whole: whole && damaged == 0 && !earlier,
+            },
             sealer,
             header,
             names,

@@ -98,6 +98,53 @@ fn a_flood_of_a_stranger_is_folded_and_nothing_else_is() {
     assert_eq!(row("/tool  s  read")["granted"], json!(150));
 }
 
+/// Fails unless so many refusals of a read of `s` for this reason share few records, and none is lost.
+#[track_caller]
+fn assert_folded(world: &World, reason: &str, times: u64) {
+    let records = world.audit();
+    let told = records.iter().filter(|record| record["reason"] == reason && record["service"] == "s");
+    let counts: Vec<u64> = told.map(|record| record["count"].as_u64().unwrap_or(1)).collect();
+    assert_eq!(counts.iter().sum::<u64>(), times, "none is lost");
+    assert!(counts.len() < 250, "{} records", counts.len());
+    assert!(world.cli(&["audit", "verify"]).done().contains("whole and unchanged"));
+}
+
+#[test]
+fn a_flood_is_folded_also_while_a_broken_policy_makes_everybody_a_stranger() {
+    let (mut world, tool) = begun();
+    let mut client = Client::connected(&world, &tool);
+    assert_eq!(client.write("s", &[("k", "v")]), written());
+    world.policy_text("{");
+    // who was verified before is no stranger
+    for _ in 0..150 {
+        assert_refused(&client.read("kept", &["k"]), "error", "internal_error");
+    }
+    let mut flood = Client::spawn(&world, &world.tool("stranger"));
+    let kept = |world: &World| world.audit().iter().filter(|record| record["service"] == "kept").count();
+    assert_eq!(kept(&world), 150);
+    for _ in 0..300 {
+        flood.connect();
+        assert_refused(&flood.read("s", &["k"]), "error", "internal_error");
+        flood.close();
+    }
+    assert!(world.stop().success());
+    assert_folded(&world, "internal_error", 300);
+}
+
+#[test]
+fn a_flood_from_a_registered_place_with_other_bytes_is_folded() {
+    let (mut world, tool) = begun();
+    fs::write(&tool, [fs::read(&tool).unwrap(), vec![0]].concat()).unwrap();
+    let mut flood = Client::spawn(&world, &tool);
+    for _ in 0..300 {
+        flood.connect();
+        assert_refused(&flood.read("s", &["k"]), "denied", "unregistered_binary_pending_approval");
+        flood.close();
+    }
+    assert!(world.stop().success());
+    assert_folded(&world, "unregistered_binary_pending_approval", 300);
+}
+
 #[test]
 fn records_are_exported_in_the_words_of_other_systems() {
     let (world, tool) = begun();

@@ -3,6 +3,7 @@
 use clap::Subcommand;
 
 use super::{
+    advice::put_policy_back,
     context::Context,
     failure::Failure,
     output::{Output, Style},
@@ -34,10 +35,9 @@ pub(super) fn run(command: &Command, cx: &Context, out: &mut Output) -> Result<(
 
 fn seal(cx: &Context, out: &mut Output) -> Result<(), Failure> {
     let bytes = config(cx)?.ok_or_else(|| {
-        Failure::new(
-            "there is no config.json to seal",
-            "register a program first: keychain-auth register PATH",
-        )
+        let register = || "register a program first: keychain-auth register PATH".to_owned();
+        let advice = if seems_sealed(cx) { put_policy_back(cx) } else { register() };
+        Failure::new("there is no config.json to seal", advice)
     })?;
     Policy::parse(&bytes)
         .map_err(|error| crate::policy::PolicyError::Broken { file: cx.paths.config(), error })?;
@@ -91,6 +91,9 @@ fn review(cx: &Context, out: &mut Output) -> Result<(), Failure> {
     }
     if sealed.is_none() {
         out.note("The copy of the sealed policy is gone, so everything in config.json is shown");
+    }
+    if now.is_none() {
+        out.note(&format!("There is no config.json, so every request is denied; {}", put_policy_back(cx)));
     }
     let differences = differences(&sealed.unwrap_or_default(), &now.unwrap_or_default());
     if differences.is_empty() {

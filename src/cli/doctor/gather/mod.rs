@@ -38,9 +38,7 @@ pub(super) fn gather(cx: &Context) -> Facts {
     };
     let state = match (policy, Acceptance::of(&daemon, cx)) {
         (Err(error), _) => Err(unusable(&error.into())),
-        (Ok(_), Acceptance::Refused(Refused { sentence, advice, .. })) => {
-            Err(Unusable { sentence, advice: advice.to_owned() })
-        }
+        (Ok(_), Acceptance::Refused(Refused { sentence, advice, .. })) => Err(Unusable { sentence, advice }),
         (Ok(policy), _) => Ok(counted(&policy)),
     };
     let key_source = Slot::peek(&cx.paths.data_dir).ok().flatten().map(|slot| slot.source());

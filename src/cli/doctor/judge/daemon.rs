@@ -100,6 +100,11 @@ fn version(status: &DaemonStatus) -> Row {
 }
 
 fn vault(vault: &VaultState) -> Row {
+    if let Some(extent) = vault.salvage.as_ref().filter(|_| vault.damaged == Some(false)) {
+        let means = format!("served for reading only: {extent}");
+        return Row::ok(Area::Daemon, "vault", vault.state.as_str(), means)
+            .but(State::Warn, "start the daemon without --salvage");
+    }
     if let Some(extent) = &vault.salvage {
         let means = format!("THE VAULT IS DAMAGED and served for reading only: {extent}");
         return Row::ok(Area::Daemon, "vault", vault.state.as_str(), means)
