@@ -274,12 +274,7 @@ struct Scanned {
     waiting: BTreeSet<RecordKey>,
 }
 
-fn scan(
-    records: &Records,
-    sealer: &Sealer,
-    store: StoreKind,
-    readers: usize,
-) -> Result<Scanned, StoreError> {
+fn scan(records: &Records, sealer: &Sealer, store: StoreKind, readers: usize) -> Result<Scanned, StoreError> {
     // where records rest are hashes: equal shares of the places are equal shares of the work
     let bound = |share: usize| u8::try_from(share * 256 / readers).ok().map(first_at);
     let read = |share: usize| {

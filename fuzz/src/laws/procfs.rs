@@ -1,7 +1,8 @@
 //! What /proc says: no name that a process gives itself or its files changes what is read beside it.
 
 use keychain_auth::witness::{
-    CodeMapping, Mount, Status, parse_descriptor_flags, parse_maps, parse_mount_id, parse_mounts, parse_status,
+    CodeMapping, Mount, Status, parse_descriptor_flags, parse_maps, parse_mount_id, parse_mounts,
+    parse_status,
 };
 
 use super::Seen;
@@ -83,7 +84,8 @@ pub fn mountinfo(mounts: &[u8]) -> Seen {
             continue;
         };
         let fields: Vec<_> = line.split(|byte| *byte == b' ').map(String::from_utf8_lossy).collect();
-        let dash = fields.iter().skip(6).position(|field| field == "-").expect("a mount without its dash") + 6;
+        let dash =
+            fields.iter().skip(6).position(|field| field == "-").expect("a mount without its dash") + 6;
         assert_eq!(fields.get(dash + 1).map(AsRef::as_ref), Some(mount.kind.as_str()));
         let number = |field: &str| field.parse::<u64>().expect("a number that is none");
         assert_eq!(number(&fields[0]), mount.id);

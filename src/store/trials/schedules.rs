@@ -104,7 +104,10 @@ fn batches_are_whole_and_none_is_lost_while_the_vault_is_locked_and_unlocked() {
         reader.join().unwrap();
         log.join().unwrap();
         let last = value(&*vault).unwrap();
-        assert!(if kept.is_empty() { last == "0" } else { kept.contains(&last.as_str()) }, "{last}: {kept:?}");
+        assert!(
+            if kept.is_empty() { last == "0" } else { kept.contains(&last.as_str()) },
+            "{last}: {kept:?}"
+        );
         let told = lines(&*vault).len();
         assert!(told >= kept.len() && told <= kept.len() + 1, "{told} lines of {kept:?}");
         // what was noted while it was locked goes with the next commit
