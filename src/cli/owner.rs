@@ -185,6 +185,12 @@ pub(super) fn names(cx: &Context) -> Result<Vec<(Service, Vec<Target>)>, Failure
     Ok(taken.names(&material)?)
 }
 
+/// Whether the vault is there and nobody has it: said before anybody is asked for a key or a secret.
+pub(super) fn free(cx: &Context) -> Result<(), Failure> {
+    take(cx)?.source()?;
+    Ok(())
+}
+
 /// The vault, taken from whoever else would use it. Whoever has it is named.
 pub(super) fn take(cx: &Context) -> Result<Taken, Failure> {
     Taken::existing(&cx.paths.data_dir).map_err(|error| {

@@ -23,6 +23,10 @@ pub struct ConfigError {
     pub what: &'static str,
 }
 
+/// Most unknown members of one entry that are named, and how many characters of each: enough to find them by.
+const MAX_UNKNOWN: usize = 4;
+const MAX_UNKNOWN_NAME: usize = 64;
+
 /// An entry as written: types checked, meanings not yet.
 #[derive(Default)]
 pub(super) struct RawEntry {
@@ -39,8 +43,9 @@ pub(super) struct RawEntry {
     pub(super) challenge: Option<bool>,
     pub(super) relax: Option<Vec<String>>,
     pub(super) libraries: Option<Vec<RawLibrary>>,
-    /// A member is none that we know: perhaps a misspelt restriction that the user believes to be there.
-    pub(super) unknown: bool,
+    /// Members that are none that we know, the first of them: perhaps a misspelt restriction that the user believes to be
+    /// there.
+    pub(super) unknown: Vec<String>,
 }
 
 /// A pinned library as written.
@@ -245,7 +250,9 @@ impl Item for RawEntry {
                 fill_list(&mut self.libraries, map, fault, member!("libraries", "a list of objects"))
             }
             _ => {
-                self.unknown = true;
+                if self.unknown.len() < MAX_UNKNOWN {
+                    self.unknown.push(name.chars().take(MAX_UNKNOWN_NAME).collect());
+                }
                 map.next_value::<IgnoredAny>().map(drop)
             }
         }

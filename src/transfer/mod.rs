@@ -95,7 +95,7 @@ pub enum TransferError {
     /// A value that was asked for on the terminal.
     #[error("no value was typed: {0}")]
     NotTyped(String),
-    /// Standard input ended without a byte.
+    /// Standard input ended without a byte, or holds an empty line.
     #[error("standard input holds no value")]
     NoValue,
     /// The keychain.

@@ -68,10 +68,7 @@ fn an_entry_with_a_fault_is_refused_with_the_fault_and_not_told_to_register_agai
     assert!(message.contains("expires_at") && message.contains("keychain-auth unregister"), "{message}");
     let status = world.cli(&["status"]);
     let said = format!("{}{}", status.out, status.err);
-    assert!(
-        said.contains("expires_at") && said.contains("a member that this version does not know"),
-        "{said}"
-    );
+    assert!(said.contains("expires_at") && said.contains("its member \"allowed_target_prefix\""), "{said}");
     world.policy(&[entry("2999-01-01T00:00:00Z")]);
     assert_eq!(Client::connected(&world, &tool).read("s", &["k"]), found(&[]));
 }

@@ -16,6 +16,7 @@
 
 mod activation;
 mod advice;
+mod asking;
 mod attacks;
 mod audit;
 mod cage;

@@ -259,6 +259,8 @@ fn doctor_says_what_a_seal_is_worth_with_the_source_of_the_key() {
     let (world, _) = sealed();
     let [(state, means)] = &doctor(&world, "policy seal")[..] else { panic!("one row") };
     assert!(state == "ok" && means.contains("knows the passphrase"), "{state} {means}");
+    let [(state, means)] = &doctor(&world, "policy writers")[..] else { panic!("one row") };
+    assert!(state == "ok" && !means.contains("register itself"), "{state} {means}");
     let mut world = World::new();
     world.start_args = vec!["--key".to_owned(), "file".to_owned()];
     world.policy(&[]);
@@ -266,6 +268,8 @@ fn doctor_says_what_a_seal_is_worth_with_the_source_of_the_key() {
     world.cli(&["policy", "seal"]).done();
     let [(state, means)] = &doctor(&world, "policy seal")[..] else { panic!("one row") };
     assert!(state == "warn" && means.contains("every process of yours"), "{state} {means}");
+    let [(state, means)] = &doctor(&world, "policy writers")[..] else { panic!("one row") };
+    assert!(state == "warn" && means.contains("register itself"), "{state} {means}");
 }
 
 #[test]

@@ -13,13 +13,13 @@ use super::{
         context::{Context, descriptor},
         failure::Failure,
         output::Output,
-        owner::{Owner, names},
+        owner::{Owner, free, names},
     },
     plan::show,
 };
 use crate::{
     desktop_keychain::bus_address,
-    import::{Found, Naming, PassLines, Plan, TooMuch},
+    import::{Naming, PassLines, Plan},
     keys::export_passphrase,
     name::{Service, Target, TargetPrefix},
     transfer::{self, Opening},
@@ -29,7 +29,8 @@ use crate::{
 pub(in super::super) enum Source {
     /// An .env file: NAME=value, one an entry
     Env(EnvArgs),
-    /// One value, typed without echo, or from standard input; never on the command line
+    /// One value, typed without echo, or all of standard input; never on the command line. One line end (LF or CRLF) at its
+    /// end is left out, and an empty value is refused
     Value(ValueArgs),
     /// The store of pass, the standard Unix password manager
     Pass(PassArgs),
@@ -207,6 +208,9 @@ impl Source {
 
 pub(super) fn run(source: &Source, cx: &Context, out: &mut Output) -> Result<(), Failure> {
     let doing = source.doing();
+    free(cx)?;
+    let mut plan = Plan::new();
+    source.read(&mut |found| plan.add(found))?;
     let open = || Owner::open(cx, format!("vault import {}", source.word()));
     // a dry run writes nothing: neither the vault nor the log
     let owner = doing.apply.then(open).transpose()?;
@@ -216,11 +220,7 @@ pub(super) fn run(source: &Source, cx: &Context, out: &mut Output) -> Result<(),
     };
     let there: BTreeMap<Service, BTreeSet<Target>> =
         names.into_iter().map(|(service, targets)| (service, targets.into_iter().collect())).collect();
-    let mut plan = Plan::new();
-    let mut add = |found: Found| -> Result<(), TooMuch> {
-        plan.add(found, |service, target| there.get(service).is_some_and(|names| names.contains(target)))
-    };
-    source.read(&mut add)?;
+    plan.compare(|service, target| there.get(service).is_some_and(|names| names.contains(target)));
     show(&plan, doing, out);
     let kept = if doing.keep { plan.existing() } else { 0 };
     doing.allowed(&plan)?;

@@ -13,7 +13,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Row> {
     let mut rows = daemon::rows(&facts.daemon, &facts.start, &facts.config);
     rows.extend(system::rows(&facts.system));
     rows.extend(files::rows(&facts.files, facts.key_source, facts.uid));
-    rows.extend(policy::rows(&facts.policy));
+    rows.extend(policy::rows(&facts.policy, &facts.daemon, facts.key_source));
     rows.extend(programs::rows(&facts.programs));
     rows
 }
