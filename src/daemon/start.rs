@@ -25,6 +25,7 @@ use tokio::{
 use super::{
     admission::Admission,
     cage::Cage,
+    crowd::Crowd,
     house::House,
     identity::Shown,
     keychain::{Broker, KeychainLink},
@@ -384,6 +385,7 @@ async fn serve(
         strangers,
         unfinished: Cell::new(0),
         untaken: Untaken::default(),
+        crowd: Crowd::default(),
         chunk: RefCell::new(Buffer::zeroed(CHUNK)),
         missing,
         recorded: RefCell::default(),
