@@ -34,7 +34,7 @@ use crate::{
     policy::PolicySource,
     sandbox::Protection,
     secret::Buffer,
-    store::{Committed, Lockable, OutboxEntry, Store, StoreError},
+    store::{Lockable, Store, StoreError},
     sys::locked,
     wire::Reply,
 };
@@ -253,20 +253,23 @@ impl House {
         self.unkept.notify_one();
     }
 
-    /// Brings the record that a change has made durable with itself from the store's outbox to the log. If the log does
-    /// not take it now, it goes out before the next record: the change has happened, and saying otherwise would be a lie.
-    pub(super) fn log_committed<'c>(&self, committed: &'c Committed) -> Result<&'c OutboxEntry, Refusal> {
-        let entry = committed.outbox().ok_or_else(|| self.internal(&"a change without a record"))?;
-        self.log_entry(entry);
-        Ok(entry)
+    /// Says that another change may be committed: its record could follow it, and those of earlier ones are on their way.
+    pub(super) fn ready_for_change(&self) -> Result<(), Refusal> {
+        self.log_committed();
+        self.log.borrow_mut().ready().map_err(|error| self.unrecorded(&error))
     }
 
-    pub(super) fn log_entry(&self, entry: &OutboxEntry) {
-        match self.log.borrow_mut().append_rendered(entry) {
-            Ok(_) => self.unsynced.notify_one(),
-            Err(error) => tracing::error!("{error}; the record waits in the store's outbox"),
+    /// Brings the records that changes have made durable with themselves from the store's outbox to the log, in the order of
+    /// the commits. What the log does not take now goes out before the next record: the change has happened, and saying
+    /// otherwise would be a lie.
+    pub(super) fn log_committed(&self) {
+        while let Some(line) = self.writer.committed_line() {
+            match self.log.borrow_mut().append_rendered(&line) {
+                Ok(_) => self.unsynced.notify_one(),
+                Err(error) => tracing::error!("{error}; the record waits in the store's outbox"),
+            }
+            self.note_chain();
         }
-        self.note_chain();
     }
 
     /// A fault of ours: told to the operator, not to the client.

@@ -97,7 +97,7 @@ pub(super) fn names(
     if pinned != asked {
         return Err(StoreError::OtherStore { pinned, asked });
     }
-    let disk = disk::load(db, &Sealer::new(&key, vault), pinned)?;
+    let disk = disk::load(db, &Sealer::new(&key, vault), pinned, disk::readers())?;
     match Head::find(folder, &key, vault)? {
         Some(head) => not_behind(&disk.header, &head)?,
         None if disk.header.generation > 1 => return Err(missing(HEAD_FILE, VAULT_FILE)),

@@ -27,6 +27,7 @@ pub(crate) mod seat;
 mod shadow;
 mod slot;
 mod source;
+mod sync;
 mod taken;
 mod transport;
 #[cfg(test)]

@@ -12,7 +12,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, PoisonError, atomic::Ordering},
+    sync::{PoisonError, atomic::Ordering},
 };
 
 use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
@@ -31,6 +31,7 @@ use super::{
     seat::Seat,
     slot::Slot,
     source::{KeyMaterial, KeySource},
+    sync::Mutex,
     transport::PolicySeal,
     verify::copied,
 };

@@ -27,7 +27,7 @@ use crate::{
 
 /// A keychain in memory.
 #[derive(Default)]
-struct Fake {
+pub(super) struct Fake {
     items: Mutex<BTreeMap<RecordKey, Vec<Vec<u8>>>>,
     locked: AtomicBool,
     /// How many more changes it takes before it can't be reached; 0 for no end.
@@ -37,7 +37,7 @@ struct Fake {
 const UNREACHABLE: u32 = u32::MAX;
 
 impl Fake {
-    fn new() -> Arc<Self> {
+    pub(super) fn new() -> Arc<Self> {
         Arc::default()
     }
 
@@ -113,7 +113,7 @@ fn open_with(dir: &Path, keychain: Keychain) -> Result<Vault, StoreError> {
     }
 }
 
-fn open(dir: &Path, fake: &Arc<Fake>) -> Result<Vault, StoreError> {
+pub(super) fn open(dir: &Path, fake: &Arc<Fake>) -> Result<Vault, StoreError> {
     open_with(dir, keychain(fake))
 }
 

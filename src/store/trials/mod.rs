@@ -23,8 +23,11 @@ mod disk_errors;
 mod keychain;
 mod lockable;
 mod neighbours;
+mod readers;
 mod rekey;
 mod salvage;
+#[cfg(feature = "schedules")]
+mod schedules;
 mod speed;
 mod verify;
 
