@@ -168,13 +168,10 @@ fn show(report: &Report, keyed: bool, out: &mut Output) {
         out.line(&format!("the hashes of {records} checked with the key"));
     }
     if report.lines_before_the_chain > 0 {
-        out.line(&format!(
-            "{}",
-            counted(
-                report.lines_before_the_chain,
-                "line is older than the chain: nothing is known of it",
-                "lines are older than the chain: nothing is known of them"
-            )
+        out.line(&counted(
+            report.lines_before_the_chain,
+            "line is older than the chain: nothing is known of it",
+            "lines are older than the chain: nothing is known of them",
         ));
     }
     if report.changes_that_the_daemon_noticed > 0 {
