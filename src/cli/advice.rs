@@ -77,23 +77,22 @@ pub(super) fn numbered(pid: Option<u32>) -> String {
 
 /// What to do about a config.json that is not the sealed one.
 pub(super) fn put_policy_back(cx: &Context) -> String {
-    let (config, copy) = (cx.paths.config(), copy(cx));
-    let command = || format!("install -D -m 600 {} {}", word(copy.path()), word(&config));
-    match (config.exists(), copy.exists()) {
-        (true, true) => format!(
-            "see what changed: keychain-auth policy review; accept it: keychain-auth policy seal; or put back what was sealed: {}",
-            command()
-        ),
-        (true, false) => {
-            "see what it says: keychain-auth policy review; then put it back from a backup, or accept it: keychain-auth policy seal"
-                .to_owned()
-        }
-        (false, true) => format!(
-            "accept any config.json again: keychain-auth policy unseal; or put back what was sealed: {}",
-            command()
-        ),
-        (false, false) => {
-            "put it back from a backup, or accept any config.json again: keychain-auth policy unseal".to_owned()
-        }
+    if cx.paths.config().exists() {
+        return format!("see what changed: keychain-auth policy review; {}", accept_or_put_back(cx));
     }
+    format!("accept any config.json again: keychain-auth policy unseal; or {}", back(cx))
+}
+
+/// The same for who has seen what changed.
+pub(super) fn accept_or_put_back(cx: &Context) -> String {
+    format!("accept it: keychain-auth policy seal; or {}", back(cx))
+}
+
+fn back(cx: &Context) -> String {
+    let (config, copy) = (cx.paths.config(), copy(cx));
+    if copy.exists() {
+        let command = format!("install -D -m 600 {} {}", word(copy.path()), word(&config));
+        return format!("put back what was sealed: {command}");
+    }
+    "put it back from a backup".to_owned()
 }

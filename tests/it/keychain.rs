@@ -80,6 +80,21 @@ fn every_secret_is_an_item_that_shows_nothing_and_survives_restarts() {
 }
 
 #[test]
+fn a_vault_for_the_keychain_is_made_by_init_too() {
+    let Some((mut world, keyring)) = world() else { return };
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.cli(&["vault", "init", "--key", "file", "--store", "keychain"]).done();
+    assert!(keyring.items(&OURS).is_empty());
+    world.start_args.clear();
+    world.start();
+    assert_eq!(status(&world)["store"], "keychain");
+    assert_eq!(Client::connected(&world, &tool).write("s", &[("k", "v")]), written());
+    carried(&world);
+    assert_eq!(keyring.items(&OURS).len(), 1);
+}
+
+#[test]
 fn key_and_secrets_may_both_rest_in_the_keychain() {
     let Some((mut world, mut keyring)) = world() else { return };
     let tool = world.tool("tool");

@@ -58,7 +58,12 @@ fn an_edit_of_a_sealed_policy_by_hand_denies_everything_until_it_is_put_back_or_
     refuses_all(&world, &evil);
     refuses_all(&world, &tool);
     assert_refused(&open.read("s", &["a"]), "error", "policy_unsealed");
-    let review = world.cli(&["policy", "review"]).done();
+    let review = world.cli(&["policy", "review"]);
+    assert!(
+        review.code == Some(1) && review.err.contains("accept it: keychain-auth policy seal"),
+        "{review:?}"
+    );
+    let review = review.out;
     assert!(review.contains(evil.to_str().unwrap()) && review.contains("+ read s"), "{review}");
     assert!(!review.contains(&format!("{}\n", tool.display())), "{review}");
     let status: Value = serde_json::from_str(&world.cli(&["status", "--json"]).done()).unwrap();

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 
 use super::{
-    advice::put_policy_back,
+    advice::{accept_or_put_back, put_policy_back},
     context::Context,
     failure::Failure,
     output::{Output, Style},
@@ -21,7 +21,7 @@ pub(super) enum Command {
     Seal,
     /// Accept any config.json again
     Unseal,
-    /// Show what config.json says differently than the policy that was sealed last
+    /// Show what config.json says differently than the policy that was sealed last; exit code 1 when it does
     Review,
 }
 
@@ -92,9 +92,7 @@ fn review(cx: &Context, out: &mut Output) -> Result<(), Failure> {
     if sealed.is_none() {
         out.note("The copy of the sealed policy is gone, so everything in config.json is shown");
     }
-    if now.is_none() {
-        out.note(&format!("There is no config.json, so every request is denied; {}", put_policy_back(cx)));
-    }
+    let gone = now.is_none();
     let differences = differences(&sealed.unwrap_or_default(), &now.unwrap_or_default());
     if differences.is_empty() {
         out.line("config.json says what the copy of the sealed policy says");
@@ -108,7 +106,16 @@ fn review(cx: &Context, out: &mut Output) -> Result<(), Failure> {
             out.cells(&[(Style::Good, &format!("  - {loss}"))]);
         }
     }
-    Ok(())
+    match (gone, differences.is_empty()) {
+        (true, _) => {
+            Err(Failure::new("there is no config.json, so every request is denied", put_policy_back(cx)))
+        }
+        (false, true) => Ok(()),
+        (false, false) => Err(Failure::new(
+            "config.json is not what was sealed, so every request is denied",
+            accept_or_put_back(cx),
+        )),
+    }
 }
 
 fn config(cx: &Context) -> Result<Option<Vec<u8>>, Failure> {

@@ -163,6 +163,16 @@ impl Source {
         }
     }
 
+    /// That there was nothing in it.
+    fn nothing(&self) -> &'static str {
+        match self {
+            Self::SecretService(_) => {
+                "No item of the keychain has all of these attributes, so there is nothing to import"
+            }
+            _ => "There is nothing in it, so there is nothing to import",
+        }
+    }
+
     fn doing(&self) -> &Doing {
         match self {
             Self::Env(args) => &args.doing,
@@ -228,6 +238,10 @@ pub(super) fn run(source: &Source, cx: &Context, out: &mut Output) -> Result<(),
         plan.keep_existing();
     }
     let count = plan.len();
+    if count + kept + plan.refused().len() == 0 {
+        out.note(source.nothing());
+        return owner.map_or(Ok(()), Owner::close);
+    }
     let Some(owner) = owner else {
         out.note(&format!("{}; nothing was written yet: add --apply to do it", would(count, kept)));
         return Ok(());
@@ -246,10 +260,12 @@ impl Doing {
         let refused = plan.refused().len();
         if refused > 0 && !self.skip_refused {
             let verb = if refused == 1 { "entry is" } else { "entries are" };
-            return Err(Failure::new(
-                format!("{refused} {verb} refused, so nothing is imported"),
-                "mend them at their source, or add --skip-refused to import the others",
-            ));
+            let advice = match (plan.len(), refused) {
+                (0, 1) => "what is wrong with it stands above; mend it, then try again",
+                (0, _) => "what is wrong with them stands above; mend them, then try again",
+                _ => "mend them at their source, or add --skip-refused to import the others",
+            };
+            return Err(Failure::new(format!("{refused} {verb} refused, so nothing is imported"), advice));
         }
         let existing = plan.existing();
         if existing > 0 && !self.overwrite && !self.keep {
