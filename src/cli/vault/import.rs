@@ -221,6 +221,11 @@ pub(super) fn run(source: &Source, cx: &Context, out: &mut Output) -> Result<(),
     free(cx)?;
     let mut plan = Plan::new();
     source.read(&mut |found| plan.add(found))?;
+    if plan.is_empty() && plan.refused().is_empty() {
+        show(&plan, doing, out);
+        out.note(source.nothing());
+        return Ok(());
+    }
     let open = || Owner::open(cx, format!("vault import {}", source.word()));
     // a dry run writes nothing: neither the vault nor the log
     let owner = doing.apply.then(open).transpose()?;
@@ -238,10 +243,6 @@ pub(super) fn run(source: &Source, cx: &Context, out: &mut Output) -> Result<(),
         plan.keep_existing();
     }
     let count = plan.len();
-    if count + kept + plan.refused().len() == 0 {
-        out.note(source.nothing());
-        return owner.map_or(Ok(()), Owner::close);
-    }
     let Some(owner) = owner else {
         out.note(&format!("{}; nothing was written yet: add --apply to do it", would(count, kept)));
         return Ok(());
