@@ -34,6 +34,7 @@ mod status;
 mod status_query;
 mod unhashed;
 mod unregister;
+mod values;
 mod vault;
 mod when;
 mod words;

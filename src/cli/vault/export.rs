@@ -24,7 +24,7 @@ use crate::{
     import::MAX_SECRETS,
     keys::export_passphrase,
     name::Service,
-    store::StoreError,
+    store::{Keychain, StoreError},
     transfer::{ExportFile, Sealing, TransferError},
 };
 
@@ -50,7 +50,7 @@ pub(in super::super) struct Args {
     plaintext: bool,
 }
 
-pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
+pub(super) fn run(args: &Args, cx: &Context, keychain: Keychain, out: &mut Output) -> Result<(), Failure> {
     let sealing = args.sealing()?;
     let words = match &sealing {
         Sealing::Recipients(all) if all.len() == 1 => "encrypted to 1 recipient".to_owned(),
@@ -58,7 +58,7 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
         Sealing::Passphrase(_) => "encrypted with a passphrase".to_owned(),
         Sealing::Plain => "in plaintext".to_owned(),
     };
-    let owner = Owner::open(cx, format!("vault export, {words}"))?;
+    let owner = Owner::open(cx, keychain, format!("vault export, {words}"))?;
     let (owner, names) = chosen(owner, &args.service, Action::Export)?;
     let count: usize = names.iter().map(|(_, targets)| targets.len()).sum();
     if count > MAX_SECRETS {
@@ -71,6 +71,7 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
         confirm(count, args)?;
     }
     let mut file = ExportFile::create(&args.output, &sealing, count)?;
+    let mut written = 0;
     for (service, targets) in names {
         for some in targets.chunks(MAX_READ) {
             let found = owner.read(&service, some.to_vec())?;
@@ -79,8 +80,11 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
                 return Err(StoreError::Damaged("a record is missing").into());
             }
             found.iter().try_for_each(|record| file.add(&service, record))?;
+            written += found.len();
+            out.steps(written as u64, count as u64);
         }
     }
+    out.end_progress();
     owner.close()?;
     file.finish()?;
     let noun = if count == 1 { "secret" } else { "secrets" };

@@ -22,6 +22,7 @@ use crate::{
     import::{Found, Naming, PassLines, Plan, TooMuch},
     keys::export_passphrase,
     name::{Service, Target, TargetPrefix},
+    store::Keychain,
     transfer::{self, Opening},
 };
 
@@ -205,9 +206,14 @@ impl Source {
     }
 }
 
-pub(super) fn run(source: &Source, cx: &Context, out: &mut Output) -> Result<(), Failure> {
+pub(super) fn run(
+    source: &Source,
+    cx: &Context,
+    keychain: Keychain,
+    out: &mut Output,
+) -> Result<(), Failure> {
     let doing = source.doing();
-    let open = || Owner::open(cx, format!("vault import {}", source.word()));
+    let open = || Owner::open(cx, keychain, format!("vault import {}", source.word()));
     // a dry run writes nothing: neither the vault nor the log
     let owner = doing.apply.then(open).transpose()?;
     let names = match &owner {
@@ -234,6 +240,7 @@ pub(super) fn run(source: &Source, cx: &Context, out: &mut Output) -> Result<(),
     };
     if !plan.is_empty() {
         owner.write(plan.into_batches())?;
+        owner.carry(out);
     }
     owner.close()?;
     out.note(&format!("Imported {}", secrets(count)));
