@@ -67,7 +67,7 @@ proptest! {
         let mut reader = ExportReader::new(lines.next().unwrap()).unwrap();
         let mut plan = Plan::new();
         for line in lines {
-            plan.add(reader.record(line).unwrap(), |_, _| false).unwrap();
+            plan.add(reader.record(line).unwrap()).unwrap();
         }
         reader.finish().unwrap();
         prop_assert!(plan.refused().is_empty());

@@ -4,8 +4,9 @@
 use std::path::Path;
 
 use super::{
+    advice::put_policy_back,
     context::Context,
-    failure::{Failure, REVIEW},
+    failure::Failure,
     output::Output,
     sealing::copy,
     status_query::{DaemonStatus, Found, ask},
@@ -13,6 +14,7 @@ use super::{
 use crate::{policy::read_config, wire::Reason};
 
 const UNSEALED: &str = Reason::PolicyUnsealed.as_str();
+const LOCKED: &str = Reason::StoreLocked.as_str();
 
 /// What is known of it.
 pub(super) enum Acceptance {
@@ -32,7 +34,7 @@ pub(super) struct Refused {
     /// The reason that requests get.
     pub(super) reason: String,
     pub(super) sentence: String,
-    pub(super) advice: &'static str,
+    pub(super) advice: String,
 }
 
 impl Acceptance {
@@ -45,7 +47,7 @@ impl Acceptance {
             status.config_path.as_ref().is_some_and(|theirs| Path::new(theirs) != cx.paths.config())
         };
         match found {
-            Found::Running(status) if !of_another(status) => said(status),
+            Found::Running(status) if !of_another(status) => said(status, cx),
             _ => by_copy(cx),
         }
     }
@@ -53,7 +55,7 @@ impl Acceptance {
     /// The failure of whoever asks what is allowed.
     pub(super) fn refusal(&self) -> Option<(&str, Failure)> {
         let Self::Refused(Refused { reason, sentence, advice }) = self else { return None };
-        Some((reason, Failure::new(format!("every request is denied: {sentence}"), *advice)))
+        Some((reason, Failure::new(format!("every request is denied: {sentence}"), advice)))
     }
 
     /// What a reader of config.json must know.
@@ -71,13 +73,17 @@ impl Acceptance {
     }
 }
 
-fn said(status: &DaemonStatus) -> Acceptance {
+fn said(status: &DaemonStatus, cx: &Context) -> Acceptance {
     let Some(policy) = status.policy.as_ref().filter(|policy| policy.state == "error") else {
         return Acceptance::InForce;
     };
     let reason = policy.reason.clone().unwrap_or_else(|| "internal_error".to_owned());
     Acceptance::Refused(Refused {
-        advice: if reason == UNSEALED { REVIEW } else { "keychain-auth doctor says what to mend" },
+        advice: match reason.as_str() {
+            UNSEALED => put_policy_back(cx),
+            LOCKED => "keychain-auth vault unlock".to_owned(),
+            _ => "keychain-auth doctor says what to mend".to_owned(),
+        },
         sentence: policy.message.clone().unwrap_or_else(|| "the daemon does not say why".to_owned()),
         reason,
     })
@@ -92,7 +98,7 @@ fn by_copy(cx: &Context) -> Acceptance {
                 "{} is not the copy of the policy that was sealed last; no daemon runs to say which one holds",
                 config.display()
             ),
-            advice: REVIEW,
+            advice: put_policy_back(cx),
         }),
         (sealed, _) => Acceptance::Untold { sealed: sealed.is_some() },
     }

@@ -1,20 +1,17 @@
 //! What a command says when it does not do what it was asked: one sentence, and one line of advice.
 
-use std::io;
+use std::{ffi::OsStr, io, path::Path};
 
 use super::text::word;
 use crate::{
     paths::NoHome,
     policy::{
         CandidateError, Distrust, DraftError, LibraryError, MeasureError, PendingError, PolicyError,
-        RegistryError, Risk,
+        RegistryError, Risk, is_interpreter,
     },
     transfer::TransferError,
 };
 
-/// What to do about a policy that is not the sealed one.
-pub(super) const REVIEW: &str =
-    "see what changed: keychain-auth policy review; then put it back, or: keychain-auth policy seal";
 /// What to do about a path that no entry has.
 const LISTED: &str = "look at the path; keychain-auth list shows what is registered";
 
@@ -131,7 +128,7 @@ impl From<PolicyError> for Failure {
                 format!("chown \"$(id -un)\" {}", word(file))
             }
             PolicyError::Untrusted { file, .. } => format!("look at it: ls -l {}", word(file)),
-            PolicyError::Unsealed { .. } => REVIEW.to_owned(),
+            PolicyError::Unsealed { .. } => "see what changed: keychain-auth policy review".to_owned(),
             PolicyError::Unreadable { file, .. } => format!("ls -ld {}", word(file)),
         };
         Self::new(error.to_string(), advice)
@@ -147,7 +144,7 @@ impl From<RegistryError> for Failure {
                 if !path.exists() {
                     return Self::new(format!("{sentence}, and there is no such file"), LISTED);
                 }
-                format!("keychain-auth register {}", word(&path))
+                registering(&path)
             }
             RegistryError::Draft(DraftError::OtherHash(_)) => {
                 "keychain-auth list shows the hashes of each program".to_owned()
@@ -189,6 +186,18 @@ impl From<TransferError> for Failure {
     fn from(error: TransferError) -> Self {
         Self::new(error.to_string(), error.advice())
     }
+}
+
+/// How a program is registered that is not: one that runs what others write is refused without a word about it.
+pub(super) fn registering(path: &Path) -> String {
+    let interpreter = path.file_name().and_then(OsStr::to_str).is_some_and(is_interpreter);
+    if interpreter {
+        return format!(
+            "let a compiled program ask for the secret and register that, or, if you trust everything that it runs: keychain-auth register --allow-interpreter {}",
+            word(path)
+        );
+    }
+    format!("keychain-auth register {}", word(path))
 }
 
 /// Why nothing could be taken from a program: to register it first would be no advice.

@@ -32,7 +32,10 @@ pub(super) fn begin() {
     process::forget_backtraces();
     stderr::prepare();
     panic::set_hook(Box::new(tell_fault));
-    let level = env::var(LOG_LEVEL).ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
+    let asked = env::var_os(LOG_LEVEL).filter(|level| !level.is_empty());
+    let level = asked.as_ref().map(|level| level.to_str().and_then(|level| level.parse().ok()));
+    let unknown = level == Some(None);
+    let level = level.flatten().unwrap_or(LevelFilter::INFO);
     let journal = env::var(JOURNAL).is_ok_and(|stream| Journal::is_stderr(&stream));
     let log = OperatorLog { journal, lost: 0, torn: false };
     let told = tracing_subscriber::fmt()
@@ -42,7 +45,14 @@ pub(super) fn begin() {
         .with_target(false)
         // a line that stderr does not take, as on a full disk, would else be told to stderr: a panic, and the end of the daemon
         .log_internal_errors(false);
-    if journal { told.event_format(Journal).init() } else { told.init() }
+    if journal {
+        told.event_format(Journal).init()
+    } else {
+        told.init()
+    }
+    if unknown {
+        tracing::warn!("{LOG_LEVEL} is none of error, warn, info and debug; it counts as info");
+    }
 }
 
 /// Where it happened, and not what: the text of a panic may hold what a request held.

@@ -4,7 +4,12 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
-use super::{context::Context, failure::Failure, output::Output};
+use super::{
+    advice::{STOP, held, numbered},
+    context::Context,
+    failure::Failure,
+    output::Output,
+};
 use crate::{
     audit::{self, Action, Event, Log, Outcome, Rotation},
     chain::VerificationKey,
@@ -14,8 +19,8 @@ use crate::{
     name::{Service, Target},
     paths::Paths,
     store::{
-        AuditMemory, KeyMaterial, KeySource, Keychain, MAX_REMOVED, OwnedVault, PolicySeal, Record,
-        RenderRecord, Seat, StoreError, Taken,
+        AuditMemory, KeyMaterial, Keychain, MAX_REMOVED, OwnedVault, PolicySeal, Record, RenderRecord, Seat,
+        StoreError, Taken,
     },
     sys::{locked, process},
 };
@@ -26,9 +31,6 @@ pub(super) const MAX_READ: usize = 128;
 /// Most names of one record that names what is shown: as many as the record of a delete has, which fit a line however long
 /// they are.
 const MAX_NAMED: usize = MAX_REMOVED;
-
-/// How a daemon is ended, however it was started.
-const STOP: &str = "stop the daemon, then try again: Ctrl-C where it runs, or: systemctl --user stop keychain-auth.socket keychain-auth.service";
 
 /// An open vault, and what its records say of who acts: this program, as this user, by which command.
 ///
@@ -198,6 +200,12 @@ pub(super) fn names(cx: &Context) -> Result<Vec<(Service, Vec<Target>)>, Failure
     Ok(taken.reaching(Keychain::unasked()).names(&material)?)
 }
 
+/// Whether the vault is there and nobody has it: said before anybody is asked for a key or a secret.
+pub(super) fn free(cx: &Context) -> Result<(), Failure> {
+    take(cx)?.source()?;
+    Ok(())
+}
+
 /// The vault, taken from whoever else would use it. Whoever has it is named.
 pub(super) fn take(cx: &Context) -> Result<Taken, Failure> {
     Taken::existing(&cx.paths.data_dir).map_err(|error| {
@@ -205,10 +213,7 @@ pub(super) fn take(cx: &Context) -> Result<Taken, Failure> {
             return error.into();
         }
         match Lock::take(&cx.paths.data_dir.join("daemon.lock")) {
-            Err(LockError::Held(pid)) => Failure::new(
-                format!("the vault is in use by the daemon{}", numbered(pid)),
-                "take it from there first: keychain-auth vault lock; afterwards: keychain-auth vault unlock",
-            ),
+            Err(LockError::Held(pid)) => held(cx, pid),
             _ => error.into(),
         }
     })
@@ -278,11 +283,6 @@ pub(super) fn close_memory() -> Result<(), Failure> {
     })
 }
 
-/// Behind the word "daemon": its pid, where the lock tells it.
-fn numbered(pid: Option<u32>) -> String {
-    pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
-}
-
 fn unlockable(error: LockError) -> Failure {
     match error {
         LockError::Held(pid) => {
@@ -297,33 +297,11 @@ fn unlockable(error: LockError) -> Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        let advice = match &error {
-            StoreError::InUse => "wait until the other command has ended, then try again",
-            StoreError::Absent => "make one: keychain-auth vault init, or keychain-auth start",
-            StoreError::Exposed(_) => {
-                "keychain-auth doctor says what to mend (files 0600, folder 0700, yours)"
-            }
-            StoreError::Missing(_) => {
-                "nothing was changed; restore vault.key, vault.redb and vault.head together from a backup, or move all three away to begin anew"
-            }
-            StoreError::Damaged(_) => "nothing was changed; see what is damaged: keychain-auth vault verify",
-            StoreError::WrongSecret(KeySource::Passphrase) => {
-                "nothing was changed; try again: there is no way into the vault without its passphrase"
-            }
-            StoreError::WrongKey | StoreError::OtherSource { .. } | StoreError::WrongSecret(_) => {
-                "nothing was changed; try again with the key that the vault was made with"
-            }
-            // a command has the vault open: what is locked is where its values rest
-            StoreError::Locked => return KeyError::KeychainLocked.into(),
-            StoreError::Unreachable(_) => {
-                "nothing was changed; run it within the desktop session, where DBUS_SESSION_BUS_ADDRESS is set"
-            }
-            StoreError::Backlog => {
-                "nothing was changed; let the daemon bring them there first, with the keychain unlocked"
-            }
-            _ => "nothing was changed; look at the disk and the folder, then try again",
-        };
-        Self::new(error.to_string(), advice)
+        // a command has the vault open: what is locked is where its values rest
+        if error == StoreError::Locked {
+            return KeyError::KeychainLocked.into();
+        }
+        Self::new(error.to_string(), error.advice())
     }
 }
 

@@ -6,9 +6,10 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
 use super::{
+    advice::put_policy_back,
     context::Context,
     daemon_link::DaemonLink,
-    failure::{Failure, REVIEW},
+    failure::Failure,
     owner::{Owner, close_to_others},
     status_query::{Found, ask},
 };
@@ -105,9 +106,10 @@ pub(super) fn seal_edit(cx: &Context, before: Option<&[u8]>, after: &[u8]) -> Re
             return copy(cx).remove().map_err(|error| uncopied(&error));
         }
         if before.map(seal_of) != Some(current) {
+            let what = if before.is_none() { "gone" } else { "not the policy that was sealed" };
             return Err(Failure::new(
-                "config.json is not the policy that was sealed, so nothing was changed",
-                REVIEW,
+                format!("config.json is {what}, so nothing was changed"),
+                put_policy_back(cx),
             ));
         }
         seat.seal(cx, &seal_of(after))?;

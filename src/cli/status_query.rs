@@ -79,9 +79,12 @@ pub(super) struct VaultState {
     pub(super) key_source: String,
     /// What that means, one clause.
     pub(super) key_means: String,
-    /// How much of a damaged vault is served, for reading only.
+    /// How much of a vault is served for reading only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) salvage: Option<String>,
+    /// Whether anything is wrong with that vault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) damaged: Option<bool>,
 }
 
 /// One protection of the daemon, as the kernel told one of its workers.

@@ -74,20 +74,17 @@ async fn serve(
         Ok(message) if session.identity.is_of(house.observer.uid) => match message {
             Message::Status => return Ok(Reply::status(&house.status())),
             Message::Lock => {
-                let locked = house.lock(&session.identity, frame.writer()).await;
-                return locked.map_err(Refusal::said_to_anybody);
+                return house.lock(session.id, &session.identity, frame.writer()).await;
             }
             Message::Unlock(carried) => {
                 let given = &mut session.nonce;
-                let unlocked = house.unlock(given, carried, &session.identity, frame.writer()).await;
-                return unlocked.map_err(Refusal::said_to_anybody);
+                return house.unlock(given, carried, session.id, &session.identity, frame.writer()).await;
             }
             Message::AskSeal(theirs) => {
-                return house.tell_seal(&mut session.nonce, &theirs).map_err(Refusal::said_to_anybody);
+                return house.tell_seal(&mut session.nonce, &theirs);
             }
             Message::Seal(carried) => {
-                let sealed = house.seal(&mut session.nonce, carried, session.identity.shown()).await;
-                return sealed.map_err(Refusal::said_to_anybody);
+                return house.seal(&mut session.nonce, carried, session.id, session.identity.shown()).await;
             }
             other => Ok(other),
         },
@@ -211,13 +208,14 @@ async fn answer_change(
     let authorized =
         decide_change(admitted, change).map_err(|denial| Refusal::denied(denial, admitted, true))?;
     // a change is not begun while its record could not follow it
-    house.log.borrow_mut().ready().map_err(|error| house.unrecorded(&error))?;
+    house.ready_for_change()?;
     let pending =
         PendingChange { change: authorized, record: note.granted_later(session.identity.shown(), admitted) };
     let outcome = house.writer.queue(pending).map_err(|_| Refusal::overloaded(false))?;
     let committed = outcome.await.map_err(|error| house.internal(&error))?;
     let committed = committed.map_err(|error| house.store_failed(&error))?;
-    let record = house.log_committed(&committed)?;
+    house.log_committed();
+    let record = committed.outbox().ok_or_else(|| house.internal(&"a change without a record"))?;
     Ok(Reply::changed(&committed, record))
 }
 
@@ -225,7 +223,7 @@ async fn answer_change(
 async fn refuse(refusal: Refusal, note: &Note, session: &Session<'_>) -> Answer {
     let closes = refusal.closes;
     let event = note.refused(session.identity.shown(), &refusal);
-    let reply = match session.house.record_refusal(event, &refusal).await {
+    let reply = match session.house.record_refusal(event, session.identity.was_verified()).await {
         Ok(receipt) => Reply::refusal(refusal.reason, &refusal.message, &receipt),
         Err(_) => Reply::unrecorded(),
     };

@@ -14,10 +14,11 @@ use tokio::sync::{Notify, watch};
 use super::{
     admission::Admission,
     identity::Shown,
+    in_force::Recorded,
     keychain::KeychainLink,
     listener::Closer,
     locking::Turn,
-    note::{Note, policy_events},
+    note::Note,
     refusal::Refusal,
     strangers::{QueueState, Strangers},
     sync::{Durability, Synced, is_synced},
@@ -30,12 +31,12 @@ use crate::{
     caller::Observer,
     chain::{Checkpoint, Head},
     paths::Paths,
-    policy::{Policy, PolicySource},
+    policy::PolicySource,
     sandbox::Protection,
     secret::Buffer,
-    store::{Committed, Lockable, OutboxEntry, Store, StoreError},
+    store::{Lockable, Store, StoreError},
     sys::locked,
-    wire::{Reason, Reply},
+    wire::Reply,
 };
 
 /// The rooms, and what the daemon knows of itself.
@@ -87,24 +88,6 @@ pub(super) struct House {
 
 /// Most ends of epochs that `STATUS` tells, the newest: a check finds a change at least within such a span.
 const SHOWN: usize = 256;
-
-/// How often a policy that changes while it is taken up is looked at again before the client is told to come back.
-pub(super) const SETTLING: usize = 4;
-
-/// What the log was told of the policy last.
-#[derive(Default)]
-pub(super) struct Recorded {
-    /// The last one that was in force.
-    policy: Option<Arc<Policy>>,
-    /// Why there is none since.
-    refused: Option<String>,
-}
-
-/// The policy that was in force at a moment. A verdict under another generation does not count.
-pub(super) struct InForce {
-    pub(super) policy: Arc<Policy>,
-    pub(super) generation: u64,
-}
 
 /// What `STATUS` tells: nothing that a process of the same user could not find out otherwise.
 #[derive(Serialize)]
@@ -168,9 +151,12 @@ struct VaultState {
     state: &'static str,
     key_source: &'static str,
     key_means: &'static str,
-    /// How much of a damaged vault is served.
+    /// How much of a vault is served for reading only.
     #[serde(skip_serializing_if = "Option::is_none")]
     salvage: Option<String>,
+    /// Whether anything is wrong with that vault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    damaged: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -181,57 +167,8 @@ enum PolicyState {
 }
 
 impl House {
-    /// The policy of this moment, which the witness has been told of. There is no pause between the last look at the file
-    /// and the return.
-    pub(super) async fn policy(&self) -> Result<InForce, Refusal> {
-        for _ in 0..SETTLING {
-            // the look is over before anything is recorded of it
-            let looked = self.policy.borrow_mut().current(self.observer.uid);
-            let policy = looked.map_err(|error| {
-                self.say_once(format!("{error}; every request is denied until it is mended"));
-                self.record_policy(Err(error.to_string()));
-                Refusal::policy(&error)
-            })?;
-            let generation = self.policy.borrow().generation();
-            self.record_policy(Ok(Arc::clone(&policy)));
-            if self.watched.get() == generation {
-                return Ok(InForce { policy, generation });
-            }
-            self.witness.watch(&policy).await.map_err(|error| self.internal(&error))?;
-            for warning in policy.warnings() {
-                tracing::warn!("config.json: {warning}");
-            }
-            self.watched.set(generation);
-        }
-        Err(Refusal::overloaded(false))
-    }
-
-    /// Records what is different from the policy that was recorded last. If the log does not take it, it is tried again at
-    /// the next look, and no request is served before that.
-    fn record_policy(&self, now: Result<Arc<Policy>, String>) {
-        let mut recorded = self.recorded.borrow_mut();
-        match (&now, &*recorded) {
-            (Ok(policy), Recorded { policy: Some(before), refused: None }) if Arc::ptr_eq(policy, before) => {
-                return;
-            }
-            (Err(error), Recorded { refused: Some(before), .. }) if error == before => return,
-            _ => {}
-        }
-        let before = recorded.policy.as_deref();
-        let digest = self.policy.borrow().digest();
-        for event in policy_events(before, now.as_deref(), digest, self.observer.uid) {
-            if self.append(event).is_err() {
-                return;
-            }
-        }
-        match now {
-            Ok(policy) => *recorded = Recorded { policy: Some(policy), refused: None },
-            Err(error) => recorded.refused = Some(error),
-        }
-    }
-
     /// Tells the operator of a fault that every request meets, once: clients must not be able to fill the log with it.
-    fn say_once(&self, fault: String) {
+    pub(super) fn say_once(&self, fault: String) {
         let mut said = self.fault.borrow_mut();
         if *said != fault {
             tracing::error!("{fault}");
@@ -264,17 +201,11 @@ impl House {
         self.note_chain();
     }
 
-    /// The record of a refusal. Those of a stranger are gathered where there are too many.
-    pub(super) async fn record_refusal(&self, event: Event, refusal: &Refusal) -> Result<Receipt, Refusal> {
-        let of_strangers = refusal.to_anybody
-            || matches!(
-                refusal.reason,
-                Reason::UnregisteredBinary
-                    | Reason::UntrustedCaller
-                    | Reason::MalformedRequest
-                    | Reason::Overloaded
-            );
-        if !of_strangers || self.policy.borrow().last().knows_path(&event.binary_path) {
+    /// The record of a refusal. Those of strangers are gathered where there are too many, whatever the reason; never those
+    /// of a registered executable, nor of one that was `verified` on its connection before nobody could be any more.
+    pub(super) async fn record_refusal(&self, event: Event, verified: bool) -> Result<Receipt, Refusal> {
+        let known = |hash| self.policy.borrow().last().knows(&event.binary_path, &hash);
+        if verified || event.binary_hash.is_some_and(known) {
             return self.record(event).await;
         }
         let receipt = self.append_refusal(&event)?;
@@ -301,7 +232,7 @@ impl House {
         })
     }
 
-    fn append(&self, event: Event) -> Result<Receipt, Refusal> {
+    pub(super) fn append(&self, event: Event) -> Result<Receipt, Refusal> {
         let receipt = self.log.borrow_mut().append(&event).map_err(|error| self.unrecorded(&error))?;
         self.unsynced.notify_one();
         self.note_chain();
@@ -322,20 +253,23 @@ impl House {
         self.unkept.notify_one();
     }
 
-    /// Brings the record that a change has made durable with itself from the store's outbox to the log. If the log does
-    /// not take it now, it goes out before the next record: the change has happened, and saying otherwise would be a lie.
-    pub(super) fn log_committed<'c>(&self, committed: &'c Committed) -> Result<&'c OutboxEntry, Refusal> {
-        let entry = committed.outbox().ok_or_else(|| self.internal(&"a change without a record"))?;
-        self.log_entry(entry);
-        Ok(entry)
+    /// Says that another change may be committed: its record could follow it, and those of earlier ones are on their way.
+    pub(super) fn ready_for_change(&self) -> Result<(), Refusal> {
+        self.log_committed();
+        self.log.borrow_mut().ready().map_err(|error| self.unrecorded(&error))
     }
 
-    pub(super) fn log_entry(&self, entry: &OutboxEntry) {
-        match self.log.borrow_mut().append_rendered(entry) {
-            Ok(_) => self.unsynced.notify_one(),
-            Err(error) => tracing::error!("{error}; the record waits in the store's outbox"),
+    /// Brings the records that changes have made durable with themselves from the store's outbox to the log, in the order of
+    /// the commits. What the log does not take now goes out before the next record: the change has happened, and saying
+    /// otherwise would be a lie.
+    pub(super) fn log_committed(&self) {
+        while let Some(line) = self.writer.committed_line() {
+            match self.log.borrow_mut().append_rendered(&line) {
+                Ok(_) => self.unsynced.notify_one(),
+                Err(error) => tracing::error!("{error}; the record waits in the store's outbox"),
+            }
+            self.note_chain();
         }
-        self.note_chain();
     }
 
     /// A fault of ours: told to the operator, not to the client.
@@ -390,8 +324,8 @@ impl House {
             },
             Err(error) => PolicyState::Error {
                 sealed: self.is_policy_sealed(),
-                reason: Refusal::policy(&error).reason.as_str(),
-                message: error.to_string(),
+                reason: self.policy_refusal(&error).reason.as_str(),
+                message: self.policy_fault(&error),
             },
         };
         StatusFacts {
@@ -415,6 +349,7 @@ impl House {
                     (None, false) => "locked",
                 },
                 salvage: self.vault.salvage().map(|extent| extent.words()),
+                damaged: self.vault.salvage().map(|extent| !extent.whole),
                 key_source: self.vault.source().as_str(),
                 key_means: self.vault.source().means(),
             },

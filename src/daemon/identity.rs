@@ -13,7 +13,8 @@ use jiff::Timestamp;
 use rustix::io::pread;
 
 use super::{
-    house::{House, InForce, SETTLING},
+    house::House,
+    in_force::{InForce, SETTLING},
     refusal::Refusal,
     witness_link::{NotSeen, Pin, Seen},
 };

@@ -62,7 +62,12 @@ impl OneNonce {
 
 impl House {
     /// Forgets the vault's key. The record is there first: what follows can't be prevented any more.
-    pub(super) async fn lock(&self, identity: &Identity, writer: Writer) -> Result<Reply, Refusal> {
+    pub(super) async fn lock(
+        &self,
+        connection: u64,
+        identity: &Identity,
+        writer: Writer,
+    ) -> Result<Reply, Refusal> {
         if self.vault.salvage().is_some() {
             return Err(Refusal::not_locked());
         }
@@ -70,6 +75,8 @@ impl House {
         if self.vault.is_locked() {
             return Ok(Reply::vault_unchanged("LOCK", "locked"));
         }
+        // strangers must not end this connection between the record and the lock
+        self.admission.borrow_mut().prove(connection);
         let shown = identity.look_at(writer, self).await;
         let receipt = self.record(event(&shown, Outcome::Granted, "vault locked")).await?;
         let mut tries = 0;
@@ -95,6 +102,7 @@ impl House {
         &self,
         given: &mut OneNonce,
         carried: Option<Carried>,
+        connection: u64,
         identity: &Identity,
         writer: Writer,
     ) -> Result<Reply, Refusal> {
@@ -112,6 +120,8 @@ impl House {
         if self.vault.serves() {
             return Ok(Reply::vault_unchanged("UNLOCK", "unlocked"));
         }
+        // nor end that of whoever has the key: an open vault would be told to be locked
+        self.admission.borrow_mut().prove(connection);
         let shown = identity.look_at(writer, self).await;
         let vault = Arc::clone(&self.vault);
         let opened = self.writer.task(move || vault.unlock(nonce.as_bytes(), &key)).await;
@@ -135,6 +145,9 @@ impl House {
         };
         self.vault.resume();
         self.accept_sealed_policy();
+        // what was sealed meanwhile is recorded before anybody hears that it counts; a policy that can't be used is told to
+        // those who ask
+        let _ = self.policy().await;
         if let Some(keychain) = &self.keychain {
             keychain.bell.ring();
         }

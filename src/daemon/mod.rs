@@ -7,6 +7,7 @@ mod connection;
 mod corridor;
 mod house;
 mod identity;
+mod in_force;
 mod keychain;
 mod lines;
 mod listener;

@@ -1,10 +1,10 @@
 //! Refusals: the code for programs, the detail for the log, and a sentence for people that says what to do next.
 
-use std::path::Path;
+use std::{ffi::OsStr, path::Path};
 
 use crate::{
     caller::{Check, OTHER_NETWORK, Untrusted},
-    policy::{Admitted, Denial, PolicyError},
+    policy::{Admitted, Denial, PolicyError, is_interpreter},
     store::StoreError,
     text::{plain, word},
     wire::{FrameError, Malformed, Reason, UNRECORDED},
@@ -23,25 +23,11 @@ pub(super) struct Refusal {
     pub(super) closes: bool,
     /// A stranger for the pending queue.
     pub(super) stranger: Option<Unregistered>,
-    /// Of a line that any process of the user may send: a flood of it is folded, whatever the reason.
-    pub(super) to_anybody: bool,
 }
 
 impl Refusal {
     fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self {
-            reason,
-            detail: None,
-            message: message.into(),
-            closes: false,
-            stranger: None,
-            to_anybody: false,
-        }
-    }
-
-    /// The refusal of a `LOCK`, `UNLOCK` or `SEAL`, before which nobody looks who asks.
-    pub(super) fn said_to_anybody(self) -> Self {
-        Self { to_anybody: true, ..self }
+        Self { reason, detail: None, message: message.into(), closes: false, stranger: None }
     }
 
     fn closing(self) -> Self {
@@ -55,7 +41,12 @@ impl Refusal {
     /// No entry allows the executable.
     pub(super) fn unregistered(stranger: Unregistered, shown: &Shown) -> Self {
         let path = if shown.path.is_empty() { "PATH".to_owned() } else { word(Path::new(&shown.path)) };
+        let interpreter =
+            Path::new(&shown.path).file_name().and_then(OsStr::to_str).is_some_and(is_interpreter);
         let message = match stranger.why {
+            WhyUnregistered::Unknown if interpreter => format!(
+                "this executable runs what others write, so it says nothing about who asks; let a compiled program ask for the secret and register that, or, if you trust everything that it runs: keychain-auth register --allow-interpreter {path}"
+            ),
             WhyUnregistered::Unknown => {
                 format!(
                     "this executable is not registered; if you trust it, run: keychain-auth register {path}"
@@ -188,12 +179,12 @@ impl Refusal {
             StoreError::Backlog => Self::overloaded(false),
             StoreError::Damaged(what) => Self::new(
                 Reason::InternalError,
-                "the vault is damaged, and this can't be read; nothing was released; see what is damaged: keychain-auth vault verify",
+                "the vault is damaged, and this can't be read; nothing was released; to see what is damaged, stop the daemon and run: keychain-auth vault verify",
             )
             .detailed(format!("the vault is damaged: {what}")),
             StoreError::Salvaged => Self::new(
                 Reason::InternalError,
-                "the vault is damaged and served for reading only, so nothing was changed; restore it from a backup, and start the daemon without --salvage",
+                "the vault is served for reading only, so nothing was changed; see what is wrong with it: keychain-auth doctor; then start the daemon without --salvage",
             )
             .detailed(error.to_string()),
             StoreError::TooLarge => Self::too_large(),
@@ -215,6 +206,9 @@ impl Refusal {
             StoreError::Damaged(_) | StoreError::Missing(_) => {
                 "the vault is damaged; see what: keychain-auth vault verify"
             }
+            StoreError::KeyFile | StoreError::WrongSecret(_) => {
+                "vault.key is broken or of another vault; put it back from a backup that was made after the last vault rekey"
+            }
             _ => "the vault can't be opened; see the daemon's own messages",
         };
         Self::new(Reason::StoreLocked, message).detailed(format!("not unlocked: {error}"))
@@ -222,13 +216,14 @@ impl Refusal {
 
     /// What is intact of a damaged vault is not given back and taken again.
     pub(super) fn not_locked() -> Self {
-        let message = "a damaged vault is served for reading only and can't be locked; to forget its key, stop the daemon";
+        let message =
+            "the vault is served for reading only and can't be locked; to forget its key, stop the daemon";
         Self::new(Reason::InternalError, message).detailed("not locked: started with --salvage")
     }
 
     /// What is intact of a damaged vault needs no key.
     pub(super) fn not_unlocked() -> Self {
-        let message = "a damaged vault is served for reading only and takes no key; restore it from a backup, and start the daemon without --salvage";
+        let message = "the vault is served for reading only and takes no key; see what is wrong with it: keychain-auth doctor; then start the daemon without --salvage";
         Self::new(Reason::InternalError, message).detailed("not unlocked: started with --salvage")
     }
 
@@ -240,7 +235,7 @@ impl Refusal {
             }
             StoreError::Locked => "the store is locked; to unlock it, run: keychain-auth vault unlock",
             StoreError::Salvaged => {
-                "the vault is damaged and served for reading only, so the seal stays as it is"
+                "the vault is served for reading only, so the seal stays as it is; see what is wrong with it: keychain-auth doctor; then start the daemon without --salvage"
             }
             _ => "the seal could not be stored, and stays as it is; see the daemon's own messages",
         };

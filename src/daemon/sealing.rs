@@ -34,23 +34,26 @@ impl House {
         &self,
         given: &mut OneNonce,
         carried: Carried,
+        connection: u64,
         shown: &Shown,
     ) -> Result<Reply, Refusal> {
         // as every change: not begun while its record could not follow it
-        self.log.borrow_mut().ready().map_err(|error| self.unrecorded(&error))?;
+        self.ready_for_change()?;
         let Carried { nonce, key } = carried;
         let Some(nonce) = given.take(&nonce) else { return Err(Refusal::not_sealed(&StoreError::WrongKey)) };
         // whoever has no key must not keep the writing thread from the others
         let fits = self.vault.seal_fits(nonce.as_bytes(), &key);
         fits.map_err(|error| Refusal::not_sealed(&error))?;
+        // nor may strangers end the connection of whoever has one: half of this would be done
+        self.admission.borrow_mut().prove(connection);
         let event = event(shown, Outcome::Granted, "another seal for the policy");
         let vault = Arc::clone(&self.vault);
-        let taken = self
-            .writer
-            .task(move || vault.take_policy_seal(nonce.as_bytes(), &key, Box::new(move |_| event.render())));
+        let taken = self.writer.commit(move || {
+            vault.take_policy_seal(nonce.as_bytes(), &key, Box::new(move |_| event.render()))
+        });
         let entry = taken.await.map_err(|_| Refusal::overloaded(false))?;
         let entry = entry.map_err(|error| Refusal::not_sealed(&error))?;
-        self.log_entry(&entry);
+        self.log_committed();
         self.accept_sealed_policy();
         Ok(Reply::policy_sealed(self.seal_state(), &entry))
     }

@@ -106,6 +106,9 @@ pub enum StartError {
     /// The store can't be opened. It is left as it is.
     #[error("the store can't be opened: {0}")]
     Store(#[from] StoreError),
+    /// Nothing of the vault can be salvaged. It is left as it is.
+    #[error("the vault can't be salvaged: {0}")]
+    Unsalvageable(StoreError),
     /// The source of the vault's key gives none.
     #[error("the vault's key can't be had: {0}")]
     Key(KeyError),
@@ -151,25 +154,19 @@ impl StartError {
             Self::Socket { .. } => "choose another path with --socket, at most 107 bytes long",
             Self::Folder { .. } => "make the folder, owned by you with mode 0700, or choose another place",
             Self::Exposed { .. } => "give it to yourself and run chmod 700 on it, or choose another place",
-            Self::Store(StoreError::Exposed(_)) => {
-                "nothing was changed; run keychain-auth doctor, which says what to mend (files 0600, folder 0700, yours)"
-            }
             Self::Key(error) => error.advice(),
             Self::Store(StoreError::OtherSource { .. }) => {
                 "start it without --key, or change the source: keychain-auth vault change-key-source --key SOURCE"
             }
-            Self::Store(StoreError::WrongSecret(_)) => {
-                "nothing was changed; start it again with what the vault was made with"
-            }
-            Self::Store(StoreError::InUse) => "another command works on the vault; wait until it has ended",
             Self::Store(StoreError::OtherStore { .. }) => {
                 "start it without --store: it goes on where the secrets are; nothing was changed"
             }
-            Self::Store(StoreError::Damaged(_)) => {
-                "nothing was changed; see what is damaged: keychain-auth vault verify; restore vault.redb and vault.head together from a backup, or read what is intact: keychain-auth start --salvage"
+            Self::Store(error) => error.advice(),
+            Self::Unsalvageable(StoreError::OtherStore { .. }) => {
+                "nothing was changed; --salvage reads values that rest in vault.redb, and these rest in the keychain; start it without --salvage, and if that refuses, restore vault.redb and vault.head together from a backup"
             }
-            Self::Store(_) => {
-                "nothing was changed; restore vault.key, vault.redb and vault.head together from a backup, or move all three away to begin anew"
+            Self::Unsalvageable(_) => {
+                "nothing was changed; restore vault.redb and vault.head together from a backup"
             }
             Self::Audit(_) => {
                 "make room, or mend the owner and mode (0600) of the audit log and its folder (0700)"
@@ -231,7 +228,7 @@ pub fn run(
     // whatever mask it was started with: what the daemon makes is its user's, and usable for it
     umask(Mode::from_bits_truncate(0o077));
     let mut cage = Cage::begin(hardening).map_err(system("to close this process to others"))?;
-    let bus = match store_kind::choose(&paths.data_dir, opening.store)? {
+    let bus = match store_kind::choose(&paths.data_dir, &opening)? {
         StoreKind::Keychain => Some(bus_address(&var).ok_or(StartError::NoBus)?),
         StoreKind::Vault => None,
     };
@@ -310,8 +307,9 @@ fn open_log(store: &Lockable, paths: &Paths, rotation: Rotation) -> Result<Log, 
 /// Says that a damaged vault is served, before any of it is.
 fn record_salvage(store: &Lockable, log: &mut Log, uid: u32) -> Result<(), AuditError> {
     let Some(extent) = store.salvage() else { return Ok(()) };
+    let mend = if extent.whole { "start" } else { "restore it from a backup, and start" };
     tracing::error!(
-        "SALVAGE: the vault is served for reading only: {}; restore it from a backup, and start without --salvage",
+        "SALVAGE: the vault is served for reading only: {}; {mend} without --salvage",
         extent.words()
     );
     let own = std::env::current_exe().unwrap_or_default();

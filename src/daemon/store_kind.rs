@@ -3,7 +3,7 @@
 
 use std::{io, path::Path};
 
-use super::start::StartError;
+use super::start::{Opening, StartError};
 use crate::{
     store::{StoreError, StoreKind, Taken},
     sys::{process, trial},
@@ -15,9 +15,12 @@ const NONE: &str = "none";
 const IN_USE: &str = "in use";
 
 /// The kind that a vault is pinned to, else the one that was asked for, else the vault's own file. A vault that is pinned to
-/// another one than was asked for is an error that names both.
-pub(super) fn choose(data_dir: &Path, asked: Option<StoreKind>) -> Result<StoreKind, StartError> {
-    match (pinned(data_dir)?, asked) {
+/// another one than was asked for is an error that names both; one whose values rest in the keychain is not salvaged.
+pub(super) fn choose(data_dir: &Path, opening: &Opening) -> Result<StoreKind, StartError> {
+    match (pinned(data_dir)?, opening.store) {
+        (Some(pinned @ StoreKind::Keychain), _) if opening.salvage => {
+            Err(StartError::Unsalvageable(StoreError::OtherStore { pinned, asked: StoreKind::Vault }))
+        }
         (Some(pinned), Some(asked)) if pinned != asked => {
             Err(StoreError::OtherStore { pinned, asked }.into())
         }

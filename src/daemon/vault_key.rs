@@ -21,7 +21,13 @@ pub(super) fn open_store(
 ) -> Result<Lockable, StartError> {
     let asking = Asking { var, passphrase: opening.passphrase.as_ref().map(AsFd::as_fd) };
     if opening.salvage {
-        return Ok(Lockable::salvaged(salvage(data_dir, opening.source, &asking)?)?);
+        let salvaged = salvage(data_dir, opening.source, &asking).map_err(|error| match error {
+            StartError::Store(error @ (StoreError::Damaged(_) | StoreError::OtherStore { .. })) => {
+                StartError::Unsalvageable(error)
+            }
+            error => error,
+        });
+        return Ok(Lockable::salvaged(salvaged?)?);
     }
     match open(data_dir, keychain, opening.source, &asking) {
         // nobody asked for a store, so that nobody can be told to ask for none

@@ -4,7 +4,7 @@ use std::{
     io,
     sync::{
         Arc,
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel},
     },
 };
 
@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::{keychain::Bell, threads::Threads};
 use crate::{
     sandbox::{Applied, Protection, probe},
-    store::{Committed, PendingChange, Store, StoreError},
+    store::{Committed, OutboxEntry, PendingChange, Store, StoreError},
 };
 
 /// Most batches that wait: beyond it clients are told that the daemon is overloaded.
@@ -33,10 +33,13 @@ enum Job {
     Probe(Applied, SyncSender<Vec<Protection>>),
 }
 
-type Task = Box<dyn FnOnce() + Send>;
+type Task = Box<dyn FnOnce(&Sender<OutboxEntry>) + Send>;
 
-/// Hands changes to the writing thread.
-pub(super) struct Writer(SyncSender<Job>);
+/// Hands changes to the writing thread, and takes the audit lines of what was committed from it.
+pub(super) struct Writer {
+    jobs: SyncSender<Job>,
+    lines: Receiver<OutboxEntry>,
+}
 
 /// The queue of the writing thread is full, or the thread is gone.
 #[derive(Debug)]
@@ -51,14 +54,16 @@ impl Writer {
         threads: &mut Threads,
     ) -> io::Result<Self> {
         let (jobs, queue) = sync_channel(QUEUE);
-        threads.start("writer", move || write(&*store, bell.as_ref(), &queue))?;
-        Ok(Self(jobs))
+        // without a bound of its own: no change is queued before the lines of earlier ones were taken
+        let (committed, lines) = channel();
+        threads.start("writer", move || write(&*store, bell.as_ref(), &queue, &committed))?;
+        Ok(Self { jobs, lines })
     }
 
     /// What is in force for the thread that handles secrets on their way to the disk; it asks the kernel itself.
     pub(super) fn probe(&self, applied: Applied) -> Vec<Protection> {
         let (told, answer) = sync_channel(1);
-        if self.0.send(Job::Probe(applied, told)).is_err() {
+        if self.jobs.send(Job::Probe(applied, told)).is_err() {
             return Vec::new();
         }
         answer.recv().unwrap_or_default()
@@ -66,7 +71,7 @@ impl Writer {
 
     /// Has what was noted of the audit log made durable. Where the queue is full, the changes in it do that.
     pub(super) fn keep_audit(&self) {
-        let _ = self.0.try_send(Job::KeepAudit);
+        let _ = self.jobs.try_send(Job::KeepAudit);
     }
 
     /// Does something on the writing thread, behind the changes that wait, and waits for its end.
@@ -76,22 +81,48 @@ impl Writer {
     ) -> Result<T, QueueFull> {
         let (done, outcome) = oneshot::channel();
         // who asked may be gone by then
-        let job = Job::Task(Box::new(move || drop(done.send(task()))));
-        self.0.try_send(job).map_err(|_| QueueFull)?;
+        let job = Job::Task(Box::new(move |_| drop(done.send(task()))));
+        self.jobs.try_send(job).map_err(|_| QueueFull)?;
         outcome.await.map_err(|_| QueueFull)
+    }
+
+    /// Does something that commits an audit line, in the same way.
+    pub(super) async fn commit(
+        &self,
+        task: impl FnOnce() -> Result<OutboxEntry, StoreError> + Send + 'static,
+    ) -> Result<Result<OutboxEntry, StoreError>, QueueFull> {
+        let (done, outcome) = oneshot::channel();
+        let job = Job::Task(Box::new(move |lines| {
+            let committed = task();
+            if let Ok(line) = &committed {
+                let _ = lines.send(line.clone());
+            }
+            let _ = done.send(committed);
+        }));
+        self.jobs.try_send(job).map_err(|_| QueueFull)?;
+        outcome.await.map_err(|_| QueueFull)
+    }
+
+    /// The next audit line that was committed, in the order of the commits. It is here before the outcome of its change, and
+    /// also when nobody waits for that any more.
+    ///
+    /// The log may say "every line up to this one is here" only because it gets them in this order: those who wait for their
+    /// outcomes wake in any order, or not at all, and the store forgets what the log has.
+    pub(super) fn committed_line(&self) -> Option<OutboxEntry> {
+        self.lines.try_recv().ok()
     }
 
     /// Queues a change. The outcome arrives when it is durable, whether or not somebody still waits for it.
     pub(super) fn queue(&self, change: PendingChange) -> Result<oneshot::Receiver<Outcome>, QueueFull> {
         let (done, outcome) = oneshot::channel();
-        match self.0.try_send(Job::Change(change, done)) {
+        match self.jobs.try_send(Job::Change(change, done)) {
             Ok(()) => Ok(outcome),
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(QueueFull),
         }
     }
 }
 
-fn write(store: &dyn Store, bell: Option<&Bell>, queue: &Receiver<Job>) {
+fn write(store: &dyn Store, bell: Option<&Bell>, queue: &Receiver<Job>, lines: &Sender<OutboxEntry>) {
     while let Ok(first) = queue.recv() {
         let mut changes = Vec::new();
         let mut waiting = Vec::new();
@@ -119,6 +150,9 @@ fn write(store: &dyn Store, bell: Option<&Bell>, queue: &Receiver<Job>) {
             tracing::warn!("the head of the audit log could not be kept: {error}");
         }
         for (outcome, done) in store.commit(changes).into_iter().zip(waiting) {
+            if let Some(line) = outcome.as_ref().ok().and_then(Committed::outbox) {
+                let _ = lines.send(line.clone());
+            }
             // a client that is gone has its change all the same, and its record
             let _ = done.send(outcome);
         }
@@ -126,7 +160,55 @@ fn write(store: &dyn Store, bell: Option<&Bell>, queue: &Receiver<Job>) {
             bell.ring();
         }
         if let Some(work) = task {
-            work();
+            work(lines);
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{
+        admitted::{admit, policy_for},
+        name::{Attributes, Service, Target},
+        policy::decide_change,
+        secret::{Buffer, SecretValue},
+        store::{Change, Memory, WriteItem},
+    };
+
+    fn write_of(name: &str) -> PendingChange {
+        let service = Service::parse("s").unwrap();
+        let value = SecretValue::from_buffer(Buffer::from(&b"v"[..])).unwrap();
+        let items = vec![WriteItem { target: Target::parse(name).unwrap(), value }];
+        let policy = policy_for(&["s"]);
+        let change = Change::Write { service, items, attributes: Attributes::new() };
+        let line = name.as_bytes().to_vec();
+        PendingChange {
+            change: decide_change(&admit(&policy), change).unwrap(),
+            record: Box::new(move |_| line.clone()),
+        }
+    }
+
+    /// The log says of the last line that it got that it has all before it too, and the store forgets those. A task that
+    /// wakes first, as tokio's budget may let it, or one that was ended must not come between.
+    #[test]
+    fn lines_come_in_the_order_of_their_commits_whoever_wakes_first_or_is_gone() {
+        let mut threads = Threads::new();
+        let writer = Writer::start(Arc::new(Memory::new()), None, &mut threads).unwrap();
+        let names = ["gone", "late", "first awake"];
+        let [gone, late, first] = names.map(|name| writer.queue(write_of(name)).unwrap());
+        drop(gone);
+        assert!(first.blocking_recv().unwrap().is_ok());
+        let lines: Vec<_> = std::iter::from_fn(|| writer.committed_line()).collect();
+        let said = |at: usize| lines.get(at).map(|line| (line.id, line.line.as_slice()));
+        assert_eq!(
+            [said(0), said(1), said(2)],
+            [(1, names[0]), (2, names[1]), (3, names[2])].map(|(id, name)| Some((id, name.as_bytes())))
+        );
+        assert!(late.blocking_recv().unwrap().is_ok());
+        assert!(writer.committed_line().is_none(), "each once");
+        drop(writer);
+        threads.wait_ended();
     }
 }

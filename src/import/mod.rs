@@ -188,17 +188,26 @@ impl fmt::Display for SourceError {
 
 impl std::error::Error for SourceError {}
 
-/// One value that stands alone, such as standard input, with the name that it gets. One line feed at its end is not part of
-/// it: programs that print a value end it so.
-pub fn one_value(name: &str, mut bytes: Buffer, service: &Service, prefix: Option<&TargetPrefix>) -> Found {
-    if bytes.as_slice().ends_with(b"\n") {
-        bytes.truncate(bytes.len() - 1);
+/// One value that stands alone, such as standard input, with the name that it gets. One line end, LF or CRLF, is not part of
+/// it: programs that print a value end it so. None where nothing is left: what failed before a pipe prints nothing, or an
+/// empty line, and must not become the value.
+pub fn one_value(
+    name: &str,
+    mut bytes: Buffer,
+    service: &Service,
+    prefix: Option<&TargetPrefix>,
+) -> Option<Found> {
+    let text = bytes.as_slice();
+    let text = text.strip_suffix(b"\n").map_or(text, |line| line.strip_suffix(b"\r").unwrap_or(line));
+    bytes.truncate(text.len());
+    if bytes.is_empty() {
+        return None;
     }
     let secret = target(prefix, name).and_then(|target| {
         let value = value(bytes)?;
         Ok(Incoming { service: service.clone(), target, attributes: Attributes::new(), value })
     });
-    Found { name: name.to_owned(), place: None, secret }
+    Some(Found { name: name.to_owned(), place: None, secret })
 }
 
 /// The target of an entry: its name behind a prefix.

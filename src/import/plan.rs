@@ -52,8 +52,8 @@ impl Plan {
         Self::default()
     }
 
-    /// Takes in one entry of the source. `exists` says whether the vault has a secret of that name.
-    pub fn add(&mut self, found: Found, exists: impl Fn(&Service, &Target) -> bool) -> Result<(), TooMuch> {
+    /// Takes in one entry of the source.
+    pub fn add(&mut self, found: Found) -> Result<(), TooMuch> {
         if self.planned.len() + self.refused.len() >= MAX_SECRETS {
             return Err(TooMuch);
         }
@@ -66,12 +66,11 @@ impl Plan {
                     return Err(TooMuch);
                 }
                 let Incoming { service, target, attributes, value } = incoming;
-                let exists = exists(&service, &target);
                 match self.planned.entry((service, target)) {
                     // which of the two is meant is not ours to say
                     Entry::Occupied(_) => Refusal::Twice,
                     Entry::Vacant(free) => {
-                        free.insert(Planned { attributes, value, exists });
+                        free.insert(Planned { attributes, value, exists: false });
                         return Ok(());
                     }
                 }
@@ -79,6 +78,14 @@ impl Plan {
         };
         self.refused.push(Refused { name, place, why });
         Ok(())
+    }
+
+    /// Notes which names the vault has already. The source is read before the vault is open, so that nobody is asked for
+    /// its key in vain.
+    pub fn compare(&mut self, exists: impl Fn(&Service, &Target) -> bool) {
+        for ((service, target), planned) in &mut self.planned {
+            planned.exists = exists(service, target);
+        }
     }
 
     /// Leaves out what the vault has already.
@@ -150,17 +157,13 @@ mod tests {
         Found { name: target.to_owned(), place: None, secret: Ok(incoming) }
     }
 
-    fn absent(_: &Service, _: &Target) -> bool {
-        false
-    }
-
     #[test]
     fn the_second_of_two_equal_names_is_refused_and_the_first_is_kept() {
         let mut plan = Plan::new();
         for value in ["1", "2"] {
-            plan.add(found("s", "t", value, None), absent).unwrap();
+            plan.add(found("s", "t", value, None)).unwrap();
         }
-        plan.add(found("t", "t", "3", None), absent).unwrap();
+        plan.add(found("t", "t", "3", None)).unwrap();
         assert_eq!((plan.len(), plan.refused().len()), (2, 1));
         assert_eq!(plan.refused()[0].why, Refusal::Twice);
         let batches = plan.into_batches();
@@ -171,8 +174,9 @@ mod tests {
     fn existing_names_are_told_and_can_be_left_out() {
         let mut plan = Plan::new();
         for target in ["new", "old"] {
-            plan.add(found("s", target, "v", None), |_, target| target.as_str() == "old").unwrap();
+            plan.add(found("s", target, "v", None)).unwrap();
         }
+        plan.compare(|_, target| target.as_str() == "old");
         let told: Vec<_> = plan.names().map(|(_, target, exists)| (target.as_str(), exists)).collect();
         assert_eq!(told, [("new", false), ("old", true)]);
         plan.keep_existing();
@@ -183,10 +187,10 @@ mod tests {
     fn batches_have_one_service_and_one_set_of_attributes_and_a_bounded_size() {
         let mut plan = Plan::new();
         for n in 0..MAX_TARGETS + 1 {
-            plan.add(found("s", &format!("t{n}"), "v", None), absent).unwrap();
+            plan.add(found("s", &format!("t{n}"), "v", None)).unwrap();
         }
-        plan.add(found("s", "with", "v", Some("x")), absent).unwrap();
-        plan.add(found("u", "t0", "v", None), absent).unwrap();
+        plan.add(found("s", "with", "v", Some("x"))).unwrap();
+        plan.add(found("u", "t0", "v", None)).unwrap();
         let batches = plan.into_batches();
         let mut sizes: Vec<_> = batches.iter().map(|batch| (batch.0.as_str(), batch.1.len())).collect();
         sizes.sort_unstable();
@@ -201,7 +205,7 @@ mod tests {
         let value = "v".repeat(crate::secret::MAX_VALUE);
         let full = MAX_VALUES / value.len();
         plan.bytes = (full - 1) * value.len();
-        plan.add(found("s", "last", &value, None), absent).unwrap();
-        assert_eq!(plan.add(found("s", "beyond", "v", None), absent), Err(TooMuch));
+        plan.add(found("s", "last", &value, None)).unwrap();
+        assert_eq!(plan.add(found("s", "beyond", "v", None)), Err(TooMuch));
     }
 }

@@ -1,6 +1,7 @@
 //! config.json as types: which executables are registered, and what each may do.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fmt,
     path::{Path, PathBuf},
@@ -27,7 +28,6 @@ const BAD_SERVICE: &str = "a service name is empty, too long or has control char
 const BAD_PREFIX: &str = "a target prefix is empty, too long or has control characters; it allows nothing";
 const BAD_CHECK: &str = "relax names a check that is unknown or can't be turned off; it relaxes nothing";
 const BAD_LIBRARY: &str = "a library has no absolute path or no valid hash; it admits nothing";
-const UNKNOWN_MEMBER: &str = "it has a member that this version does not know; it restricts nothing";
 
 /// The whole policy. What it does not name is denied.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub struct Library {
 pub struct Warning {
     entry: usize,
     path: PathBuf,
-    what: &'static str,
+    what: Cow<'static, str>,
 }
 
 /// What the policy knows about an executable.
@@ -96,10 +96,12 @@ impl Policy {
         let mut policy = Self::empty();
         for (index, raw) in parse::parse(bytes)?.into_iter().enumerate() {
             let mut remarks = BTreeSet::new();
+            let unknown = unknown_members(&raw.unknown);
             let entry = Entry::from_raw(raw, &mut remarks);
             policy.by_path.entry(entry.path.clone()).or_default().push(index);
             let path = &entry.path;
-            policy.warnings.extend(remarks.into_iter().map(|what| Warning::new(index, path, what)));
+            let remarks = remarks.into_iter().map(Cow::Borrowed).chain(unknown.map(Cow::Owned));
+            policy.warnings.extend(remarks.map(|what| Warning::new(index, path, what)));
             policy.entries.push(entry);
         }
         policy.disable_doubles();
@@ -141,6 +143,11 @@ impl Policy {
         self.by_path.contains_key(path)
     }
 
+    /// Whether some entry has this path and this hash, in order or not.
+    pub fn knows(&self, path: &Path, digest: &Digest) -> bool {
+        self.with_path(path).any(|entry| entry.digest == Some(*digest))
+    }
+
     /// All entries, in the order of the file.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
@@ -175,7 +182,7 @@ impl Policy {
         for (index, (entry, double)) in self.entries.iter_mut().zip(doubles).enumerate() {
             if double {
                 entry.unusable.get_or_insert(TWICE);
-                self.warnings.push(Warning::new(index, &entry.path, TWICE));
+                self.warnings.push(Warning::new(index, &entry.path, TWICE.into()));
             }
         }
         self.warnings.sort_by_key(|warning| warning.entry);
@@ -262,9 +269,6 @@ impl Entry {
             None
         };
         remarks.extend(unusable);
-        if raw.unknown {
-            remarks.insert(UNKNOWN_MEMBER);
-        }
         let mut services = |list: Option<Vec<String>>| -> BTreeSet<Service> {
             valid(list.unwrap_or_default(), |text| Service::parse(text).ok(), BAD_SERVICE, remarks)
         };
@@ -285,6 +289,19 @@ impl Entry {
             comment: raw.comment,
             unusable,
         }
+    }
+}
+
+/// What is said of members that we don't know, by their names: a person has to find them in the file.
+fn unknown_members(names: &[String]) -> Option<String> {
+    let quoted: Vec<String> = names.iter().map(|name| format!("\"{}\"", name.escape_debug())).collect();
+    match quoted.as_slice() {
+        [] => None,
+        [one] => Some(format!("this version does not know its member {one}, which restricts nothing")),
+        some => Some(format!(
+            "this version does not know its members {}, which restrict nothing",
+            some.join(", ")
+        )),
     }
 }
 
@@ -326,7 +343,7 @@ impl Library {
 }
 
 impl Warning {
-    fn new(index: usize, path: &Path, what: &'static str) -> Self {
+    fn new(index: usize, path: &Path, what: Cow<'static, str>) -> Self {
         Self { entry: index + 1, path: path.to_owned(), what }
     }
 
@@ -336,8 +353,8 @@ impl Warning {
     }
 
     /// What has no effect, one clause.
-    pub fn what(&self) -> &'static str {
-        self.what
+    pub fn what(&self) -> &str {
+        &self.what
     }
 }
 

@@ -17,11 +17,15 @@ use serde_json::error::Category;
 pub struct ConfigError {
     /// The line, from 1.
     pub line: usize,
-    /// The column in bytes, from 1; 0 when the fault is at the end of the line before.
+    /// The column in bytes, from 1.
     pub column: usize,
     /// What is wrong there, one clause.
     pub what: &'static str,
 }
+
+/// Most unknown members of one entry that are named, and how many characters of each: enough to find them by.
+const MAX_UNKNOWN: usize = 4;
+const MAX_UNKNOWN_NAME: usize = 64;
 
 /// An entry as written: types checked, meanings not yet.
 #[derive(Default)]
@@ -39,8 +43,9 @@ pub(super) struct RawEntry {
     pub(super) challenge: Option<bool>,
     pub(super) relax: Option<Vec<String>>,
     pub(super) libraries: Option<Vec<RawLibrary>>,
-    /// A member is none that we know: perhaps a misspelt restriction that the user believes to be there.
-    pub(super) unknown: bool,
+    /// Members that are none that we know, the first of them: perhaps a misspelt restriction that the user believes to be
+    /// there.
+    pub(super) unknown: Vec<String>,
 }
 
 /// A pinned library as written.
@@ -59,21 +64,29 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Vec<RawEntry>, ConfigError> {
     let fault = Fault(Cell::new(None));
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let read = Document(&fault).deserialize(&mut reader);
-    read.and_then(|entries| reader.end().map(|()| entries)).map_err(|error| locate(&error, &fault))
+    read.and_then(|entries| reader.end().map(|()| entries)).map_err(|error| locate(&error, &fault, bytes))
 }
 
-/// The place and the kind of a serde_json error, without its text.
-pub(super) fn plain(error: &serde_json::Error) -> ConfigError {
+/// The place and the kind of a serde_json error, without its text. A line feed that should not be there stands at the end of
+/// its line, as editors count, and not in column 0 of the next.
+pub(super) fn plain(error: &serde_json::Error, bytes: &[u8]) -> ConfigError {
     let what = match error.classify() {
         Category::Eof => "the JSON ends too early",
         Category::Syntax => "this is not valid JSON",
         Category::Data | Category::Io => "a member has the wrong type",
     };
-    ConfigError { line: error.line(), column: error.column(), what }
+    let (line, column) = match (error.line(), error.column()) {
+        (line @ 2.., 0) => {
+            let before = bytes.split(|&byte| byte == b'\n').nth(line - 2);
+            (line - 1, before.map_or(1, |before| before.len() + 1))
+        }
+        (line, column) => (line, column.max(1)),
+    };
+    ConfigError { line, column, what }
 }
 
-fn locate(error: &serde_json::Error, fault: &Fault) -> ConfigError {
-    let plain = plain(error);
+fn locate(error: &serde_json::Error, fault: &Fault, bytes: &[u8]) -> ConfigError {
+    let plain = plain(error, bytes);
     match error.classify() {
         Category::Data => ConfigError { what: fault.0.get().unwrap_or(plain.what), ..plain },
         _ => plain,
@@ -245,7 +258,9 @@ impl Item for RawEntry {
                 fill_list(&mut self.libraries, map, fault, member!("libraries", "a list of objects"))
             }
             _ => {
-                self.unknown = true;
+                if self.unknown.len() < MAX_UNKNOWN {
+                    self.unknown.push(name.chars().take(MAX_UNKNOWN_NAME).collect());
+                }
                 map.next_value::<IgnoredAny>().map(drop)
             }
         }

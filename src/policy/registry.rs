@@ -139,7 +139,12 @@ impl<'s> Registry<'s> {
             None => Draft::default(),
         };
         let mut draft = before.clone();
-        let done = edit(&mut draft)?;
+        let edited = edit(&mut draft);
+        // of a sealed policy whose file is gone that is the first to say: nothing that it names is missing by itself
+        if let (Err(_), None, Some(seal)) = (&edited, &loaded, &self.seal) {
+            seal(None, &[])?;
+        }
+        let done = edited?;
         if draft == before && loaded.is_some() {
             return Ok(done);
         }

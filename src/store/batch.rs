@@ -185,8 +185,11 @@ pub enum StoreError {
     /// What is on the disk is not what was written there.
     #[error("the vault is damaged: {0}")]
     Damaged(&'static str),
-    /// The vault is damaged, and only what is intact of it can be read.
-    #[error("only what is intact of a damaged vault is served; nothing can be changed")]
+    /// `vault.key` was cut or changed, or is another file.
+    #[error("vault.key is broken: it holds neither a key nor a slot for one")]
+    KeyFile,
+    /// Only what is intact of a vault can be read.
+    #[error("the vault is served for reading only, by start --salvage; nothing can be changed")]
     Salvaged,
     /// The key does not open this vault.
     #[error("the vault can't be decrypted with the key at hand, or vault.head was changed")]

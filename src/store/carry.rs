@@ -9,10 +9,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{PoisonError, atomic::Ordering},
 };
 
 use redb::ReadableTable;
@@ -23,6 +20,7 @@ use super::{
     keychain::Keychain,
     names::Overlay,
     seal::{Nonce, RecordKey, VaultId, has_value, label_part, nonce_of},
+    sync::{AtomicBool, Mutex, MutexGuard},
     vault::{Vault, Writer, closed},
 };
 

@@ -5,8 +5,7 @@
 //! the vault key by sealing it under that for a nonce of this daemon.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-    thread,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -20,6 +19,7 @@ use super::{
     seat::Seat,
     slot::{KEY_FILE, Slot},
     source::KeySource,
+    sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard, sleep},
     transport::{Content, PolicySeal, Transport},
     vault::{Vault, kind, missing},
 };
@@ -345,6 +345,6 @@ fn alone(mut vault: Arc<Vault>) -> Vault {
             Ok(vault) => return vault,
             Err(shared) => vault = shared,
         }
-        thread::sleep(Duration::from_millis(1));
+        sleep(Duration::from_millis(1));
     }
 }

@@ -4,6 +4,7 @@
 //! Knows no JSON, and not who asked.
 #![forbid(unsafe_code)]
 
+mod advice;
 mod batch;
 mod carry;
 mod disk;
@@ -26,6 +27,7 @@ pub(crate) mod seat;
 mod shadow;
 mod slot;
 mod source;
+mod sync;
 mod taken;
 mod transport;
 #[cfg(test)]

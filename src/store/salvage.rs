@@ -12,7 +12,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, PoisonError, atomic::Ordering},
+    sync::{PoisonError, atomic::Ordering},
 };
 
 use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
@@ -32,6 +32,7 @@ use super::{
     seat::Seat,
     slot::Slot,
     source::{KeyMaterial, KeySource},
+    sync::Mutex,
     transport::PolicySeal,
     verify::Copied,
 };
@@ -51,15 +52,18 @@ pub struct Extent {
     pub damaged: u64,
     /// Whether changes were committed that are not in it: it was put back to an earlier state, or nobody can tell.
     pub earlier: bool,
+    /// Whether nothing at all is wrong with it.
+    pub whole: bool,
 }
 
 impl Extent {
     /// One clause for people.
     pub fn words(&self) -> String {
-        let Self { intact, damaged, earlier } = self;
+        let Self { intact, damaged, earlier, whole } = self;
         let records = if *intact == 1 { "record" } else { "records" };
         let state = match earlier {
             true => "; it was put back to an earlier state, and later changes are not in it",
+            false if *whole => "; no damage was found",
             false => "",
         };
         format!("{intact} {records} can be read, {damaged} can't{state}")
@@ -92,7 +96,8 @@ impl Salvage {
     /// can't be reached, or they don't add up.
     pub(super) fn open(folder: Folder, slot: &Slot, material: &KeyMaterial) -> Result<Self, StoreError> {
         let (keys, _) = slot.open(material)?;
-        let Copied { db, vault, key, other, .. } = Copied::of(&folder, keys)?;
+        let Copied { db, vault, key, other, problem } = Copied::of(&folder, keys)?;
+        let mut whole = problem.is_none();
         if disk::store_kind(&db)? == StoreKind::Keychain {
             return Err(StoreError::OtherStore { pinned: StoreKind::Keychain, asked: StoreKind::Vault });
         }
@@ -118,7 +123,10 @@ impl Salvage {
         let earlier = reached.is_none_or(|reached| header.generation < reached.max(logged));
         // what the log saves with its next epoch is never fewer than the vault itself has seen
         seat.counter().fetch_max(header.generation, Ordering::AcqRel);
-        let unread = |what: &str| tracing::warn!("the vault's {what} can't be read");
+        let mut unread = |what: &str| {
+            whole = false;
+            tracing::warn!("the vault's {what} can't be read");
+        };
         let outbox = disk::lines(&snapshot, &sealer, &header).unwrap_or_else(|_| {
             unread("outbox of audit lines");
             Vec::new()
@@ -129,7 +137,12 @@ impl Salvage {
         });
         Ok(Self {
             source: slot.source(),
-            extent: Extent { intact: count - damaged, damaged, earlier },
+            extent: Extent {
+                intact: count - damaged,
+                damaged,
+                earlier,
+                whole: whole && damaged == 0 && !earlier,
+            },
             sealer,
             header,
             names,

@@ -13,10 +13,7 @@ use std::{
     fs::File,
     io,
     os::unix::fs::FileExt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 
 use rustix::fs::OFlags;
@@ -26,6 +23,7 @@ use super::{
     files::{FileError, Folder},
     key::{SubKey, VaultKey},
     seal::{NONCE, TAG, VaultId, open, seal},
+    sync::AtomicU64,
 };
 use crate::{
     chain::{Epoch, Head, Ratchet},

@@ -97,7 +97,7 @@ impl Slot {
             }
         }
         let slot = text.get(..length).filter(|text| text.len() <= MAX_BYTES).and_then(Self::parse);
-        slot.map(Some).ok_or(StoreError::Damaged("vault.key is neither a key nor a slot for one"))
+        slot.map(Some).ok_or(StoreError::KeyFile)
     }
 
     /// A slot for `material` with these keys, and the key that wraps them.
@@ -291,7 +291,7 @@ impl Held {
         pinned: &Pinned,
         label: &str,
     ) -> Result<VaultKey, StoreError> {
-        let damaged = StoreError::Damaged("vault.key is neither a key nor a slot for one");
+        let damaged = StoreError::KeyFile;
         let (bytes, wrapping) = match (self, wrapping) {
             (Self::Bare(key), _) => {
                 return VaultKey::from_buffer(Buffer::from(key.bytes())).ok_or(damaged);

@@ -5,10 +5,7 @@
 
 use std::{
     path::Path,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, PoisonError, atomic::Ordering},
 };
 
 use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
@@ -28,6 +25,7 @@ use super::{
     seat::Seat,
     slot::{KEY_FILE, Slot},
     source::{KeyMaterial, KeySource},
+    sync::{AtomicU64, Mutex, MutexGuard, RwLock, RwLockWriteGuard},
     taken::Taken,
     transport::Transport,
 };
@@ -119,10 +117,11 @@ impl Vault {
         let db = disk::open(&folder)?.ok_or_else(|| missing(VAULT_FILE, KEY_FILE))?;
         let keychain = way.to(disk::store_kind(&db)?)?;
         let (vault, key) = keys.settle(&db, &folder, slot, wrapping.as_ref())?;
-        Self::load(folder, slot.source(), db, vault, &key, keychain)
+        Self::load(folder, slot.source(), db, vault, &key, keychain, disk::readers())
     }
 
-    /// Opens the vault again in a folder whose slot was opened elsewhere. Nothing is made, settled or repaired.
+    /// Opens the vault again in a folder whose slot was opened elsewhere: within the cage, without threads. Nothing is made,
+    /// settled or repaired.
     pub(super) fn reopen_in(
         folder: Folder,
         source: KeySource,
@@ -139,7 +138,7 @@ impl Vault {
         let vault = disk::identify(&db, key)?;
         let way = keychain.map_or(Way::OwnFile, Way::Items);
         let keychain = way.to(disk::store_kind(&db)?)?;
-        Self::load(folder, source, db, vault, key, keychain)
+        Self::load(folder, source, db, vault, key, keychain, 1)
     }
 
     fn load(
@@ -149,9 +148,10 @@ impl Vault {
         vault: VaultId,
         key: &VaultKey,
         keychain: Option<Keychain>,
+        readers: usize,
     ) -> Result<Self, StoreError> {
         let sealer = Sealer::new(key, vault);
-        let disk = disk::load(db, &sealer, kind(keychain.as_ref()))?;
+        let disk = disk::load(db, &sealer, kind(keychain.as_ref()), readers)?;
         let head = match Head::find(&folder, key, vault)? {
             Some(head) => head,
             // a crash came between a new vault and its head
@@ -323,7 +323,7 @@ impl Vault {
         // closes the file, which gives its lock back
         writer.db = None;
         let db = disk::open(&self.folder)?.ok_or_else(|| missing(VAULT_FILE, HEAD_FILE))?;
-        let Disk { db, header, names, records, waiting } = disk::load(db, &self.sealer, self.kind())?;
+        let Disk { db, header, names, records, waiting } = disk::load(db, &self.sealer, self.kind(), 1)?;
         not_behind(&header, &writer.head)?;
         if let Some(carrier) = &self.carrier {
             carrier.set(waiting);
@@ -426,7 +426,7 @@ impl Vault {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_view(&self) -> std::sync::RwLockWriteGuard<'_, View> {
+    fn write_view(&self) -> RwLockWriteGuard<'_, View> {
         self.view.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

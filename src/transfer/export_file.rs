@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, RenameFlags, renameat_with},
+    fs::{Access, CWD, RenameFlags, access, renameat_with},
     io::Errno,
 };
 
@@ -30,6 +30,20 @@ pub struct ExportFile {
 }
 
 impl ExportFile {
+    /// Whether an export could be written there, as far as that can be told without writing.
+    pub fn look(wanted: &Path) -> Result<(), TransferError> {
+        if fs::symlink_metadata(wanted).is_ok() {
+            return Err(TransferError::Exists(wanted.to_owned()));
+        }
+        let looked = fs::metadata(folder_of(wanted)).and_then(|folder| {
+            if !folder.is_dir() {
+                return Err(io::ErrorKind::NotADirectory.into());
+            }
+            Ok(access(folder_of(wanted), Access::WRITE_OK | Access::EXEC_OK)?)
+        });
+        looked.map_err(TransferError::writing(wanted))
+    }
+
     /// Begins an export of so many records. A file that is there already is never written over.
     pub fn create(wanted: &Path, sealing: &Sealing, records: usize) -> Result<Self, TransferError> {
         if fs::symlink_metadata(wanted).is_ok() {
@@ -78,9 +92,12 @@ impl ExportFile {
             }
             done => done?,
         }
-        let folder = self.wanted.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        File::open(folder_of(&self.wanted))?.sync_all()
     }
+}
+
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 impl Drop for ExportFile {

@@ -51,14 +51,11 @@ pub fn one_value(
             error => error.into(),
         })?
     } else {
-        let bytes = read_whole(Path::new(STDIN), MAX_SOURCE)?;
-        // a program before the pipe that failed must not write an empty secret over a good one
-        if bytes.is_empty() {
-            return Err(TransferError::NoValue);
-        }
-        bytes
+        read_whole(Path::new(STDIN), MAX_SOURCE)?
     };
-    Ok(sink(import::one_value(name, bytes, service, prefix))?)
+    // nothing must not be written over a good secret
+    let found = import::one_value(name, bytes, service, prefix).ok_or(TransferError::NoValue)?;
+    Ok(sink(found)?)
 }
 
 /// Imports `keychain.enc` with the `keychain.key` beside it.

@@ -18,7 +18,8 @@ mod written;
 pub use custody::peer_in;
 pub use desk::serve;
 pub use procfs::{
-    CodeMapping, ProcfsError, Status, parse_descriptor_flags, parse_maps, parse_statm, parse_status,
+    CodeMapping, Mount, ProcfsError, Status, parse_descriptor_flags, parse_maps, parse_mount_id,
+    parse_mounts, parse_statm, parse_status,
 };
 pub use protocol::{
     Answer, MAX_MESSAGE, ProtocolError, Question, Unseen, Watched, decode_answer, decode_question, encode,

@@ -123,17 +123,17 @@ pub fn parse_descriptor_flags(fdinfo: &[u8]) -> Result<u32, ProcfsError> {
 
 /// A mount, as `/proc/P/mountinfo` tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mount {
+pub struct Mount {
     /// Its number.
-    pub(super) id: u64,
+    pub id: u64,
     /// Major and minor device number of its filesystem.
-    pub(super) device: (u32, u32),
+    pub device: (u32, u32),
     /// Type of its filesystem, with a subtype behind a dot: `ext4`, `fuse.sshfs`. Lossy: a user chooses his own subtypes.
-    pub(super) kind: String,
+    pub kind: String,
 }
 
 /// The mounts of a `/proc/P/mountinfo` file. A line of another shape is left out: no mount may hide the others.
-pub(super) fn parse_mounts(mounts: &[u8]) -> Vec<Mount> {
+pub fn parse_mounts(mounts: &[u8]) -> Vec<Mount> {
     let lines = mounts.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     // "id parent major:minor root place options [tags…] - type source options"; the kernel escapes spaces
     let mount = |line: &[u8]| {
@@ -151,7 +151,7 @@ pub(super) fn parse_mounts(mounts: &[u8]) -> Vec<Mount> {
 }
 
 /// The mount that a file was opened on, of a `/proc/P/fdinfo/N` file.
-pub(super) fn parse_mount_id(fdinfo: &[u8]) -> Result<u64, ProcfsError> {
+pub fn parse_mount_id(fdinfo: &[u8]) -> Result<u64, ProcfsError> {
     let line = fdinfo.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"mnt_id:"));
     field(line)?.trim().parse().map_err(|_| ProcfsError)
 }

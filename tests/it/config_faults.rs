@@ -68,12 +68,18 @@ fn an_entry_with_a_fault_is_refused_with_the_fault_and_not_told_to_register_agai
     assert!(message.contains("expires_at") && message.contains("keychain-auth unregister"), "{message}");
     let status = world.cli(&["status"]);
     let said = format!("{}{}", status.out, status.err);
-    assert!(
-        said.contains("expires_at") && said.contains("a member that this version does not know"),
-        "{said}"
-    );
+    assert!(said.contains("expires_at") && said.contains("its member \"allowed_target_prefix\""), "{said}");
     world.policy(&[entry("2999-01-01T00:00:00Z")]);
     assert_eq!(Client::connected(&world, &tool).read("s", &["k"]), found(&[]));
+}
+
+#[test]
+fn a_fault_at_the_end_of_a_line_is_told_with_a_column_that_an_editor_has() {
+    let served = served();
+    // a string that a line feed breaks: the end of line 2, behind its 8 bytes
+    served.world.policy_text("{\n  \"proto\n");
+    let place = format!("{}:2:9: ", served.world.config().display());
+    served.denies_until_mended(&[&place]);
 }
 
 #[test]

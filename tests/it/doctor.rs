@@ -181,7 +181,7 @@ fn each_entry_that_is_not_as_it_was_registered_has_its_row_and_its_advice_mends_
         let mut shell = world.command(Path::new("/bin/sh"));
         run(shell.args(["-c", &format!("exec \"$0\" {command}")]).arg(world.binary())).done();
     }
-    assert!(rows(&before, "entry")[0]["means"].as_str().unwrap().contains("can't be turned off"));
+    assert!(rows(&before, "config.json entry")[0]["means"].as_str().unwrap().contains("can't be turned off"));
     let after = report(&world);
     for path in [&gone, &changed, &invalid, &relaxed, &expired] {
         assert_eq!(rows(&after, text(path)), Vec::<Value>::new(), "{}", path.display());

@@ -15,6 +15,8 @@
 )]
 
 mod activation;
+mod advice;
+mod asking;
 mod attacks;
 mod audit;
 mod cage;

@@ -127,6 +127,24 @@ fn journald_gets_a_priority_before_each_line_and_a_file_gets_a_time() {
 }
 
 #[test]
+fn a_level_of_the_log_that_is_none_is_said() {
+    let world = World::new();
+    for (level, told) in [("verbose", true), ("warn", false), ("", false), ("debug", false)] {
+        let mut command = world.command(&world.binary());
+        command.arg("start").env("KEYCHAIN_AUTH_LOG", level);
+        let said = world.tmp(&format!("said-{level}"));
+        command.stderr(File::create(&said).unwrap());
+        let mut daemon = Guarded(spawn(&mut command));
+        await_that("it answers", || {
+            world.cli(&["status", "--json"]).out.contains("\"daemon_running\": true").then_some(())
+        });
+        assert!(daemon.end(rustix::process::Signal::TERM).success());
+        let said = fs::read_to_string(&said).unwrap();
+        assert_eq!(said.contains("KEYCHAIN_AUTH_LOG is none of"), told, "{level}: {said}");
+    }
+}
+
+#[test]
 fn without_memory_the_daemon_ends_as_such_and_not_as_one_that_was_taken_over() {
     let Some(prlimit) = need("prlimit") else { return };
     for requests in [false, true] {

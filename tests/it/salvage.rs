@@ -16,7 +16,7 @@ fn value(number: usize) -> String {
 }
 
 /// A stopped daemon's vault with 30 secrets.
-fn filled() -> (World, PathBuf) {
+pub fn filled() -> (World, PathBuf) {
     let mut world = World::new();
     let tool = world.tool("tool");
     world.policy(&[Entry::all(&tool, &["s"])]);
@@ -31,7 +31,7 @@ fn filled() -> (World, PathBuf) {
 }
 
 /// Flips bits of the file until the value of exactly one record, whose name is known, is damaged. Gives its name.
-fn damage(world: &World) -> String {
+pub fn damage(world: &World) -> String {
     let path = world.data().join("vault.redb");
     let bytes = fs::read(&path).unwrap();
     for step in 1..400 {

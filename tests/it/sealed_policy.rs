@@ -58,7 +58,12 @@ fn an_edit_of_a_sealed_policy_by_hand_denies_everything_until_it_is_put_back_or_
     refuses_all(&world, &evil);
     refuses_all(&world, &tool);
     assert_refused(&open.read("s", &["a"]), "error", "policy_unsealed");
-    let review = world.cli(&["policy", "review"]).done();
+    let review = world.cli(&["policy", "review"]);
+    assert!(
+        review.code == Some(1) && review.err.contains("accept it: keychain-auth policy seal"),
+        "{review:?}"
+    );
+    let review = review.out;
     assert!(review.contains(evil.to_str().unwrap()) && review.contains("+ read s"), "{review}");
     assert!(!review.contains(&format!("{}\n", tool.display())), "{review}");
     let status: Value = serde_json::from_str(&world.cli(&["status", "--json"]).done()).unwrap();
@@ -259,6 +264,8 @@ fn doctor_says_what_a_seal_is_worth_with_the_source_of_the_key() {
     let (world, _) = sealed();
     let [(state, means)] = &doctor(&world, "policy seal")[..] else { panic!("one row") };
     assert!(state == "ok" && means.contains("knows the passphrase"), "{state} {means}");
+    let [(state, means)] = &doctor(&world, "policy writers")[..] else { panic!("one row") };
+    assert!(state == "ok" && !means.contains("register itself"), "{state} {means}");
     let mut world = World::new();
     world.start_args = vec!["--key".to_owned(), "file".to_owned()];
     world.policy(&[]);
@@ -266,6 +273,8 @@ fn doctor_says_what_a_seal_is_worth_with_the_source_of_the_key() {
     world.cli(&["policy", "seal"]).done();
     let [(state, means)] = &doctor(&world, "policy seal")[..] else { panic!("one row") };
     assert!(state == "warn" && means.contains("every process of yours"), "{state} {means}");
+    let [(state, means)] = &doctor(&world, "policy writers")[..] else { panic!("one row") };
+    assert!(state == "warn" && means.contains("register itself"), "{state} {means}");
 }
 
 #[test]
@@ -288,4 +297,62 @@ fn an_edit_of_a_sealed_policy_by_hand_takes_nobody_from_the_queue() {
     lock.unlock().unwrap();
     world.cli(&["list-pending"]).done();
     assert!(queue().contains("/evil"), "{}", queue());
+}
+
+/// What the log says of the policy: reason and detail of each record.
+fn of_policy(world: &World) -> Vec<(String, String)> {
+    let text = |record: &Value, name: &str| record[name].as_str().unwrap_or_default().to_owned();
+    let all = world.audit_all();
+    let own = all.iter().filter(|record| record["action"] == "policy");
+    own.map(|record| (text(record, "reason"), text(record, "detail"))).collect()
+}
+
+/// Fails unless everybody is told, while the vault is locked, that only it knows which policy holds.
+#[track_caller]
+fn is_untold(world: &World, tool: &std::path::Path) {
+    assert_refused(&Client::connected(world, tool).read("s", &["a"]), "error", "store_locked");
+    let status: Value = serde_json::from_str(&world.cli(&["status", "--json"]).done()).unwrap();
+    assert_eq!(status["policy"]["reason"], "store_locked", "{status}");
+    let refused = world.cli(&["check", tool.to_str().unwrap(), "s"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.err.contains("the vault is locked"), "{refused:?}");
+    assert!(refused.err.contains("keychain-auth vault unlock"), "{refused:?}");
+    assert!(of_policy(world).iter().all(|(reason, _)| reason != "policy_refused"), "{:?}", of_policy(world));
+}
+
+#[test]
+fn what_is_sealed_beside_a_locked_daemon_is_recorded_before_its_unlock_is_answered_and_never_as_refused() {
+    let (world, tool) = sealed();
+    let path = tool.to_str().unwrap();
+    let unlocked_says = |what: &str| {
+        knowing(&world, &["vault", "unlock"]).done();
+        let said = of_policy(&world);
+        assert!(said.last().unwrap().1.contains(what), "{what}: {said:?}");
+        assert!(said.iter().all(|(reason, _)| reason != "policy_refused"), "{said:?}");
+        serves(&world, &tool);
+    };
+    // by a command
+    world.cli(&["vault", "lock"]).done();
+    knowing(&world, &["grant", path, "--read", "t"]).done();
+    is_untold(&world, &tool);
+    unlocked_says("gained: read t");
+    // by hand, and accepted
+    world.cli(&["vault", "lock"]).done();
+    world.policy(&[Entry::all(&tool, &["s", "u"])]);
+    is_untold(&world, &tool);
+    knowing(&world, &["policy", "seal"]).done();
+    is_untold(&world, &tool);
+    unlocked_says("gained: read u");
+    world.cli(&["audit", "verify"]).done();
+}
+
+#[test]
+fn an_edit_by_hand_beside_a_locked_daemon_is_recorded_as_refused_before_its_unlock_is_answered() {
+    let (world, tool) = sealed();
+    world.cli(&["vault", "lock"]).done();
+    world.policy(&[Entry::all(&tool, &["s", "t"])]);
+    is_untold(&world, &tool);
+    knowing(&world, &["vault", "unlock"]).done();
+    assert_eq!(of_policy(&world).last().unwrap().0, "policy_refused");
+    refuses_all(&world, &tool);
 }

@@ -43,6 +43,56 @@ fn a_first_start_says_what_the_readme_shows() {
     assert_eq!(shown, said);
 }
 
+/// What is called keychain-auth below a folder.
+fn left(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
+        if entry.file_name().to_string_lossy().contains("keychain-auth") {
+            found.push(entry.path());
+        } else if entry.file_type().unwrap().is_dir() {
+            found.extend(left(&entry.path()));
+        }
+    }
+    found
+}
+
+#[test]
+fn the_readmes_removal_leaves_nothing_in_the_home_folder_and_the_keychain() {
+    if need("secret-tool").is_none() {
+        return;
+    }
+    let Some((mut world, keyring)) = keychain::world() else { return };
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start_args = vec!["--store=keychain".into(), "--key=keychain".into()];
+    world.start();
+    assert_eq!(Client::connected(&world, &tool).write("s", &[("a", "1"), ("b", "2")]), written());
+    keychain::carried(&world);
+    world.stop();
+    for unit in ["keychain-auth.service", "keychain-auth.socket"] {
+        let units = world.home().join(".config/systemd/user");
+        world.write(&units.join(unit), b"[Unit]\n");
+        world.write(&units.join(format!("{unit}.d/override.conf")), b"[Unit]\n");
+    }
+    let ours = [("application", "keychain-auth")];
+    assert_eq!((keyring.items(&ours).len(), left(&world.home()).len()), (3, 6));
+    // these two are the machine's
+    for program in ["systemctl", "sudo"] {
+        let path = world.root().join("bin").join(program);
+        fs::write(&path, "#!/bin/sh\n").unwrap();
+        world.own(&path, 0o755);
+    }
+    let page = page("README.md");
+    let (_, removal) = page.split_once("To remove everything").unwrap();
+    let mut shell = world.command(Path::new("/bin/sh"));
+    let path = format!("{}:/usr/local/bin:/usr/bin:/bin", world.root().join("bin").display());
+    shell.env("PATH", path).env("DBUS_SESSION_BUS_ADDRESS", keyring.address());
+    run(shell.args(["-ec", blocks(removal, "sh")[0]])).done();
+    assert_eq!(keyring.items(&ours).len(), 0);
+    assert_eq!(left(&world.home()), Vec::<PathBuf>::new());
+    assert_eq!(left(&world.root().join("run")), Vec::<PathBuf>::new());
+}
+
 #[test]
 fn every_vault_and_audit_command_works_beside_a_daemon_where_the_table_says_so_and_nowhere_else() {
     let page = page("docs/configuration.md");

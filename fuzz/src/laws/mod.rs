@@ -37,7 +37,7 @@ pub enum Seen {
 pub type Law = fn(&[u8]) -> Seen;
 
 /// Every law that has a fuzz target, by the name of the target and of its seeds.
-pub const ALL: [(&str, Law); 25] = [
+pub const ALL: [(&str, Law); 26] = [
     ("audit_chain", audit_chain::hold),
     ("audit_line", audit_line::hold),
     ("broker_answer", broker::answer),
@@ -53,6 +53,7 @@ pub const ALL: [(&str, Law); 25] = [
     ("go_json", imports::go_json),
     ("keychain_item", imports::keychain_item),
     ("maps", procfs::maps),
+    ("mountinfo", procfs::mountinfo),
     ("pass_content", imports::pass_content),
     ("pending", pending::hold),
     ("reply", reply::hold),

@@ -1,6 +1,9 @@
 //! What /proc says: no name that a process gives itself or its files changes what is read beside it.
 
-use keychain_auth::witness::{CodeMapping, Status, parse_descriptor_flags, parse_maps, parse_status};
+use keychain_auth::witness::{
+    CodeMapping, Mount, Status, parse_descriptor_flags, parse_maps, parse_mount_id, parse_mounts,
+    parse_status,
+};
 
 use super::Seen;
 
@@ -66,8 +69,43 @@ pub fn status(status: &[u8]) -> Seen {
     Seen::Accepted
 }
 
-/// The flags of a descriptor: the first line of that name, in octal.
+/// A mount that asks whoever made it before a file on it opens, as the kernel writes it.
+const FUSE: &[u8] = b"4095 1 0:4095 / /m rw - fuse.x x rw\n";
+
+/// A table of mounts: every line counts alone, so that no name of a place, a source or a type hides another mount.
+pub fn mountinfo(mounts: &[u8]) -> Seen {
+    let lines: Vec<&[u8]> = mounts.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+    let all = parse_mounts(mounts);
+    let alone: Vec<Vec<Mount>> = lines.iter().map(|line| parse_mounts(line)).collect();
+    assert_eq!(all, alone.concat(), "a line changes what is read of another");
+    for (line, read) in lines.iter().zip(&alone) {
+        let [mount] = read.as_slice() else {
+            assert!(read.is_empty(), "a line makes two mounts");
+            continue;
+        };
+        let fields: Vec<_> = line.split(|byte| *byte == b' ').map(String::from_utf8_lossy).collect();
+        let dash =
+            fields.iter().skip(6).position(|field| field == "-").expect("a mount without its dash") + 6;
+        assert_eq!(fields.get(dash + 1).map(AsRef::as_ref), Some(mount.kind.as_str()));
+        let number = |field: &str| field.parse::<u64>().expect("a number that is none");
+        assert_eq!(number(&fields[0]), mount.id);
+        let (major, minor) = fields[2].split_once(':').expect("a device without a colon");
+        assert_eq!((number(major), number(minor)), (mount.device.0.into(), mount.device.1.into()));
+    }
+    let silent = |mounts: Vec<Mount>| mounts.iter().any(|mount| mount.id == 4095 && mount.kind == "fuse.x");
+    for joined in [[mounts, b"\n", FUSE].concat(), [FUSE, mounts].concat()] {
+        assert!(silent(parse_mounts(&joined)), "a mount is hidden");
+    }
+    Seen::when(all.len() == lines.len())
+}
+
+/// The flags of a descriptor, in octal, and its mount: the first line of each name.
 pub fn fdinfo(fdinfo: &[u8]) -> Seen {
+    let place = parse_mount_id(fdinfo);
+    if place.is_ok() {
+        let later = [fdinfo, b"\nmnt_id:\t4095\n"].concat();
+        assert_eq!(parse_mount_id(&later), place, "a later mount wins");
+    }
     let first = fdinfo.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"flags:"));
     let Ok(flags) = parse_descriptor_flags(fdinfo) else { return Seen::Refused };
     let digits =

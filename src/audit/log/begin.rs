@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     fs::File,
     io::{self, BufRead},
     path::Path,
@@ -76,7 +76,6 @@ impl Log {
             gathered: VecDeque::new(),
             waiting: VecDeque::new(),
             incomplete: false,
-            replayed: BTreeSet::new(),
             logged: 0,
             unsynced: Vec::new(),
             dirty: false,

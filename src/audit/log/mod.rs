@@ -7,13 +7,7 @@ mod turn;
 
 pub use turn::Rotation;
 
-use std::{
-    borrow::Cow,
-    collections::{BTreeSet, VecDeque},
-    fs::File,
-    io::Write,
-    path::PathBuf,
-};
+use std::{borrow::Cow, collections::VecDeque, fs::File, io::Write, path::PathBuf};
 
 use jiff::Timestamp;
 use rustix::{
@@ -85,9 +79,7 @@ pub struct Log {
     /// Lines of committed changes that go out before any other.
     waiting: VecDeque<OutboxEntry>,
     incomplete: bool,
-    /// Lines that the last replay found in the outbox, and whose changes may be told of yet: the log has them.
-    replayed: BTreeSet<u64>,
-    /// The last outbox line that is in the log, with all before it.
+    /// The last outbox line that is in the log, with all before it: they come in the order of their numbers.
     logged: u64,
     /// Files with lines that the disk may not have.
     unsynced: Vec<File>,
@@ -107,9 +99,12 @@ impl Log {
 
     /// Writes the line of a committed change. None if a replay came first: then it is in the log already.
     ///
+    /// Lines come in the order of their commits, none left out: once the disk has this one, [`Unsynced::sync`] lets the store
+    /// forget it with all before it, and what was forgotten is not replayed after a crash.
+    ///
     /// If that fails, the line is kept and goes out before any other record; until then everything is refused.
     pub fn append_rendered(&mut self, entry: &OutboxEntry) -> Result<Option<Receipt>, AuditError> {
-        if self.replayed.remove(&entry.id) {
+        if entry.id <= self.logged {
             return Ok(None);
         }
         let written = self.prepare(false).and_then(|()| self.put(&entry.line, false));
@@ -146,7 +141,6 @@ impl Log {
         // the lines that were there may have reached only the kernel
         self.dirty = true;
         self.incomplete = false;
-        self.replayed = outbox.iter().map(|entry| entry.id).collect();
         Ok(missing.len())
     }
 

@@ -13,6 +13,7 @@ use crate::{
     cli::{
         failure::Failure,
         output::{Output, Style},
+        words::counted,
     },
 };
 
@@ -28,7 +29,7 @@ pub(in crate::cli) struct Args {
     /// What is counted: binary (with service and action), service, target, reason or hour
     #[arg(long, default_value = "binary", value_parser = ["binary", "service", "target", "reason", "hour"])]
     by: String,
-    /// How many rows are shown
+    /// How many rows are shown: the most frequent first; of hours the latest, in their order
     #[arg(long, default_value_t = 20, value_name = "N")]
     top: usize,
     /// Print JSON
@@ -54,6 +55,12 @@ struct Report {
     rows_not_shown: usize,
 }
 
+impl Args {
+    pub(super) fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+}
+
 pub(super) fn run(args: &Args, log: &Path, out: &mut Output) -> Result<(), Failure> {
     let filter = args.wanted.filter();
     let mut rows = Rows::default();
@@ -69,9 +76,7 @@ pub(super) fn run(args: &Args, log: &Path, out: &mut Output) -> Result<(), Failu
         }
         out.is_open()
     })?;
-    let mut rows = rows.sorted();
-    let rows_not_shown = rows.len().saturating_sub(args.top);
-    rows.truncate(args.top);
+    let (rows, rows_not_shown) = rows.top(&args.by, args.top);
     let report = Report { log: log.to_owned(), records, first, last, rows, rows_not_shown };
     if args.json {
         out.json(&report)
@@ -116,11 +121,18 @@ impl Rows {
         *number += record.count.unwrap_or(1);
     }
 
-    /// The most frequent first, or the earliest where there are hours.
-    fn sorted(self) -> Vec<Row> {
+    /// The most frequent rows, the first of them first; of hours the latest, in the order of time. And how many are left out.
+    fn top(self, by: &str, most: usize) -> (Vec<Row>, usize) {
         let mut rows: Vec<Row> = self.0.into_values().collect();
-        rows.sort_by_key(|row| std::cmp::Reverse(row.total()));
-        rows
+        let left_out = rows.len().saturating_sub(most);
+        if by == "hour" {
+            // by name, which begins with the year
+            rows.drain(..left_out);
+        } else {
+            rows.sort_by_key(|row| std::cmp::Reverse(row.total()));
+            rows.truncate(most);
+        }
+        (rows, left_out)
     }
 }
 
@@ -146,13 +158,13 @@ fn show(report: &Report, out: &mut Output) {
         ]);
     }
     if report.rows_not_shown > 0 {
-        out.note(&format!("{} more rows: --top N", report.rows_not_shown));
+        out.note(&format!("{}: --top N", counted(report.rows_not_shown as u64, "more row", "more rows")));
     }
     let span = match (&report.first, &report.last) {
         (Some(first), Some(last)) => format!(", {first} to {last}"),
         _ => String::new(),
     };
-    out.line(&format!("{} records{span}", report.records));
+    out.line(&format!("{}{span}", counted(report.records, "record", "records")));
 }
 
 #[cfg(test)]
@@ -170,9 +182,38 @@ mod tests {
             rows.count("binary", record);
         }
         let row = Row { what: "/x  s  read".to_owned(), granted: 2, denied: 40, error: 0 };
-        assert_eq!(rows.sorted(), [row]);
+        assert_eq!(rows.top("binary", 20), (vec![row], 0));
         let mut rows = Rows::default();
         rows.count("target", &granted);
-        assert_eq!(rows.sorted().len(), 2);
+        assert_eq!(rows.top("target", 1).1, 1);
+    }
+
+    #[test]
+    fn hours_are_shown_in_the_order_of_time_and_other_rows_by_how_often() {
+        let hours = [("2025-12-31T23", 1), ("2026-01-01T00", 3), ("2026-01-01T09", 2), ("2026-01-01T10", 1)];
+        let counted = || {
+            let mut rows = Rows::default();
+            for (hour, times) in hours.iter().rev() {
+                let text = format!(r#"{{"timestamp":"{hour}:30:00Z","result":"DENIED"}}"#);
+                let record = RecordLine::parse(text.as_bytes()).unwrap();
+                (0..*times).for_each(|_| rows.count("hour", &record));
+            }
+            rows
+        };
+        let said = |by: &str, most: usize| {
+            let (rows, left_out) = counted().top(by, most);
+            (rows.into_iter().map(|row| row.what).collect::<Vec<_>>(), left_out)
+        };
+        assert_eq!(said("hour", 20), (hours.map(|(hour, _)| hour.to_owned()).to_vec(), 0));
+        assert_eq!(
+            said("hour", 2),
+            (vec!["2026-01-01T09".to_owned(), "2026-01-01T10".to_owned()], 2),
+            "the latest"
+        );
+        assert_eq!(
+            said("reason", 2),
+            (vec!["2026-01-01T00".to_owned(), "2026-01-01T09".to_owned()], 2),
+            "the most frequent"
+        );
     }
 }

@@ -3,6 +3,7 @@
 use clap::Subcommand;
 
 use super::{
+    advice::{accept_or_put_back, put_policy_back},
     context::Context,
     failure::Failure,
     output::{Output, Style},
@@ -20,7 +21,7 @@ pub(super) enum Command {
     Seal,
     /// Accept any config.json again
     Unseal,
-    /// Show what config.json says differently than the policy that was sealed last
+    /// Show what config.json says differently than the policy that was sealed last; exit code 1 when it does
     Review,
 }
 
@@ -34,10 +35,9 @@ pub(super) fn run(command: &Command, cx: &Context, out: &mut Output) -> Result<(
 
 fn seal(cx: &Context, out: &mut Output) -> Result<(), Failure> {
     let bytes = config(cx)?.ok_or_else(|| {
-        Failure::new(
-            "there is no config.json to seal",
-            "register a program first: keychain-auth register PATH",
-        )
+        let register = || "register a program first: keychain-auth register PATH".to_owned();
+        let advice = if seems_sealed(cx) { put_policy_back(cx) } else { register() };
+        Failure::new("there is no config.json to seal", advice)
     })?;
     Policy::parse(&bytes)
         .map_err(|error| crate::policy::PolicyError::Broken { file: cx.paths.config(), error })?;
@@ -92,6 +92,7 @@ fn review(cx: &Context, out: &mut Output) -> Result<(), Failure> {
     if sealed.is_none() {
         out.note("The copy of the sealed policy is gone, so everything in config.json is shown");
     }
+    let gone = now.is_none();
     let differences = differences(&sealed.unwrap_or_default(), &now.unwrap_or_default());
     if differences.is_empty() {
         out.line("config.json says what the copy of the sealed policy says");
@@ -105,7 +106,16 @@ fn review(cx: &Context, out: &mut Output) -> Result<(), Failure> {
             out.cells(&[(Style::Good, &format!("  - {loss}"))]);
         }
     }
-    Ok(())
+    match (gone, differences.is_empty()) {
+        (true, _) => {
+            Err(Failure::new("there is no config.json, so every request is denied", put_policy_back(cx)))
+        }
+        (false, true) => Ok(()),
+        (false, false) => Err(Failure::new(
+            "config.json is not what was sealed, so every request is denied",
+            accept_or_put_back(cx),
+        )),
+    }
 }
 
 fn config(cx: &Context) -> Result<Option<Vec<u8>>, Failure> {

@@ -4,7 +4,7 @@ use std::{
     env,
     fs::OpenOptions,
     io::{Read, Write},
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     path::PathBuf,
 };
 
@@ -51,13 +51,10 @@ pub(in super::super) struct Args {
 }
 
 pub(super) fn run(args: &Args, cx: &Context, keychain: Keychain, out: &mut Output) -> Result<(), Failure> {
-    let sealing = args.sealing()?;
-    let words = match &sealing {
-        Sealing::Recipients(all) if all.len() == 1 => "encrypted to 1 recipient".to_owned(),
-        Sealing::Recipients(all) => format!("encrypted to {} recipients", all.len()),
-        Sealing::Passphrase(_) => "encrypted with a passphrase".to_owned(),
-        Sealing::Plain => "in plaintext".to_owned(),
-    };
+    // whatever is wrong with the command line is said before anybody is asked for a passphrase
+    ExportFile::look(&args.output)?;
+    let secrecy = args.secrecy()?;
+    let words = secrecy.words();
     let owner = Owner::open(cx, keychain, format!("vault export, {words}"))?;
     let (owner, names) = chosen(owner, &args.service, Action::Export)?;
     let count: usize = names.iter().map(|(_, targets)| targets.len()).sum();
@@ -70,6 +67,7 @@ pub(super) fn run(args: &Args, cx: &Context, keychain: Keychain, out: &mut Outpu
     if args.plaintext {
         confirm(count, args)?;
     }
+    let sealing = secrecy.sealing()?;
     let mut file = ExportFile::create(&args.output, &sealing, count)?;
     let mut written = 0;
     for (service, targets) in names {
@@ -92,16 +90,43 @@ pub(super) fn run(args: &Args, cx: &Context, keychain: Keychain, out: &mut Outpu
     Ok(())
 }
 
+/// How the file shall be closed to others, with nothing asked yet.
+enum Secrecy {
+    Ready(Sealing),
+    /// By a passphrase, that of a descriptor where there is one.
+    Passphrase(Option<OwnedFd>),
+}
+
 impl Args {
     /// A passphrase, unless it was said otherwise.
-    fn sealing(&self) -> Result<Sealing, Failure> {
+    fn secrecy(&self) -> Result<Secrecy, Failure> {
         if self.plaintext {
-            return Ok(Sealing::Plain);
+            return Ok(Secrecy::Ready(Sealing::Plain));
         }
         if !self.recipient.is_empty() {
-            return Ok(Sealing::to_recipients(&self.recipient)?);
+            return Ok(Secrecy::Ready(Sealing::to_recipients(&self.recipient)?));
         }
-        let descriptor = self.export_passphrase_fd.map(passphrase_descriptor).transpose()?;
+        Ok(Secrecy::Passphrase(self.export_passphrase_fd.map(passphrase_descriptor).transpose()?))
+    }
+}
+
+impl Secrecy {
+    fn words(&self) -> String {
+        match self {
+            Self::Ready(Sealing::Recipients(all)) if all.len() == 1 => "encrypted to 1 recipient".to_owned(),
+            Self::Ready(Sealing::Recipients(all)) => format!("encrypted to {} recipients", all.len()),
+            Self::Ready(Sealing::Plain) => "in plaintext".to_owned(),
+            Self::Ready(Sealing::Passphrase(_)) | Self::Passphrase(_) => {
+                "encrypted with a passphrase".to_owned()
+            }
+        }
+    }
+
+    fn sealing(self) -> Result<Sealing, Failure> {
+        let descriptor = match self {
+            Self::Ready(sealing) => return Ok(sealing),
+            Self::Passphrase(descriptor) => descriptor,
+        };
         let descriptor = descriptor.as_ref().map(AsFd::as_fd);
         let asked = export_passphrase(&|name| env::var_os(name), descriptor, true);
         Ok(Sealing::Passphrase(asked.map_err(TransferError::from)?))

@@ -13,13 +13,13 @@ use super::{
         context::{Context, descriptor},
         failure::Failure,
         output::Output,
-        owner::{Owner, names},
+        owner::{Owner, free, names},
     },
     plan::show,
 };
 use crate::{
     desktop_keychain::bus_address,
-    import::{Found, Naming, PassLines, Plan, TooMuch},
+    import::{Naming, PassLines, Plan},
     keys::export_passphrase,
     name::{Service, Target, TargetPrefix},
     store::Keychain,
@@ -30,7 +30,8 @@ use crate::{
 pub(in super::super) enum Source {
     /// An .env file: NAME=value, one an entry
     Env(EnvArgs),
-    /// One value, typed without echo, or from standard input; never on the command line
+    /// One value, typed without echo, or all of standard input; never on the command line. One line end (LF or CRLF) at its
+    /// end is left out, and an empty value is refused
     Value(ValueArgs),
     /// The store of pass, the standard Unix password manager
     Pass(PassArgs),
@@ -163,6 +164,16 @@ impl Source {
         }
     }
 
+    /// That there was nothing in it.
+    fn nothing(&self) -> &'static str {
+        match self {
+            Self::SecretService(_) => {
+                "No item of the keychain has all of these attributes, so there is nothing to import"
+            }
+            _ => "There is nothing in it, so there is nothing to import",
+        }
+    }
+
     fn doing(&self) -> &Doing {
         match self {
             Self::Env(args) => &args.doing,
@@ -213,6 +224,9 @@ pub(super) fn run(
     out: &mut Output,
 ) -> Result<(), Failure> {
     let doing = source.doing();
+    free(cx)?;
+    let mut plan = Plan::new();
+    source.read(&mut |found| plan.add(found))?;
     let open = || Owner::open(cx, keychain, format!("vault import {}", source.word()));
     // a dry run writes nothing: neither the vault nor the log
     let owner = doing.apply.then(open).transpose()?;
@@ -222,11 +236,7 @@ pub(super) fn run(
     };
     let there: BTreeMap<Service, BTreeSet<Target>> =
         names.into_iter().map(|(service, targets)| (service, targets.into_iter().collect())).collect();
-    let mut plan = Plan::new();
-    let mut add = |found: Found| -> Result<(), TooMuch> {
-        plan.add(found, |service, target| there.get(service).is_some_and(|names| names.contains(target)))
-    };
-    source.read(&mut add)?;
+    plan.compare(|service, target| there.get(service).is_some_and(|names| names.contains(target)));
     show(&plan, doing, out);
     let kept = if doing.keep { plan.existing() } else { 0 };
     doing.allowed(&plan)?;
@@ -234,6 +244,10 @@ pub(super) fn run(
         plan.keep_existing();
     }
     let count = plan.len();
+    if count + kept + plan.refused().len() == 0 {
+        out.note(source.nothing());
+        return owner.map_or(Ok(()), Owner::close);
+    }
     let Some(owner) = owner else {
         out.note(&format!("{}; nothing was written yet: add --apply to do it", would(count, kept)));
         return Ok(());
@@ -253,10 +267,12 @@ impl Doing {
         let refused = plan.refused().len();
         if refused > 0 && !self.skip_refused {
             let verb = if refused == 1 { "entry is" } else { "entries are" };
-            return Err(Failure::new(
-                format!("{refused} {verb} refused, so nothing is imported"),
-                "mend them at their source, or add --skip-refused to import the others",
-            ));
+            let advice = match (plan.len(), refused) {
+                (0, 1) => "what is wrong with it stands above; mend it, then try again",
+                (0, _) => "what is wrong with them stands above; mend them, then try again",
+                _ => "mend them at their source, or add --skip-refused to import the others",
+            };
+            return Err(Failure::new(format!("{refused} {verb} refused, so nothing is imported"), advice));
         }
         let existing = plan.existing();
         if existing > 0 && !self.overwrite && !self.keep {

@@ -2,7 +2,13 @@
 
 use data_encoding::HEXLOWER;
 
-use super::super::{context::Context, daemon_link::DaemonLink, failure::Failure, output::Output};
+use super::super::{
+    advice::{held, holder},
+    context::Context,
+    daemon_link::DaemonLink,
+    failure::Failure,
+    output::Output,
+};
 use crate::store::{KeyHolder, Slot, StoreError};
 
 /// Asks for a nonce, and so how the vault is.
@@ -43,6 +49,8 @@ pub(super) fn unlock(cx: &Context, out: &mut Output) -> Result<(), Failure> {
 }
 
 fn link(cx: &Context) -> Result<DaemonLink, Failure> {
-    DaemonLink::open(cx)?
-        .ok_or_else(|| Failure::new("no daemon runs, so nobody has the vault's key", cx.start_command()))
+    DaemonLink::open(cx)?.ok_or_else(|| match holder(cx) {
+        Some(pid) => held(cx, pid),
+        None => Failure::new("no daemon runs, so nobody has the vault's key", cx.start_command()),
+    })
 }

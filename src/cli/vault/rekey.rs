@@ -7,7 +7,7 @@ use super::super::{
     owner::{Owner, alone, take, vault_record},
 };
 use crate::{
-    keys::{Asking, forget_item},
+    keys::{Asking, KeyError, forget_item},
     store::{KeyMaterial, KeySource, Keychain, StoreError, Taken},
 };
 
@@ -52,7 +52,13 @@ pub(super) fn change(args: &ChangeArgs, cx: &Context, out: &mut Output) -> Resul
     // the old key is tried before anything new is made or asked for
     taken.try_key(&old)?;
     let asking = Asking { passphrase: new_passphrase.as_ref().map(std::os::fd::AsFd::as_fd), ..cx.asking() };
-    let new = asking.for_new(args.key)?;
+    let new = asking.for_new(args.key).map_err(|error| match error {
+        KeyError::NobodyToAsk => Failure::new(
+            "there is no terminal to ask for the new passphrase",
+            "give it with --new-passphrase-fd N, or by a program that KEYCHAIN_AUTH_ASKPASS names",
+        ),
+        error => error.into(),
+    })?;
     let record = vault_record(cx, "source of the vault's key changed");
     let vault = match taken.change_source(&old, &new, record) {
         Ok(vault) => vault,

@@ -35,12 +35,16 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
         Failure::new(error.to_string(), error.advice())
     })?;
     let source = slot.map(|slot| slot.source());
-    let state = match (source, ask(&cx.paths.socket, cx.uid)) {
+    let vault = match ask(&cx.paths.socket, cx.uid) {
+        Found::Running(status) => Some(status.vault.unwrap_or_default()),
+        _ => None,
+    };
+    let damaged = vault.as_ref().is_none_or(|vault| vault.damaged != Some(false));
+    let state = match (source, vault) {
         (None, _) => "absent".to_owned(),
-        (Some(_), Found::Running(status)) => {
-            status.vault.map_or_else(|| "unlocked".to_owned(), |vault| vault.state)
-        }
-        (Some(_), _) => "closed".to_owned(),
+        (Some(_), Some(vault)) if vault.state.is_empty() => "unlocked".to_owned(),
+        (Some(_), Some(vault)) => vault.state,
+        (Some(_), None) => "closed".to_owned(),
     };
     let report = Report {
         state,
@@ -55,7 +59,12 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
     let means = match report.state.as_str() {
         "absent" => "there is no vault yet; the first start makes one",
         "closed" => "no daemon runs; the key is in nobody's memory",
-        "salvaged" => "THE VAULT IS DAMAGED; the daemon serves what is intact of it, for reading only",
+        "salvaged" if damaged => {
+            "THE VAULT IS DAMAGED; the daemon serves what is intact of it, for reading only"
+        }
+        "salvaged" => {
+            "no damage was found; the daemon serves it for reading only, until it is started without --salvage"
+        }
         "locked" => "the daemon runs without the key; requests are answered with store_locked",
         _ => "the daemon has the key and serves",
     };

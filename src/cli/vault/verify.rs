@@ -109,7 +109,14 @@ fn in_a_child(taken: &Taken, material: &KeyMaterial, out: &mut Output) -> Result
     let said = trial::in_child(|_| {
         let found = taken.verify(material, &mut |done, all| out.steps(done, all));
         out.end_progress();
-        let told = found.map(|findings| report(&findings)).map_err(|error| {
+        let told = match found {
+            // what was met before a record could be tried is what this command is asked for
+            Err(StoreError::Damaged(what)) => {
+                Ok(Report { problems: vec![what.to_owned()], ..Report::default() })
+            }
+            found => found.map(|findings| report(&findings)),
+        };
+        let told = told.map_err(|error| {
             let failure = Failure::from(error);
             (failure.sentence().to_owned(), failure.advice().to_owned())
         });

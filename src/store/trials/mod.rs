@@ -24,8 +24,11 @@ mod keychain;
 mod keychain_rekey;
 mod lockable;
 mod neighbours;
+mod readers;
 mod rekey;
 mod salvage;
+#[cfg(feature = "schedules")]
+mod schedules;
 mod speed;
 mod verify;
 

@@ -231,7 +231,7 @@ fn a_whole_vault_is_salvaged_whole_and_none_is_made_where_there_is_none() {
     let dir = filled();
     let salvage = salvage(dir.path()).unwrap();
     assert_eq!(tried(&salvage), (COUNT, true));
-    assert_eq!(salvage.extent(), Extent { intact: COUNT as u64, damaged: 0, earlier: false });
+    assert_eq!(salvage.extent(), Extent { intact: COUNT as u64, damaged: 0, earlier: false, whole: true });
     refuses_changes(&salvage);
     let empty = scratch();
     assert_eq!(open_taken(empty.path()).salvage(&KeyMaterial::File).err(), Some(StoreError::Absent));

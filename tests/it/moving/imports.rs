@@ -65,7 +65,9 @@ fn one_value_is_imported_from_standard_input_and_never_stands_on_a_command_line(
         ("plain", format!("{MARK}\n")),
         ("exact", MARK.to_owned()),
         ("lines", format!("{MARK}'\"$\n\n")),
-        ("empty", "\n".to_owned()),
+        ("crlf", format!("{MARK}\r\n")),
+        ("returns", format!("{MARK}\r\r\n")),
+        ("bare", format!("{MARK}\r")),
     ] {
         let applied = piped(&world, value.as_bytes(), &[name, "--prefix", "dev/", "--apply"]);
         silent(&applied);
@@ -73,8 +75,10 @@ fn one_value_is_imported_from_standard_input_and_never_stands_on_a_command_line(
     }
     let again = piped(&world, MARK.as_bytes(), &["exact", "--prefix", "dev/", "--apply"]);
     refused(&again, "1 secret is there already");
-    let nothing = piped(&world, b"", &["exact", "--prefix", "dev/", "--overwrite", "--apply"]);
-    refused(&nothing, "standard input holds no value");
+    for nothing in [b"".as_slice(), b"\n", b"\r\n"] {
+        let nothing = piped(&world, nothing, &["exact", "--prefix", "dev/", "--overwrite", "--apply"]);
+        refused(&nothing, "standard input holds no value");
+    }
     refused(&piped(&world, b"\xff", &["KEY", "--apply"]), "1 entry is refused");
     let long = piped(&world, &[b'x'; 65_537], &["KEY", "--apply"]);
     assert!(long.out.contains("its value is over 65536 bytes"), "{long:?}");
@@ -87,7 +91,9 @@ fn one_value_is_imported_from_standard_input_and_never_stands_on_a_command_line(
         ("dev/plain", MARK),
         ("dev/exact", MARK),
         ("dev/lines", &format!("{MARK}'\"$\n")),
-        ("dev/empty", ""),
+        ("dev/crlf", MARK),
+        ("dev/returns", &format!("{MARK}\r")),
+        ("dev/bare", &format!("{MARK}\r")),
     ]);
     assert_eq!(served(&mut world, &tool, "app"), expected);
 }

@@ -14,6 +14,7 @@ use crate::{
         failure::Failure,
         sealing::copy,
         status_query::{Found, ask},
+        untold::Untold,
     },
     policy::{Policy, Warning},
     store::Slot,
@@ -38,9 +39,7 @@ pub(super) fn gather(cx: &Context) -> Facts {
     };
     let state = match (policy, Acceptance::of(&daemon, cx)) {
         (Err(error), _) => Err(unusable(&error.into())),
-        (Ok(_), Acceptance::Refused(Refused { sentence, advice, .. })) => {
-            Err(Unusable { sentence, advice: advice.to_owned() })
-        }
+        (Ok(_), Acceptance::Refused(Refused { sentence, advice, .. })) => Err(Unusable { sentence, advice }),
         (Ok(policy), _) => Ok(counted(&policy)),
     };
     let key_source = Slot::peek(&cx.paths.data_dir).ok().flatten().map(|slot| slot.source());
@@ -59,6 +58,7 @@ pub(super) fn gather(cx: &Context) -> Facts {
         key_source,
         policy: PolicyFacts { state, writers: writers(&cx.paths.config(), cx.uid), seal },
         programs,
+        untold: Untold::read(&cx.paths.data_dir),
     }
 }
 

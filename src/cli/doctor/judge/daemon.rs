@@ -3,9 +3,13 @@
 use std::path::Path;
 
 use super::super::row::{Area, Row, State};
-use crate::cli::status_query::{
-    AuditStatus, DaemonStatus, Found, KeychainState, PolicyState, Protection, RAISE_LOCKED, SecretMemory,
-    VaultState,
+use crate::cli::{
+    status_query::{
+        AuditStatus, DaemonStatus, Found, KeychainState, PolicyState, Protection, RAISE_LOCKED, SecretMemory,
+        VaultState,
+    },
+    untold::Untold,
+    words::counted,
 };
 
 const OURS: &str = env!("CARGO_PKG_VERSION");
@@ -61,6 +65,13 @@ fn running(status: &DaemonStatus, config: &Path) -> Vec<Row> {
     rows
 }
 
+/// A program for notices that fails: its user waits for them in vain.
+pub(super) fn untold(Untold { at, program, why }: &Untold) -> Row {
+    let means = format!("{program} should have told of a stranger at {at}, and failed: {why}");
+    Row::ok(Area::Daemon, "notices", "not given", means)
+        .but(State::Warn, "mend the program that notify runs; the next notice that it gives ends this")
+}
+
 fn chain(audit: &AuditStatus) -> Row {
     let row = Row::ok(
         Area::Daemon,
@@ -77,7 +88,8 @@ fn chain(audit: &AuditStatus) -> Row {
 
 fn keychain(found: &KeychainState) -> Row {
     let KeychainState { state, waiting } = found;
-    let means = format!("the secrets rest in your keychain; {waiting} changed records wait for it");
+    let waiting = counted(*waiting, "changed record waits", "changed records wait");
+    let means = format!("the secrets rest in your keychain; {waiting} for it");
     let row = Row::ok(Area::Daemon, "keychain", state.as_str(), means);
     match state.as_str() {
         "unlocked" => row,
@@ -100,6 +112,11 @@ fn version(status: &DaemonStatus) -> Row {
 }
 
 fn vault(vault: &VaultState) -> Row {
+    if let Some(extent) = vault.salvage.as_ref().filter(|_| vault.damaged == Some(false)) {
+        let means = format!("served for reading only: {extent}");
+        return Row::ok(Area::Daemon, "vault", vault.state.as_str(), means)
+            .but(State::Warn, "start the daemon without --salvage");
+    }
     if let Some(extent) = &vault.salvage {
         let means = format!("THE VAULT IS DAMAGED and served for reading only: {extent}");
         return Row::ok(Area::Daemon, "vault", vault.state.as_str(), means)

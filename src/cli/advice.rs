@@ -1,0 +1,98 @@
+//! What to do about a vault that somebody else has, and about a policy that is not the sealed one: made here alone, from which
+//! daemon runs and which files are there, so that no command sends people to one that refuses.
+
+use super::{
+    context::Context,
+    failure::Failure,
+    sealing::copy,
+    status_query::{Found, ask},
+    text::word,
+};
+use crate::daemon::{Lock, LockError};
+
+/// How a daemon is ended, however it was started.
+pub(super) const STOP: &str = "stop the daemon, then try again: Ctrl-C where it runs, or: systemctl --user stop keychain-auth.socket keychain-auth.service";
+
+/// The daemon that has the data folder.
+enum Holder {
+    /// It listens where we ask, and can be told to lock.
+    Answers,
+    /// The same, with a vault that it serves for reading only, and does not give away.
+    Salvages,
+    /// It listens elsewhere, or does not answer.
+    Elsewhere,
+}
+
+impl Holder {
+    fn of(cx: &Context) -> Self {
+        match ask(&cx.paths.socket, cx.uid) {
+            Found::Running(status) if status.data_path.as_deref() == cx.paths.data_dir.to_str() => {
+                match status.vault {
+                    Some(vault) if vault.state == "salvaged" => Self::Salvages,
+                    _ => Self::Answers,
+                }
+            }
+            _ => Self::Elsewhere,
+        }
+    }
+}
+
+/// The pid of the daemon that has the data folder, where its lock tells it; None where no daemon has it. Nothing is made.
+pub(super) fn holder(cx: &Context) -> Option<Option<u32>> {
+    let lock = cx.paths.data_dir.join("daemon.lock");
+    match lock.exists().then(|| Lock::take(&lock)) {
+        Some(Err(LockError::Held(pid))) => Some(pid),
+        _ => None,
+    }
+}
+
+/// The failure of whoever wants the vault that a daemon has.
+pub(super) fn held(cx: &Context, pid: Option<u32>) -> Failure {
+    let daemon = format!("the daemon{}", numbered(pid));
+    match Holder::of(cx) {
+        Holder::Answers => Failure::new(
+            format!("the vault is in use by {daemon}"),
+            "take it from there first: keychain-auth vault lock; afterwards: keychain-auth vault unlock",
+        ),
+        Holder::Salvages => Failure::new(
+            format!(
+                "the vault is in use by {daemon}, which was started with --salvage and can't give it away"
+            ),
+            STOP,
+        ),
+        Holder::Elsewhere => Failure::new(
+            format!(
+                "the vault is in use by {daemon}, which does not answer at {}",
+                cx.paths.socket.display()
+            ),
+            format!("name its socket with --socket, or {STOP}"),
+        ),
+    }
+}
+
+/// Behind the word "daemon": its pid, where the lock tells it.
+pub(super) fn numbered(pid: Option<u32>) -> String {
+    pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+}
+
+/// What to do about a config.json that is not the sealed one.
+pub(super) fn put_policy_back(cx: &Context) -> String {
+    if cx.paths.config().exists() {
+        return format!("see what changed: keychain-auth policy review; {}", accept_or_put_back(cx));
+    }
+    format!("accept any config.json again: keychain-auth policy unseal; or {}", back(cx))
+}
+
+/// The same for who has seen what changed.
+pub(super) fn accept_or_put_back(cx: &Context) -> String {
+    format!("accept it: keychain-auth policy seal; or {}", back(cx))
+}
+
+fn back(cx: &Context) -> String {
+    let (config, copy) = (cx.paths.config(), copy(cx));
+    if copy.exists() {
+        let command = format!("install -D -m 600 {} {}", word(copy.path()), word(&config));
+        return format!("put back what was sealed: {command}");
+    }
+    "put it back from a backup".to_owned()
+}

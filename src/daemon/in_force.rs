@@ -1,0 +1,106 @@
+//! Which policy is in force, and what the log is told of it.
+
+use std::sync::Arc;
+
+use super::{house::House, note::policy_events, refusal::Refusal};
+use crate::{
+    policy::{Policy, PolicyError},
+    store::StoreError,
+};
+
+/// How often a policy that changes while it is taken up is looked at again before the client is told to come back.
+pub(super) const SETTLING: usize = 4;
+
+/// What the log was told of the policy last.
+#[derive(Default)]
+pub(super) struct Recorded {
+    /// The last one that was in force.
+    policy: Option<Arc<Policy>>,
+    /// Why there is none since.
+    refused: Option<String>,
+}
+
+/// The policy that was in force at a moment. A verdict under another generation does not count.
+pub(super) struct InForce {
+    pub(super) policy: Arc<Policy>,
+    pub(super) generation: u64,
+}
+
+impl House {
+    /// The policy of this moment, which the witness has been told of. There is no pause between the last look at the file
+    /// and the return.
+    pub(super) async fn policy(&self) -> Result<InForce, Refusal> {
+        for _ in 0..SETTLING {
+            // the look is over before anything is recorded of it
+            let looked = self.policy.borrow_mut().current(self.observer.uid);
+            let policy = looked.map_err(|error| self.no_policy(&error))?;
+            let generation = self.policy.borrow().generation();
+            self.record_policy(Ok(Arc::clone(&policy)));
+            if self.watched.get() == generation {
+                return Ok(InForce { policy, generation });
+            }
+            self.witness.watch(&policy).await.map_err(|error| self.internal(&error))?;
+            for warning in policy.warnings() {
+                tracing::warn!("config.json: {warning}");
+            }
+            self.watched.set(generation);
+        }
+        Err(Refusal::overloaded(false))
+    }
+
+    /// Why no request is served, for its client.
+    pub(super) fn policy_refusal(&self, error: &PolicyError) -> Refusal {
+        if self.is_untold(error) { Refusal::store(&StoreError::Locked) } else { Refusal::policy(error) }
+    }
+
+    /// The same for the user.
+    pub(super) fn policy_fault(&self, error: &PolicyError) -> String {
+        if self.is_untold(error) {
+            format!("the vault is locked, and only it can tell what was sealed since: {error}")
+        } else {
+            error.to_string()
+        }
+    }
+
+    /// Why there is none now: once for the operator, and in one record.
+    ///
+    /// An owner may seal another one while the vault is locked. What can't be told then is no finding against
+    /// config.json; it is looked at, and recorded, before the unlock is answered.
+    fn no_policy(&self, error: &PolicyError) -> Refusal {
+        let fault = self.policy_fault(error);
+        self.say_once(format!("{fault}; every request is denied meanwhile"));
+        if !self.is_untold(error) {
+            self.record_policy(Err(fault));
+        }
+        self.policy_refusal(error)
+    }
+
+    /// Whether only a vault that is locked knows if this is an error.
+    fn is_untold(&self, error: &PolicyError) -> bool {
+        matches!(error, PolicyError::Unsealed { .. }) && !self.vault.serves()
+    }
+
+    /// Records what is different from the policy that was recorded last. If the log does not take it, it is tried again at
+    /// the next look, and no request is served before that.
+    fn record_policy(&self, now: Result<Arc<Policy>, String>) {
+        let mut recorded = self.recorded.borrow_mut();
+        match (&now, &*recorded) {
+            (Ok(policy), Recorded { policy: Some(before), refused: None }) if Arc::ptr_eq(policy, before) => {
+                return;
+            }
+            (Err(error), Recorded { refused: Some(before), .. }) if error == before => return,
+            _ => {}
+        }
+        let before = recorded.policy.as_deref();
+        let digest = self.policy.borrow().digest();
+        for event in policy_events(before, now.as_deref(), digest, self.observer.uid) {
+            if self.append(event).is_err() {
+                return;
+            }
+        }
+        match now {
+            Ok(policy) => *recorded = Recorded { policy: Some(policy), refused: None },
+            Err(error) => recorded.refused = Some(error),
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! What to do about an error of the vault, one line: said here for a start and for every command, so that none sends people
+//! to another that meets the same error.
+
+use super::{batch::StoreError, source::KeySource};
+
+impl StoreError {
+    /// One line of advice. Nothing that it names fails by the same error.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::Locked => "keychain-auth vault unlock",
+            Self::Unreachable(_) => "start your keychain (gnome-keyring, KWallet, KeePassXC), or unlock it",
+            Self::Backlog => "unlock your keychain, and try again when it has taken what waits for it",
+            Self::InUse => "wait until the other command has ended, then try again",
+            Self::Absent => "make one: keychain-auth vault init, or keychain-auth start",
+            Self::Exists(_) => "use it; see how it is: keychain-auth vault status",
+            Self::Exposed(_) => {
+                "nothing was changed; keychain-auth doctor says what to mend (files 0600, folder 0700, yours)"
+            }
+            Self::Missing(_) => {
+                "nothing was changed; restore vault.key, vault.redb and vault.head together from a backup, or move all three away to begin anew"
+            }
+            Self::KeyFile => {
+                "nothing was changed; put vault.key back from a backup that was made after the last vault rekey; without it nothing in the vault can be read"
+            }
+            Self::Damaged(_) => {
+                "nothing was changed; see what is damaged: keychain-auth vault verify; restore vault.redb and vault.head together from a backup, or read what is intact: keychain-auth start --salvage"
+            }
+            Self::Salvaged => {
+                "see what is wrong with it: keychain-auth doctor; then start the daemon without --salvage"
+            }
+            Self::WrongSecret(KeySource::Passphrase) => {
+                "nothing was changed; try again: there is no way into the vault without its passphrase. If it is the right one, vault.key was changed: put it back from a backup"
+            }
+            Self::WrongSecret(KeySource::Credential) => {
+                "nothing was changed; give it the credential that it had before, or put back the vault.key that belongs to this one"
+            }
+            Self::WrongSecret(_) => {
+                "nothing was changed; put back the vault.key that belongs to this vault, from a backup"
+            }
+            Self::WrongKey => {
+                "nothing was changed; vault.key, vault.redb and vault.head are not of one vault: put back all three from one backup"
+            }
+            Self::OtherSource { .. } => {
+                "nothing was changed; try again with the source that it has, or change it: keychain-auth vault change-key-source --key SOURCE"
+            }
+            Self::OtherStore { .. } => {
+                "nothing was changed; start it without --store, and it goes on where its secrets are"
+            }
+            Self::TooLarge | Self::Io(_) => {
+                "nothing was changed; look at the disk and the folder, then try again"
+            }
+        }
+    }
+}
