@@ -9,7 +9,7 @@ use std::{
 
 use tracing::level_filters::LevelFilter;
 
-use super::journal::Journal;
+use super::{journal::Journal, words::counted};
 use crate::sys::{process, stderr};
 
 /// Says how much the daemon tells on stderr: `error`, `warn`, `info` (default) or `debug`.
@@ -86,10 +86,8 @@ impl OperatorLog {
 
     fn loss(&self) -> String {
         let priority = if self.journal { "<4>" } else { "" };
-        format!(
-            "{priority}keychain-auth: {} lines of this log are missing here: nobody took them\n",
-            self.lost
-        )
+        let lines = counted(self.lost, "line of this log is missing", "lines of this log are missing");
+        format!("{priority}keychain-auth: {lines} here: nobody took them\n")
     }
 }
 

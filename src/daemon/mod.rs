@@ -17,6 +17,7 @@ mod note;
 mod policy_watch;
 mod refusal;
 mod sealing;
+mod serving;
 mod start;
 mod store_kind;
 mod strangers;

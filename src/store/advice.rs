@@ -29,7 +29,7 @@ impl StoreError {
                 "see what is wrong with it: keychain-auth doctor; then start the daemon without --salvage"
             }
             Self::WrongSecret(KeySource::Passphrase) => {
-                "nothing was changed; try again: there is no way into the vault without its passphrase. If it is the right one, vault.key was changed: put it back from a backup"
+                "type it again: there is no other way into the vault, and nothing was changed. Where it is surely the right one, vault.key was changed: put that back from a backup"
             }
             Self::WrongSecret(KeySource::Credential) => {
                 "nothing was changed; give it the credential that it had before, or put back the vault.key that belongs to this one"

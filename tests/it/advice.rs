@@ -269,3 +269,33 @@ fn a_bad_identity_and_a_value_that_is_refused_alone_get_advice_of_their_own() {
     let outcome = world.cli(&import);
     assert!(outcome.code == Some(0) && outcome.err.contains("nothing to import"), "{outcome:?}");
 }
+
+#[test]
+fn one_of_something_is_said_as_one() {
+    let mut world = World::started();
+    world.stop();
+    let env = world.tmp("env");
+    world.write(&env, b"A=1");
+    let import = ["vault", "import", "env", env.to_str().unwrap(), "--service", "s"];
+    world.cli(&[&import[..], &["--apply"]].concat()).done();
+    let said = world.cli(&[&import[..], &["--keep"]].concat()).err;
+    assert!(said.contains(", 1 stays as it is"), "{said}");
+    let stats = world.cli(&["audit", "stats", "--action", "import"]).done();
+    assert!(stats.contains("\n1 record, "), "{stats}");
+    world.own(&world.data().join("vault.key"), 0o640);
+    let doctor = world.cli(&["doctor"]);
+    assert!(doctor.err.contains(" checks is bad"), "{doctor:?}");
+}
+
+#[test]
+fn a_wrong_passphrase_is_to_be_typed_again_and_then_it_opens() {
+    let (world, _) = sealed_and_gone();
+    let wrong = askpass(&world, "wrong", "incorrect horse");
+    world.cli(&["vault", "lock"]).done();
+    for args in [&["vault", "unlock"][..], &["vault", "list"], &["policy", "unseal"]] {
+        let outcome = cli_with(&world, &[("KEYCHAIN_AUTH_ASKPASS", wrong.to_str().unwrap())], args);
+        assert!(outcome.err.contains("this passphrase does not open"), "{args:?}: {outcome:?}");
+        assert!(advice(&outcome).starts_with("type it again"), "{args:?}: {outcome:?}");
+    }
+    knowing(&world, &["vault", "unlock"]).done();
+}

@@ -340,6 +340,10 @@ fn secrets(count: usize) -> String {
 
 fn would(count: usize, kept: usize) -> String {
     let verb = if count == 1 { "is" } else { "are" };
-    let kept = if kept == 0 { String::new() } else { format!(", {kept} stay as they are") };
+    let kept = match kept {
+        0 => String::new(),
+        1 => ", 1 stays as it is".to_owned(),
+        kept => format!(", {kept} stay as they are"),
+    };
     format!("{} {verb} to be written{kept}", secrets(count))
 }
