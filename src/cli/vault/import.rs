@@ -22,6 +22,7 @@ use crate::{
     import::{Naming, PassLines, Plan},
     keys::export_passphrase,
     name::{Service, Target, TargetPrefix},
+    store::Keychain,
     transfer::{self, Opening},
 };
 
@@ -216,7 +217,12 @@ impl Source {
     }
 }
 
-pub(super) fn run(source: &Source, cx: &Context, out: &mut Output) -> Result<(), Failure> {
+pub(super) fn run(
+    source: &Source,
+    cx: &Context,
+    keychain: Keychain,
+    out: &mut Output,
+) -> Result<(), Failure> {
     let doing = source.doing();
     free(cx)?;
     let mut plan = Plan::new();
@@ -226,7 +232,7 @@ pub(super) fn run(source: &Source, cx: &Context, out: &mut Output) -> Result<(),
         out.note(source.nothing());
         return Ok(());
     }
-    let open = || Owner::open(cx, format!("vault import {}", source.word()));
+    let open = || Owner::open(cx, keychain, format!("vault import {}", source.word()));
     // a dry run writes nothing: neither the vault nor the log
     let owner = doing.apply.then(open).transpose()?;
     let names = match &owner {
@@ -249,6 +255,7 @@ pub(super) fn run(source: &Source, cx: &Context, out: &mut Output) -> Result<(),
     };
     if !plan.is_empty() {
         owner.write(plan.into_batches())?;
+        owner.carry(out);
     }
     owner.close()?;
     out.note(&format!("Imported {}", secrets(count)));
