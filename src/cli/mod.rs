@@ -36,6 +36,7 @@ mod status_query;
 mod unhashed;
 mod unregister;
 mod untold;
+mod values;
 mod vault;
 mod when;
 mod words;

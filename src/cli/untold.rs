@@ -57,6 +57,7 @@ impl Untold {
 pub(super) struct Failures {
     data_dir: PathBuf,
     program: String,
+    period: Duration,
     /// When the last one was said.
     said: Option<Instant>,
     /// How many came after it.
@@ -66,15 +67,20 @@ pub(super) struct Failures {
 impl Failures {
     /// Begins anew: whatever failed before, this program is tried first.
     pub(super) fn new(data_dir: &Path, program: &str) -> Self {
-        let failures =
-            Self { data_dir: data_dir.to_owned(), program: program.to_owned(), said: None, more: 0 };
+        let failures = Self {
+            data_dir: data_dir.to_owned(),
+            program: program.to_owned(),
+            period: PERIOD,
+            said: None,
+            more: 0,
+        };
         failures.forget();
         failures
     }
 
     /// Says a failure, and keeps it: at most one in [`PERIOD`], with the number of those that came in between.
     pub(super) fn note(&mut self, why: &io::Error, out: &mut Output) {
-        if self.said.is_some_and(|said| said.elapsed() < PERIOD) {
+        if self.said.is_some_and(|said| said.elapsed() < self.period) {
             self.more += 1;
             return;
         }
@@ -103,5 +109,62 @@ impl Failures {
             // what stays tells of a failure that is over
             let _ = folder.remove(FILE);
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{cell::RefCell, fs, os::unix::fs::PermissionsExt, rc::Rc};
+
+    use super::*;
+    use crate::store::files::scratch;
+
+    #[derive(Clone, Default)]
+    struct Said(Rc<RefCell<Vec<u8>>>);
+
+    impl Write for Said {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.borrow_mut().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn of_failures_within_a_period_the_first_is_said_and_the_next_period_counts_the_others() {
+        let (dir, said) = (scratch(), Said::default());
+        let mut out = Output::over(Box::new(io::sink()), Box::new(said.clone()));
+        let mut failures = Failures::new(dir.path(), "/bin/tell");
+        for number in 0..4 {
+            failures.note(&io::Error::other(format!("failure {number}")), &mut out);
+        }
+        assert_eq!(Untold::read(dir.path()).unwrap().why, "failure 0");
+        failures.period = Duration::ZERO;
+        failures.note(&io::Error::other("failure 4"), &mut out);
+        let text = String::from_utf8(said.0.borrow().clone()).unwrap();
+        let warning = "warning: a notice could not be given by /bin/tell:";
+        assert_eq!(text, format!("{warning} failure 0\n{warning} failure 4; 3 others before it\n"));
+        assert_eq!(Untold::read(dir.path()).unwrap().why, "failure 4");
+        failures.given();
+        assert_eq!((Untold::read(dir.path()), fs::read_dir(dir.path()).unwrap().count()), (None, 0));
+    }
+
+    #[test]
+    fn what_others_could_have_written_is_not_believed_and_a_new_beginning_forgets_it() {
+        let dir = scratch();
+        let mut out = Output::over(Box::new(io::sink()), Box::new(io::sink()));
+        Failures::new(dir.path(), "x").note(&io::Error::other("y"), &mut out);
+        let file = dir.path().join(FILE);
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o620)).unwrap();
+        assert_eq!(Untold::read(dir.path()), None);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(Untold::read(dir.path()).is_some());
+        Failures::new(dir.path(), "x");
+        assert_eq!(Untold::read(dir.path()), None);
     }
 }

@@ -28,6 +28,7 @@ mod vault_key;
 mod witness_link;
 mod writer;
 
+pub(crate) use cage::live_as_broker;
 pub(crate) use lock::{Lock, LockError};
 pub use start::{Opening, StartError, run};
 pub use sync::{AuditSettings, Durability};

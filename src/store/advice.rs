@@ -8,7 +8,9 @@ impl StoreError {
     pub fn advice(&self) -> &'static str {
         match self {
             Self::Locked => "keychain-auth vault unlock",
-            Self::Unreachable(_) => "start your keychain (gnome-keyring, KWallet, KeePassXC), or unlock it",
+            Self::Unreachable(_) => {
+                "nothing was changed; start your keychain (gnome-keyring, KWallet, KeePassXC) and unlock it, and run it within your session, where DBUS_SESSION_BUS_ADDRESS is set"
+            }
             Self::Backlog => "unlock your keychain, and try again when it has taken what waits for it",
             Self::InUse => "wait until the other command has ended, then try again",
             Self::Absent => "make one: keychain-auth vault init, or keychain-auth start",
@@ -44,7 +46,7 @@ impl StoreError {
                 "nothing was changed; try again with the source that it has, or change it: keychain-auth vault change-key-source --key SOURCE"
             }
             Self::OtherStore { .. } => {
-                "nothing was changed; for secrets that rest in the keychain, go through the daemon"
+                "nothing was changed; start it without --store, and it goes on where its secrets are"
             }
             Self::TooLarge | Self::Io(_) => {
                 "nothing was changed; look at the disk and the folder, then try again"

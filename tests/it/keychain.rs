@@ -12,7 +12,7 @@ use crate::{
     world::{Entry, World, await_that},
 };
 
-const OURS: [(&str, &str); 1] = [("application", "keychain-auth")];
+pub const OURS: [(&str, &str); 1] = [("application", "keychain-auth")];
 
 /// A keyring of the ordinary user, and a world whose daemon will keep its secrets there.
 pub fn world() -> Option<(World, Keyring)> {
@@ -324,28 +324,6 @@ fn a_plain_start_goes_on_where_the_secrets_are_and_another_store_is_an_error_tha
     assert!(world.try_start().is_err());
     // once more than before: the log is that of all starts
     assert_eq!(world.log().matches("no session bus").count(), 2, "{}", world.log());
-}
-
-#[test]
-fn commands_that_need_values_refuse_a_vault_whose_secrets_rest_in_the_keychain_and_so_does_a_dry_run() {
-    let Some((mut world, _keyring)) = world() else { return };
-    world.start();
-    assert!(world.stop().success());
-    let env = world.tmp("env");
-    world.write(&env, b"A=1\n");
-    let import = ["vault", "import", "env", env.to_str().unwrap(), "--service", "s"];
-    let apply = [&import[..], &["--apply"]].concat();
-    let clear = world.tmp("clear");
-    let export = ["vault", "export", "--output", clear.to_str().unwrap(), "--plaintext"];
-    for args in [&import[..], &apply, &export] {
-        let refused = world.cli(args);
-        assert!(refused.code == Some(1) && refused.out.is_empty(), "{args:?}: {refused:?}");
-        let said = "rest in the store keychain";
-        assert!(refused.err.contains(said) && refused.err.contains("through the daemon"), "{refused:?}");
-    }
-    assert!(!clear.exists());
-    let refused = world.cli(&["vault", "rekey"]);
-    assert!(refused.code == Some(1) && refused.err.contains("change-key-source"), "{refused:?}");
 }
 
 #[test]

@@ -22,6 +22,7 @@ use crate::{
     import::{Naming, PassLines, Plan},
     keys::export_passphrase,
     name::{Service, Target, TargetPrefix},
+    store::Keychain,
     transfer::{self, Opening},
 };
 
@@ -216,12 +217,22 @@ impl Source {
     }
 }
 
-pub(super) fn run(source: &Source, cx: &Context, out: &mut Output) -> Result<(), Failure> {
+pub(super) fn run(
+    source: &Source,
+    cx: &Context,
+    keychain: Keychain,
+    out: &mut Output,
+) -> Result<(), Failure> {
     let doing = source.doing();
     free(cx)?;
     let mut plan = Plan::new();
     source.read(&mut |found| plan.add(found))?;
-    let open = || Owner::open(cx, format!("vault import {}", source.word()));
+    if plan.is_empty() && plan.refused().is_empty() {
+        show(&plan, doing, out);
+        out.note(source.nothing());
+        return Ok(());
+    }
+    let open = || Owner::open(cx, keychain, format!("vault import {}", source.word()));
     // a dry run writes nothing: neither the vault nor the log
     let owner = doing.apply.then(open).transpose()?;
     let names = match &owner {
@@ -238,16 +249,13 @@ pub(super) fn run(source: &Source, cx: &Context, out: &mut Output) -> Result<(),
         plan.keep_existing();
     }
     let count = plan.len();
-    if count + kept + plan.refused().len() == 0 {
-        out.note(source.nothing());
-        return owner.map_or(Ok(()), Owner::close);
-    }
     let Some(owner) = owner else {
         out.note(&format!("{}; nothing was written yet: add --apply to do it", would(count, kept)));
         return Ok(());
     };
     if !plan.is_empty() {
         owner.write(plan.into_batches())?;
+        owner.carry(out);
     }
     owner.close()?;
     out.note(&format!("Imported {}", secrets(count)));
