@@ -5,7 +5,7 @@ use super::{
     context::Context,
     failure::Failure,
     sealing::copy,
-    status_query::{Found, ask},
+    status_query::{DaemonStatus, Found, ask},
     text::word,
 };
 use crate::daemon::{Lock, LockError};
@@ -24,14 +24,16 @@ enum Holder {
 }
 
 impl Holder {
-    fn of(cx: &Context) -> Self {
+    fn of(cx: &Context, pid: Option<u32>) -> Self {
+        // its path may lead to the same folder by another name
+        let same = |status: &DaemonStatus| {
+            (pid.is_some() && status.pid == pid) || status.data_path.as_deref() == cx.paths.data_dir.to_str()
+        };
         match ask(&cx.paths.socket, cx.uid) {
-            Found::Running(status) if status.data_path.as_deref() == cx.paths.data_dir.to_str() => {
-                match status.vault {
-                    Some(vault) if vault.state == "salvaged" => Self::Salvages,
-                    _ => Self::Answers,
-                }
-            }
+            Found::Running(status) if same(&status) => match status.vault {
+                Some(vault) if vault.state == "salvaged" => Self::Salvages,
+                _ => Self::Answers,
+            },
             _ => Self::Elsewhere,
         }
     }
@@ -49,7 +51,7 @@ pub(super) fn holder(cx: &Context) -> Option<Option<u32>> {
 /// The failure of whoever wants the vault that a daemon has.
 pub(super) fn held(cx: &Context, pid: Option<u32>) -> Failure {
     let daemon = format!("the daemon{}", numbered(pid));
-    match Holder::of(cx) {
+    match Holder::of(cx, pid) {
         Holder::Answers => Failure::new(
             format!("the vault is in use by {daemon}"),
             "take it from there first: keychain-auth vault lock; afterwards: keychain-auth vault unlock",
@@ -77,23 +79,22 @@ pub(super) fn numbered(pid: Option<u32>) -> String {
 
 /// What to do about a config.json that is not the sealed one.
 pub(super) fn put_policy_back(cx: &Context) -> String {
-    let (config, copy) = (cx.paths.config(), copy(cx));
-    let command = || format!("install -D -m 600 {} {}", word(copy.path()), word(&config));
-    match (config.exists(), copy.exists()) {
-        (true, true) => format!(
-            "see what changed: keychain-auth policy review; accept it: keychain-auth policy seal; or put back what was sealed: {}",
-            command()
-        ),
-        (true, false) => {
-            "see what it says: keychain-auth policy review; then put it back from a backup, or accept it: keychain-auth policy seal"
-                .to_owned()
-        }
-        (false, true) => format!(
-            "accept any config.json again: keychain-auth policy unseal; or put back what was sealed: {}",
-            command()
-        ),
-        (false, false) => {
-            "put it back from a backup, or accept any config.json again: keychain-auth policy unseal".to_owned()
-        }
+    if cx.paths.config().exists() {
+        return format!("see what changed: keychain-auth policy review; {}", accept_or_put_back(cx));
     }
+    format!("accept any config.json again: keychain-auth policy unseal; or {}", back(cx))
+}
+
+/// The same for who has seen what changed.
+pub(super) fn accept_or_put_back(cx: &Context) -> String {
+    format!("accept it: keychain-auth policy seal; or {}", back(cx))
+}
+
+fn back(cx: &Context) -> String {
+    let (config, copy) = (cx.paths.config(), copy(cx));
+    if copy.exists() {
+        let command = format!("install -D -m 600 {} {}", word(copy.path()), word(&config));
+        return format!("put back what was sealed: {command}");
+    }
+    "put it back from a backup".to_owned()
 }

@@ -9,7 +9,7 @@ use super::{
     acceptance::Acceptance,
     args,
     context::Context,
-    failure::Failure,
+    failure::{Failure, registering},
     list::LibraryJson,
     output::Output,
     text::{moment, word},
@@ -123,15 +123,22 @@ fn not_recognised(standing: Standing<'_>, policy: &Policy, measured: &Measured) 
             format!("{path} has an entry that matches nothing: {what}"),
             "correct the entry in config.json",
         ),
+        (Standing::HashDiffers, None) if policy.with_path(measured.path()).all(unhashed) => Failure::new(
+            format!(
+                "{path} has an entry whose hash is none (sha256: and 64 hexadecimal digits), so it matches nothing"
+            ),
+            format!("if you trust the file as it is: keychain-auth upgrade {}", word(measured.path())),
+        ),
         (Standing::HashDiffers, None) => Failure::new(
             format!("{path} is registered with another hash"),
             format!("if you have updated it: keychain-auth upgrade {}", word(measured.path())),
         ),
-        _ => Failure::new(
-            format!("{path} is not registered"),
-            format!("keychain-auth register {}", word(measured.path())),
-        ),
+        _ => Failure::new(format!("{path} is not registered"), registering(measured.path())),
     }
+}
+
+fn unhashed(entry: &Entry) -> bool {
+    entry.digest().is_none()
 }
 
 fn answer<'a>(

@@ -1,13 +1,13 @@
 //! What a command says when it does not do what it was asked: one sentence, and one line of advice.
 
-use std::io;
+use std::{ffi::OsStr, io, path::Path};
 
 use super::text::word;
 use crate::{
     paths::NoHome,
     policy::{
         CandidateError, Distrust, DraftError, LibraryError, MeasureError, PendingError, PolicyError,
-        RegistryError, Risk,
+        RegistryError, Risk, is_interpreter,
     },
     transfer::TransferError,
 };
@@ -144,7 +144,7 @@ impl From<RegistryError> for Failure {
                 if !path.exists() {
                     return Self::new(format!("{sentence}, and there is no such file"), LISTED);
                 }
-                format!("keychain-auth register {}", word(&path))
+                registering(&path)
             }
             RegistryError::Draft(DraftError::OtherHash(_)) => {
                 "keychain-auth list shows the hashes of each program".to_owned()
@@ -186,6 +186,18 @@ impl From<TransferError> for Failure {
     fn from(error: TransferError) -> Self {
         Self::new(error.to_string(), error.advice())
     }
+}
+
+/// How a program is registered that is not: one that runs what others write is refused without a word about it.
+pub(super) fn registering(path: &Path) -> String {
+    let interpreter = path.file_name().and_then(OsStr::to_str).is_some_and(is_interpreter);
+    if interpreter {
+        return format!(
+            "let a compiled program ask for the secret and register that, or, if you trust everything that it runs: keychain-auth register --allow-interpreter {}",
+            word(path)
+        );
+    }
+    format!("keychain-auth register {}", word(path))
 }
 
 /// Why nothing could be taken from a program: to register it first would be no advice.

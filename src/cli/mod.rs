@@ -35,13 +35,15 @@ mod status;
 mod status_query;
 mod unhashed;
 mod unregister;
+mod untold;
+mod values;
 mod vault;
 mod when;
 mod words;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use self::{context::Context, failure::Failure, output::Output};
 use crate::{
@@ -50,15 +52,18 @@ use crate::{
     text,
 };
 
+/// Where help shows the options that every command has: behind those of the command itself.
+const EVERYWHERE: &str = "Options of every command";
+
 /// Stands between command-line tools and your secrets: only registered programs get what you granted them.
 #[derive(Parser)]
 #[command(name = "keychain-auth", version, arg_required_else_help = true)]
 struct Cli {
     /// The daemon's socket [default: $KEYCHAIN_AUTH_SOCKET, else agent.sock in the runtime folder]
-    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(long, global = true, value_name = "PATH", help_heading = EVERYWHERE)]
     socket: Option<PathBuf>,
     /// Read the vault's passphrase from this descriptor, up to a line feed or its end, instead of asking for it
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", help_heading = EVERYWHERE)]
     passphrase_fd: Option<i32>,
     #[command(subcommand)]
     command: Command,
@@ -126,7 +131,7 @@ enum Verb {
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
     let mut output = Output::new();
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse().and_then(sensible) {
         Ok(cli) => cli,
         Err(usage) => return output.usage(&usage),
     };
@@ -140,6 +145,16 @@ pub fn run() -> ExitCode {
         Ok(()) => output.finish(),
         Err(failure) => output.failure(&failure),
     }
+}
+
+/// Refuses options that are understood one by one and make no sense together.
+fn sensible(cli: Cli) -> Result<Cli, clap::Error> {
+    let Command::Verb(Verb::Audit(audit)) = &cli.command else { return Ok(cli) };
+    let Err((verb, what)) = audit.sensible() else { return Ok(cli) };
+    let mut command = Cli::command();
+    command.build();
+    let asked = command.find_subcommand_mut("audit").and_then(|audit| audit.find_subcommand_mut(verb));
+    Err(asked.map_or_else(Cli::command, |asked| asked.clone()).error(ErrorKind::ValueValidation, what))
 }
 
 fn keychain_item(task: ItemTask, item: &str) -> ExitCode {

@@ -23,6 +23,7 @@ use super::{
     output::Output,
     text::word,
     unhashed::{Sighted, Unhashed},
+    untold::Failures,
 };
 use crate::{audit::RecordLine, policy::PendingQueue};
 
@@ -42,8 +43,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// What is run for each, without a shell; it finds KEYCHAIN_AUTH_NOTICE_PATH, _HASH, _REASON, _SERVICE and _PID in its
-    /// environment [default: notify-send]
+    /// What is run for each, without a shell; it finds KEYCHAIN_AUTH_NOTICE_PATH, _HASH, _REASON, _SERVICE, _PID and _OTHERS
+    /// (how many came after it) in its environment [default: notify-send]
     #[arg(long, value_name = "PROGRAM")]
     on_denied: Option<String>,
     /// Fewest seconds between two notices; of those that come meanwhile the next one names the first, and counts the others
@@ -55,15 +56,17 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
     // said now, and not when the first stranger is there and nobody hears of it
     runnable(args.on_denied.as_deref(), env::var_os("PATH").as_deref())?;
     let mut teller = Teller::new(args.on_denied.clone(), Duration::from_secs(args.every));
+    let mut failures = Failures::new(&cx.paths.data_dir, args.on_denied.as_deref().unwrap_or(NOTIFY_SEND));
     out.note("following the audit log for strangers; end it with Ctrl-C");
     follow(&cx.paths.audit_log(), out, |record, out| {
         if let Some(record) = record {
             teller.consider(record);
         }
         teller.learn(|| cx.pending_file().load(Timestamp::now()).ok().map(|(queue, _)| queue));
-        let told = teller.tell_due(|record| sought(record, cx, out));
-        if let Err(error) = told {
-            out.note(&format!("error: the notice could not be given: {error}"));
+        match teller.tell_due(|record| sought(record, cx, out)) {
+            Ok(true) => failures.given(),
+            Ok(false) => {}
+            Err(error) => failures.note(&error, out),
         }
     })
 }
@@ -198,12 +201,12 @@ impl Teller {
         }
     }
 
-    /// Tells of who waits, when the last notice is long enough ago.
-    fn tell_due(&mut self, sought: impl FnOnce(&RecordLine) -> Option<Sighted>) -> io::Result<()> {
+    /// Tells of who waits, when the last notice is long enough ago. Whether a notice was given.
+    fn tell_due(&mut self, sought: impl FnOnce(&RecordLine) -> Option<Sighted>) -> io::Result<bool> {
         if self.last.is_some_and(|last| last.elapsed() < self.every) {
-            return Ok(());
+            return Ok(false);
         }
-        let Some(mut record) = self.waiting.take() else { return Ok(()) };
+        let Some(mut record) = self.waiting.take() else { return Ok(false) };
         self.last = Some(Instant::now());
         let others = std::mem::take(&mut self.others);
         if record.binary_hash.is_empty()
@@ -213,7 +216,7 @@ impl Teller {
             self.unhashed.settle(&record);
             sighted.fill(&mut record);
         }
-        self.tell(&record, others)
+        self.tell(&record, others).map(|()| true)
     }
 
     fn tell(&self, record: &RecordLine, others: u64) -> io::Result<()> {
@@ -248,8 +251,10 @@ impl Teller {
         let mut child = command.spawn()?;
         let begun = Instant::now();
         while begun.elapsed() < self.patience {
-            if child.try_wait()?.is_some() {
-                return Ok(());
+            match child.try_wait()? {
+                Some(ended) if ended.success() => return Ok(()),
+                Some(ended) => return Err(io::Error::other(format!("it ended with {ended}"))),
+                None => {}
             }
             thread::sleep(Duration::from_millis(50));
         }

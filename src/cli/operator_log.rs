@@ -5,11 +5,12 @@ use std::{
     io::{self, IsTerminal, Write},
     panic::{self, PanicHookInfo},
     sync::Mutex,
+    time::Duration,
 };
 
 use tracing::level_filters::LevelFilter;
 
-use super::journal::Journal;
+use super::{journal::Journal, words::counted};
 use crate::sys::{process, stderr};
 
 /// Says how much the daemon tells on stderr: `error`, `warn`, `info` (default) or `debug`.
@@ -18,6 +19,9 @@ const LOG_LEVEL: &str = "KEYCHAIN_AUTH_LOG";
 const JOURNAL: &str = "JOURNAL_STREAM";
 /// Longest line. A pipe takes as much whole or not at all (`PIPE_BUF`).
 const MAX_LINE: usize = 4096;
+
+/// How long the end after a fault waits until somebody takes the line that tells of it.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Lines on their way to stderr, and how many did not get there.
 struct OperatorLog {
@@ -32,7 +36,10 @@ pub(super) fn begin() {
     process::forget_backtraces();
     stderr::prepare();
     panic::set_hook(Box::new(tell_fault));
-    let level = env::var(LOG_LEVEL).ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
+    let asked = env::var_os(LOG_LEVEL).filter(|level| !level.is_empty());
+    let level = asked.as_ref().map(|level| level.to_str().and_then(|level| level.parse().ok()));
+    let unknown = level == Some(None);
+    let level = level.flatten().unwrap_or(LevelFilter::INFO);
     let journal = env::var(JOURNAL).is_ok_and(|stream| Journal::is_stderr(&stream));
     let log = OperatorLog { journal, lost: 0, torn: false };
     let told = tracing_subscriber::fmt()
@@ -42,7 +49,14 @@ pub(super) fn begin() {
         .with_target(false)
         // a line that stderr does not take, as on a full disk, would else be told to stderr: a panic, and the end of the daemon
         .log_internal_errors(false);
-    if journal { told.event_format(Journal).init() } else { told.init() }
+    if journal {
+        told.event_format(Journal).init()
+    } else {
+        told.init()
+    }
+    if unknown {
+        tracing::warn!("{LOG_LEVEL} is none of error, warn, info and debug; it counts as info");
+    }
 }
 
 /// Where it happened, and not what: the text of a panic may hold what a request held.
@@ -51,6 +65,7 @@ fn tell_fault(fault: &PanicHookInfo<'_>) {
     let line = format!("keychain-auth: a fault of its own{}; please report it\n", place.unwrap_or_default());
     // it ends all the same, whether anybody hears why or not
     let _ = stderr::write(line.as_bytes());
+    stderr::finish(LAST_WORDS);
 }
 
 impl OperatorLog {
@@ -76,10 +91,8 @@ impl OperatorLog {
 
     fn loss(&self) -> String {
         let priority = if self.journal { "<4>" } else { "" };
-        format!(
-            "{priority}keychain-auth: {} lines of this log are missing here: nobody took them\n",
-            self.lost
-        )
+        let lines = counted(self.lost, "line of this log is missing", "lines of this log are missing");
+        format!("{priority}keychain-auth: {lines} here: nobody took them\n")
     }
 }
 

@@ -4,6 +4,7 @@ use std::{
     env,
     io::{self, IsTerminal, Write},
     process::ExitCode,
+    time::{Duration, Instant},
 };
 
 use serde::Serialize;
@@ -26,6 +27,8 @@ pub(super) enum Style {
 
 /// From how many bytes on something takes long enough for a bar.
 const LONG: u64 = 8 * 1024 * 1024;
+/// After which time steps take long enough for one.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Both streams. A reader that went away (`| head`) is a normal end: what follows is not printed, and the exit code is 0.
 pub(super) struct Output {
@@ -37,6 +40,8 @@ pub(super) struct Output {
     bars: bool,
     /// The tenths of percent that a bar on the terminal shows; none where there is none.
     bar: Option<u64>,
+    /// When the first of several steps was done.
+    begun: Option<Instant>,
     state: State,
 }
 
@@ -63,6 +68,7 @@ impl Output {
             terminal,
             bars: io::stderr().is_terminal() && !unwanted,
             bar: None,
+            begun: None,
             state: State::Open,
         }
     }
@@ -70,7 +76,16 @@ impl Output {
     /// The same over other streams, without colour.
     #[cfg(test)]
     pub(super) fn over(stdout: Box<dyn Write>, stderr: Box<dyn Write>) -> Self {
-        Self { stdout, stderr, colour: false, terminal: false, bars: false, bar: None, state: State::Open }
+        Self {
+            stdout,
+            stderr,
+            colour: false,
+            terminal: false,
+            bars: false,
+            bar: None,
+            begun: None,
+            state: State::Open,
+        }
     }
 
     /// Whether stdout is a terminal.
@@ -140,9 +155,22 @@ impl Output {
         self.state == State::Open
     }
 
-    /// How far something long has come: a bar on a terminal, nothing elsewhere and for what is short.
+    /// How many bytes of something long are done: a bar on a terminal, nothing elsewhere and for what is short.
     pub(super) fn progress(&mut self, done: u64, total: u64) {
-        if !self.bars || total < LONG {
+        if total >= LONG {
+            self.show_bar(done, total);
+        }
+    }
+
+    /// How many steps are done of something whose steps take who knows how long: a bar from [`SOON`] on.
+    pub(super) fn steps(&mut self, done: u64, total: u64) {
+        if total > 0 && self.begun.get_or_insert_with(Instant::now).elapsed() >= SOON {
+            self.show_bar(done, total);
+        }
+    }
+
+    fn show_bar(&mut self, done: u64, total: u64) {
+        if !self.bars {
             return;
         }
         let tenths = done.min(total) * 1000 / total;
@@ -155,6 +183,7 @@ impl Output {
 
     /// Takes the bar away.
     pub(super) fn end_progress(&mut self) {
+        self.begun = None;
         if self.bar.take().is_some() {
             let _ = write!(self.stderr, "\r\u{1b}[K");
         }

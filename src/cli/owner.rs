@@ -8,6 +8,7 @@ use super::{
     advice::{STOP, held, numbered},
     context::Context,
     failure::Failure,
+    output::Output,
 };
 use crate::{
     audit::{self, Action, Event, Log, Outcome, Rotation},
@@ -19,7 +20,7 @@ use crate::{
     paths::Paths,
     store::{
         AuditMemory, KeyMaterial, Keychain, MAX_REMOVED, OwnedVault, PolicySeal, Record, RenderRecord, Seat,
-        StoreError, StoreKind, Taken,
+        StoreError, Taken,
     },
     sys::{locked, process},
 };
@@ -46,23 +47,21 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    /// Opens the vault with its key. `command` is the words behind `keychain-auth`, such as `vault export`.
-    pub(super) fn open(cx: &Context, command: impl Into<String>) -> Result<Self, Failure> {
+    /// Opens the vault with its key. Where its values rest in the keychain, `keychain` is the [way](super::values::way)
+    /// there. `command` is the words behind `keychain-auth`, such as `vault export`.
+    pub(super) fn open(
+        cx: &Context,
+        keychain: Keychain,
+        command: impl Into<String>,
+    ) -> Result<Self, Failure> {
         let (taken, material) = opening(cx)?;
-        Ok(Self::over(taken.open_owned(&material)?, cx, command))
+        Ok(Self::over(taken.reaching(keychain).open_owned(&material)?, cx, command))
     }
 
     /// As [`open`](Self::open), for who needs no value: names, seal of the policy and memory of the log are in the vault's
     /// file also where the values rest in the keychain, which nobody asks then.
     pub(super) fn open_without_values(cx: &Context, command: impl Into<String>) -> Result<Self, Failure> {
-        let (taken, material) = opening(cx)?;
-        let vault = match taken.open_owned(&material) {
-            Err(StoreError::OtherStore { pinned: StoreKind::Keychain, .. }) => {
-                Taken::existing(&cx.paths.data_dir)?.in_keychain(Keychain::unasked()).open_owned(&material)
-            }
-            opened => opened,
-        }?;
-        Ok(Self::over(vault, cx, command))
+        Self::open(cx, Keychain::unasked(), command)
     }
 
     /// Takes over a vault that is open already.
@@ -107,6 +106,22 @@ impl Owner {
             (service, items, attributes, record)
         };
         Ok(self.vault.write_all(batches.into_iter().map(recorded).collect())?)
+    }
+
+    /// Brings what was changed where the values rest. What does not arrive now is told, and is not lost.
+    pub(super) fn carry(&self, out: &mut Output) {
+        let carried = self.vault.carry(&mut |done, all| out.steps(done, all));
+        out.end_progress();
+        if let Err(error) = carried {
+            let waits = match self.vault.waiting() {
+                1 => "1 changed secret waits".to_owned(),
+                count => format!("{count} changed secrets wait"),
+            };
+            out.note(&format!(
+                "{waits} in the vault's own file, and the daemon brings them to the keychain: {}",
+                Failure::from(error).sentence()
+            ));
+        }
     }
 
     /// What the vault knows of the audit log.
@@ -182,7 +197,7 @@ impl Owner {
 /// data folder is written.
 pub(super) fn names(cx: &Context) -> Result<Vec<(Service, Vec<Target>)>, Failure> {
     let (taken, material) = opening(cx)?;
-    Ok(taken.names(&material)?)
+    Ok(taken.reaching(Keychain::unasked()).names(&material)?)
 }
 
 /// Whether the vault is there and nobody has it: said before anybody is asked for a key or a secret.
@@ -253,14 +268,19 @@ fn own_event(action: audit::Action, uid: u32, detail: String) -> Event {
 /// Closes this process to others before it holds a key or a secret: no dump, no tracing, locked memory. A command that
 /// uses an [`Owner`] does it first.
 pub(super) fn close_to_others() -> Result<(), Failure> {
+    close_memory()?;
+    locked::prepare();
+    Ok(())
+}
+
+/// As [`close_to_others`], before there is memory for secrets.
+pub(super) fn close_memory() -> Result<(), Failure> {
     process::close_to_others().map_err(|error| {
         Failure::new(
             format!("this process can't be closed to others: {error}"),
             "see the README for what is needed from the kernel",
         )
-    })?;
-    locked::prepare();
-    Ok(())
+    })
 }
 
 fn unlockable(error: LockError) -> Failure {
@@ -277,6 +297,10 @@ fn unlockable(error: LockError) -> Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
+        // a command has the vault open: what is locked is where its values rest
+        if error == StoreError::Locked {
+            return KeyError::KeychainLocked.into();
+        }
         Self::new(error.to_string(), error.advice())
     }
 }
@@ -329,10 +353,10 @@ mod tests {
     #[test]
     fn what_an_owner_writes_and_reads_is_in_the_log_when_the_vault_is_closed() {
         let (_dir, cx) = context();
-        assert_eq!(Owner::open(&cx, "vault export").err(), Some(StoreError::Absent.into()));
+        assert_eq!(Owner::open_without_values(&cx, "vault export").err(), Some(StoreError::Absent.into()));
         Taken::take(&cx.paths.data_dir).unwrap().create(&KeyMaterial::File).unwrap().close().unwrap();
-        let owner = Owner::open(&cx, "import env").unwrap();
-        let busy = Owner::open(&cx, "vault export").err().unwrap();
+        let owner = Owner::open_without_values(&cx, "import env").unwrap();
+        let busy = Owner::open_without_values(&cx, "vault export").err().unwrap();
         assert!(busy.advice().contains("the other command has ended"), "{busy:?}");
         let service = Service::parse("s").unwrap();
         let more = Service::parse("t").unwrap();
@@ -364,12 +388,12 @@ mod tests {
         let (_dir, cx) = context();
         Taken::take(&cx.paths.data_dir).unwrap().create(&KeyMaterial::File).unwrap().close().unwrap();
         let daemon = Lock::take(&cx.paths.data_dir.join("daemon.lock")).unwrap();
-        let owner = Owner::open(&cx, "import env").unwrap();
+        let owner = Owner::open_without_values(&cx, "import env").unwrap();
         owner.write(vec![(Service::parse("s").unwrap(), vec![item("a", "1")], Attributes::new())]).unwrap();
         owner.close().unwrap();
         assert!(!cx.paths.audit_log().exists(), "the log is the daemon's");
         drop(daemon);
-        Owner::open(&cx, "vault verify").unwrap().close().unwrap();
+        Owner::open_without_values(&cx, "vault verify").unwrap().close().unwrap();
         let log = fs::read_to_string(cx.paths.audit_log()).unwrap();
         assert_eq!(log.lines().filter(|line| !line.contains("chain=")).count(), 1, "{log}");
     }

@@ -26,8 +26,14 @@ pub(super) fn register(args: &Args, cx: &Context, out: &mut Output) -> Result<()
 
 pub(super) fn upgrade(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
     let candidate = Candidate::examine(&args.path, args.risks.into(), cx.uid)?;
-    cx.registry().upgrade(&candidate, cx.now)?;
-    out.line(&format!("Upgraded {} to new hash {}", candidate.path().display(), candidate.digest()));
+    let done = cx.registry().upgrade(&candidate, cx.now)?;
+    let (path, hash) = (candidate.path().display(), candidate.digest());
+    match done {
+        Registration::Unchanged => {
+            out.line(&format!("Nothing to upgrade: {path} is registered with hash {hash}"))
+        }
+        _ => out.line(&format!("Upgraded {path} to new hash {hash}")),
+    }
     settle(&candidate, cx, out);
     Ok(())
 }

@@ -10,12 +10,12 @@ use super::{
     context::Context,
     daemon_link::DaemonLink,
     failure::Failure,
-    owner::{Owner, close_to_others},
+    owner::{Owner, close_to_others, take},
     status_query::{Found, ask},
 };
 use crate::{
     policy::{RegistryError, SealedCopy},
-    store::{KeyHolder, PolicySeal, Slot, StoreError},
+    store::{KeyHolder, KeyMaterial, Keychain, PolicySeal, Slot, StoreError},
 };
 
 /// Whoever may seal: through the daemon that has the vault, or on the vault itself.
@@ -28,15 +28,30 @@ impl Seat {
     /// Asks for the vault's key, and which seal holds now.
     pub(super) fn take(cx: &Context, command: &'static str) -> Result<Self, Failure> {
         close_to_others()?;
-        let serves = match ask(&cx.paths.socket, cx.uid) {
-            Found::Running(status) => status.vault.is_some_and(|vault| vault.state == "unlocked"),
-            _ => false,
-        };
-        if !serves {
+        if !serves(cx) {
             return Ok(Self::Vault(Box::new(Owner::open_without_values(cx, command)?)));
         }
         let slot = Slot::peek(&cx.paths.data_dir)?.ok_or(StoreError::Absent)?;
-        let holder = KeyHolder::new(&slot, &cx.asking().for_slot(&slot)?)?;
+        let material = cx.asking().for_slot(&slot)?;
+        Self::at_daemon(cx, &slot, &material)
+    }
+
+    /// The same for who has asked for the vault's key.
+    pub(super) fn with(
+        cx: &Context,
+        slot: &Slot,
+        material: &KeyMaterial,
+        command: &'static str,
+    ) -> Result<Self, Failure> {
+        if serves(cx) {
+            return Self::at_daemon(cx, slot, material);
+        }
+        let vault = take(cx)?.reaching(Keychain::unasked()).open_owned(material)?;
+        Ok(Self::Vault(Box::new(Owner::over(vault, cx, command))))
+    }
+
+    fn at_daemon(cx: &Context, slot: &Slot, material: &KeyMaterial) -> Result<Self, Failure> {
+        let holder = KeyHolder::new(slot, material)?;
         // after the passphrase: who connects and is silent is taken for a stranger
         let link = DaemonLink::open(cx)?;
         let mut link = link.ok_or_else(|| Failure::new("the daemon has just ended", "try again"))?;
@@ -74,6 +89,14 @@ impl Seat {
                 owner.close()
             }
         }
+    }
+}
+
+/// Whether a daemon says that it has the vault open.
+fn serves(cx: &Context) -> bool {
+    match ask(&cx.paths.socket, cx.uid) {
+        Found::Running(status) => status.vault.is_some_and(|vault| vault.state == "unlocked"),
+        _ => false,
     }
 }
 

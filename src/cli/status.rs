@@ -12,6 +12,7 @@ use super::{
         AuditStatus, DaemonStatus, Found, KeychainState, PolicyState, Protection, RAISE_LOCKED, SecretMemory,
         VaultState, ask,
     },
+    words::counted,
 };
 use crate::{policy::Warning, store::Slot};
 
@@ -154,84 +155,103 @@ fn local_policy(found: &Found, cx: &Context) -> PolicyState {
 }
 
 fn show(report: &Report, out: &mut Output) {
-    let mut row = |name: &str, style, value: &str| {
-        out.cells(&[(Style::Plain, &format!("{name:<16}")), (style, value)]);
-    };
+    show_daemon(report, out);
+    show_secrets(report, out);
+    show_policy(&report.policy, out);
+    if let Some(audit) = &report.audit {
+        show_audit(audit, out);
+    }
+    show_protections(report, out);
+}
+
+fn row(out: &mut Output, name: &str, style: Style, value: &str) {
+    out.cells(&[(Style::Plain, &format!("{name:<16}")), (style, value)]);
+}
+
+fn show_daemon(report: &Report, out: &mut Output) {
     let style = if report.daemon_running { Style::Good } else { Style::Bad };
-    row("daemon_running", style, if report.daemon_running { "true" } else { "false" });
-    row("version", Style::Plain, &report.version);
-    row("mode", Style::Plain, &report.mode);
-    row("config_path", Style::Plain, &report.config_path);
-    row("socket_path", Style::Plain, &report.socket_path);
-    row("data_path", Style::Plain, &report.data_path);
-    row("requires_sudo", Style::Plain, if report.requires_sudo { "true" } else { "false" });
+    row(out, "daemon_running", style, if report.daemon_running { "true" } else { "false" });
+    let mut plain = |name, value: &str| row(out, name, Style::Plain, value);
+    plain("version", &report.version);
+    plain("mode", &report.mode);
+    plain("config_path", &report.config_path);
+    plain("socket_path", &report.socket_path);
+    plain("data_path", &report.data_path);
+    plain("requires_sudo", if report.requires_sudo { "true" } else { "false" });
     if let Some(pid) = report.pid {
-        row("pid", Style::Plain, &pid.to_string());
+        plain("pid", &pid.to_string());
     }
     if let Some(connections) = report.connections {
-        row("connections", Style::Plain, &connections.to_string());
+        plain("connections", &connections.to_string());
     }
+}
+
+/// Where the secrets rest, and who can open them.
+fn show_secrets(report: &Report, out: &mut Output) {
     match &report.store {
-        Some(serde_json::Value::String(store)) => row("store", Style::Plain, store),
-        Some(store) => row("store", Style::Plain, &store.to_string()),
+        Some(serde_json::Value::String(store)) => row(out, "store", Style::Plain, store),
+        Some(store) => row(out, "store", Style::Plain, &store.to_string()),
         None => {}
     }
     if let Some(KeychainState { state, waiting }) = &report.keychain {
         let style = if state == "unlocked" || state == "unknown" { Style::Plain } else { Style::Bad };
-        row("keychain", style, &format!("{state}, {waiting} changed records wait for it"));
+        let waiting = counted(*waiting, "changed record waits", "changed records wait");
+        row(out, "keychain", style, &format!("{state}, {waiting} for it"));
     }
-    if let Some(vault) = &report.vault {
-        let style = if vault.state == "locked" { Style::Warn } else { Style::Plain };
-        match &vault.salvage {
-            Some(extent) => row("vault", Style::Bad, &format!("SALVAGED, for reading only: {extent}")),
-            None => row("vault", style, &vault.state),
+    let Some(vault) = &report.vault else { return };
+    match &vault.salvage {
+        Some(extent) => {
+            let style = if vault.damaged == Some(false) { Style::Warn } else { Style::Bad };
+            row(out, "vault", style, &format!("SALVAGED, for reading only: {extent}"));
         }
-        row("key_source", Style::Plain, &format!("{}: {}", vault.key_source, vault.key_means));
-    }
-    match &report.policy.message {
-        Some(message) => row("policy", Style::Bad, &format!("every request is denied: {message}")),
-        None => row(
-            "policy",
-            Style::Plain,
-            &format!(
-                "{}, {} {}{}",
-                report.policy.state,
-                report.policy.entries,
-                if report.policy.entries == 1 { "entry" } else { "entries" },
-                if report.policy.sealed { ", sealed" } else { "" }
-            ),
-        ),
-    }
-    let warnings = &report.policy.warnings;
-    for warning in warnings.iter().take(MAX_WARNINGS) {
-        row("warning", Style::Bad, warning);
-    }
-    if let Some(more @ 1..) = warnings.len().checked_sub(MAX_WARNINGS) {
-        row("warning", Style::Bad, &format!("and {more} more: keychain-auth status --json"));
-    }
-    if let Some(audit) = &report.audit {
-        row(
-            "audit",
-            Style::Plain,
-            &format!("record {}, epoch {} of chain {}", audit.seq, audit.epoch, audit.chain),
-        );
-        if let Some(changed) = &audit.changed {
-            row("audit changed", Style::Bad, changed);
+        None => {
+            let style = if vault.state == "locked" { Style::Warn } else { Style::Plain };
+            row(out, "vault", style, &vault.state);
         }
     }
+    row(out, "key_source", Style::Plain, &format!("{}: {}", vault.key_source, vault.key_means));
+}
+
+fn show_policy(policy: &PolicyState, out: &mut Output) {
+    match &policy.message {
+        Some(message) => row(out, "policy", Style::Bad, &format!("every request is denied: {message}")),
+        None => {
+            let entries = counted(policy.entries, "entry", "entries");
+            let sealed = if policy.sealed { ", sealed" } else { "" };
+            row(out, "policy", Style::Plain, &format!("{}, {entries}{sealed}", policy.state));
+        }
+    }
+    for warning in policy.warnings.iter().take(MAX_WARNINGS) {
+        row(out, "warning", Style::Bad, warning);
+    }
+    if let Some(more @ 1..) = policy.warnings.len().checked_sub(MAX_WARNINGS) {
+        row(out, "warning", Style::Bad, &format!("and {more} more: keychain-auth status --json"));
+    }
+}
+
+fn show_audit(audit: &AuditStatus, out: &mut Output) {
+    let AuditStatus { seq, epoch, chain, .. } = audit;
+    row(out, "audit", Style::Plain, &format!("record {seq}, epoch {epoch} of chain {chain}"));
+    if let Some(changed) = &audit.changed {
+        row(out, "audit changed", Style::Bad, changed);
+    }
+}
+
+/// What holds, and what does not.
+fn show_protections(report: &Report, out: &mut Output) {
     let (held, lacking): (Vec<_>, Vec<_>) = report.protections.iter().partition(|held| held.enforced);
     if report.daemon_running && !report.protections.is_empty() {
         let names: Vec<&str> = held.iter().map(|held| held.name.as_str()).collect();
         let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        row("protections", if held.is_empty() { Style::Bad } else { Style::Good }, &names);
+        row(out, "protections", if held.is_empty() { Style::Bad } else { Style::Good }, &names);
     }
     for protection in lacking {
-        row("not in force", Style::Bad, &format!("{}: {}", protection.name, protection.means));
+        row(out, "not in force", Style::Bad, &format!("{}: {}", protection.name, protection.means));
     }
     if let Some(spilled) = report.memory.as_ref().and_then(SecretMemory::swappable) {
-        row("memory", Style::Warn, &format!("{spilled}; {RAISE_LOCKED}"));
+        row(out, "memory", Style::Warn, &format!("{spilled}; {RAISE_LOCKED}"));
     }
     for protection in &report.missing {
-        row("missing", Style::Bad, protection);
+        row(out, "missing", Style::Bad, protection);
     }
 }

@@ -303,7 +303,7 @@ fn audit_show_filters_and_prints_raw_lines_as_json() {
     fs::write(home.paths.audit_log(), log).unwrap();
     let all = home.run(&["audit", "show"]);
     assert_eq!(all.stdout.lines().count(), 2);
-    assert!(all.stderr.contains("1 lines of the log are no records"));
+    assert!(all.stderr.contains("1 line of the log is no record"));
     let denied = home.done(&["audit", "show", "--result", "denied", "--json"]);
     assert_eq!(denied, line(2, "DENIED") + "\n");
     assert_eq!(home.done(&["audit", "tail", "-n", "1", "--json"]), line(2, "DENIED") + "\n");

@@ -7,6 +7,11 @@ use crate::{
     policy::{Entry, Grant, Permissions},
 };
 
+/// A number with the word for one or for several.
+pub(super) fn counted(count: u64, one: &str, several: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {several}") }
+}
+
 /// Permissions, each as `read SERVICE`, `write SERVICE` or `search`.
 pub(super) fn grant(grant: &Grant) -> impl Iterator<Item = String> {
     let read = grant.read.iter().map(|service| format!("read {service}"));

@@ -59,24 +59,9 @@ impl Cage {
         })
     }
 
-    /// The life of the broker: no privileges, no file, and its own list. It holds no secret that is not sealed.
+    /// The life of the broker.
     pub(super) fn broker(&self, channels: &[BorrowedFd<'_>], bus: BusAddress) -> ExitCode {
-        if process::close_all_but(channels).is_err() {
-            return ExitCode::FAILURE;
-        }
-        if self.hardening == Hardening::Off {
-            return broker::serve(channels, bus, || Ok::<(), FilterError>(()));
-        }
-        let enforce = self.hardening == Hardening::Enforce;
-        let mut missing = drop_privileges(Keep::Nothing);
-        missing.extend(cage_without_files(NEWEST_ABI));
-        if !missing.is_empty() && enforce {
-            return ExitCode::FAILURE;
-        }
-        broker::serve(channels, bus, || match filter(&sandbox::broker()) {
-            Err(error) if enforce => Err(error),
-            _ => Ok(()),
-        })
+        live_as_broker(channels, bus, self.hardening)
     }
 
     /// The keeper holds no capability.
@@ -135,6 +120,26 @@ impl Cage {
             _ => Ok(()),
         }
     }
+}
+
+/// The life of a broker: no privileges, no file, and its own list. It holds no secret that is not sealed.
+pub(crate) fn live_as_broker(channels: &[BorrowedFd<'_>], bus: BusAddress, hardening: Hardening) -> ExitCode {
+    if process::close_all_but(channels).is_err() {
+        return ExitCode::FAILURE;
+    }
+    if hardening == Hardening::Off {
+        return broker::serve(channels, bus, || Ok::<(), FilterError>(()));
+    }
+    let enforce = hardening == Hardening::Enforce;
+    let mut missing = drop_privileges(Keep::Nothing);
+    missing.extend(cage_without_files(NEWEST_ABI));
+    if !missing.is_empty() && enforce {
+        return ExitCode::FAILURE;
+    }
+    broker::serve(channels, bus, || match filter(&sandbox::broker()) {
+        Err(error) if enforce => Err(error),
+        _ => Ok(()),
+    })
 }
 
 /// What would give a protection that the kernel offers and this process could not take.

@@ -18,6 +18,7 @@ mod note;
 mod policy_watch;
 mod refusal;
 mod sealing;
+mod serving;
 mod start;
 mod store_kind;
 mod strangers;
@@ -28,6 +29,7 @@ mod vault_key;
 mod witness_link;
 mod writer;
 
+pub(crate) use cage::live_as_broker;
 pub(crate) use lock::{Lock, LockError};
 pub use start::{Opening, StartError, run};
 pub use sync::{AuditSettings, Durability};

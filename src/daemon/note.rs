@@ -132,11 +132,9 @@ pub(super) fn policy_events(
     if more > 0 || events.is_empty() {
         let file = file.map_or("no config.json".to_owned(), |hash| format!("config.json {hash}"));
         let more = if more > 0 { format!("; {more} more entries changed") } else { String::new() };
-        events.push(event(
-            Path::new(""),
-            None,
-            format!("in force: {file}, {} entries{more}", policy.entries().len()),
-        ));
+        let count = policy.entries().len();
+        let entries = if count == 1 { "entry" } else { "entries" };
+        events.push(event(Path::new(""), None, format!("in force: {file}, {count} {entries}{more}")));
     }
     events
 }

@@ -1,47 +1,28 @@
 //! The order of a start, and what can be wrong with it.
 
 use std::{
-    cell::{Cell, RefCell},
     ffi::OsString,
     fs::DirBuilder,
     io,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::{fs::DirBuilderExt, net::UnixStream},
-    },
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
-    rc::Rc,
     sync::Arc,
 };
 
 use rustix::{fs::Mode, process::umask};
-use tokio::{
-    runtime::Builder,
-    signal::unix::{SignalKind, signal},
-    sync::Notify,
-    task::{LocalSet, spawn_local},
-};
 
 use super::{
-    admission::Admission,
     cage::Cage,
-    crowd::Crowd,
-    house::House,
     identity::Shown,
-    keychain::{Broker, KeychainLink},
-    lines::CHUNK,
+    keychain::Broker,
     listener::{Listener, passed_sockets, private_folder},
     lock::{Lock, LockError},
-    locking::{Turn, event},
-    policy_watch::{self, watch_policy},
+    locking::event,
+    policy_watch,
+    serving::{self, Beginning},
     store_kind,
-    strangers::{Pen, Strangers, queue, start_pen},
-    sync::{AuditSettings, Durability, LogSync, keep_heads, write_gathered},
-    threads::Threads,
-    untaken::Untaken,
+    sync::AuditSettings,
     vault_key,
-    witness_link::WitnessLink,
-    writer::Writer,
 };
 use crate::{
     audit::{AuditError, Event, Log, Outcome, Rotation},
@@ -49,16 +30,9 @@ use crate::{
     desktop_keychain::bus_address,
     keys::KeyError,
     paths::Paths,
-    policy::{PendingFile, PolicySource},
     sandbox::Hardening,
-    secret::Buffer,
     store::{KeySource, Lockable, Seat, Store, StoreError, StoreKind},
-    sys::{
-        activation, locked,
-        notify::Notice,
-        peer::{PinError, pin},
-        process::{self, Child},
-    },
+    sys::{activation, locked, process},
     wire::limits::MAX_CONNECTIONS,
 };
 
@@ -212,17 +186,10 @@ pub fn run(
     opening: Opening,
     var: impl Fn(&str) -> Option<OsString>,
 ) -> Result<(), StartError> {
-    let system = |what| move |error| StartError::System { what, error };
     let notify_socket = var("NOTIFY_SOCKET");
     // before anything is opened, which could get the number of a descriptor that was announced and not passed
-    let passed = match passed_sockets(&var) {
-        Some(1) => Some(activation::first_socket().map_err(system("the socket that was passed to it"))?),
-        _ => None,
-    };
-    let descriptors = process::raise_descriptor_limit();
-    if descriptors < FEWEST_DESCRIPTORS {
-        return Err(StartError::Descriptors(descriptors));
-    }
+    let passed = passed_socket(&var)?;
+    let capacity = room_for_connections()?;
     if hardening == Hardening::Off && var("KEYCHAIN_AUTH_ALLOW_UNHARDENED").is_none_or(|word| word != "1") {
         return Err(StartError::Unconfirmed);
     }
@@ -242,67 +209,70 @@ pub fn run(
     locked::prepare();
     let observer = observer().map_err(system("to tell this process's namespaces"))?;
 
-    let folder =
-        paths.socket.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    private_folder(folder, observer.uid)?;
-    private_folder(&paths.data_dir, observer.uid)?;
-    policy_folder(&paths.config_dir)?;
+    make_folders(&paths, observer.uid)?;
     let _socket_lock = lock(&paths.socket.with_added_extension("lock"), &paths.socket)?;
     let _data_lock = lock(&paths.data_dir.join("daemon.lock"), &paths.data_dir)?;
 
     let keychain = broker.as_ref().map(|broker| broker.keychain.clone());
     let store = Arc::new(vault_key::open_store(&paths.data_dir, keychain, &opening, &var)?);
     drop(opening.passphrase);
-    let mut log = open_log(&store, &paths, opening.audit.rotation)?;
-    let outbox = store.outbox()?;
-    log.replay(&outbox)?;
-    record_salvage(&store, &mut log, observer.uid)?;
+    let log = open_log(&store, &paths, opening.audit.rotation, observer.uid)?;
     let listener = match passed {
         Some(socket) => Listener::activated(socket, &paths.socket)?,
         None => Listener::bind(&paths.socket)?,
     };
-    let connections =
-        usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS) / PER_CONNECTION).unwrap_or(usize::MAX);
     let policy_signs = policy_watch::signs(&paths);
     // everything is open: from here on the filesystem outside is gone
     if let Err(error) = cage.close(&paths) {
         listener.close();
         return Err(error);
     }
-    let capacity = connections.min(MAX_CONNECTIONS);
+    let durability = opening.audit.durability;
     let vault = Arc::clone(&store);
-    let begin = Beginning {
-        paths,
-        observer,
-        store,
-        log,
-        witness,
-        broker,
-        cage,
-        capacity,
-        durability: opening.audit.durability,
-        policy_signs,
-    };
-    let mut threads = Threads::new();
-    let runtime =
-        Builder::new_current_thread().enable_io().enable_time().build().map_err(system("an event loop"))?;
-    let connections = LocalSet::new();
-    let ended = connections.block_on(&runtime, serve(&mut threads, begin, &listener, notify_socket));
-    listener.close();
-    // ends every connection, and with the last of them the threads that work for them
-    drop(connections);
-    threads.wait_ended();
+    let begin =
+        Beginning { paths, observer, store, log, witness, broker, cage, capacity, durability, policy_signs };
+    let ended = serving::serve(begin, listener, notify_socket);
     if let Some(vault) = Arc::into_inner(vault) {
         vault.close()?;
     }
     ended
 }
 
-/// The log, with the key of its chain, compared with what the vault knows of it.
-fn open_log(store: &Lockable, paths: &Paths, rotation: Rotation) -> Result<Log, StartError> {
+/// The socket that the service manager passed, if it passed one.
+fn passed_socket(var: impl Fn(&str) -> Option<OsString>) -> Result<Option<OwnedFd>, StartError> {
+    match passed_sockets(var) {
+        Some(1) => activation::first_socket().map(Some).map_err(system("the socket that was passed to it")),
+        _ => Ok(None),
+    }
+}
+
+/// How many connections there may be at one time, as far as the limit of descriptors can be raised.
+fn room_for_connections() -> Result<usize, StartError> {
+    let descriptors = process::raise_descriptor_limit();
+    if descriptors < FEWEST_DESCRIPTORS {
+        return Err(StartError::Descriptors(descriptors));
+    }
+    let connections = descriptors.saturating_sub(OTHER_DESCRIPTORS) / PER_CONNECTION;
+    Ok(usize::try_from(connections).unwrap_or(usize::MAX).min(MAX_CONNECTIONS))
+}
+
+/// The folders of socket, data and policy, made or checked.
+fn make_folders(paths: &Paths, uid: u32) -> Result<(), StartError> {
+    let of_socket = paths.socket.parent().filter(|folder| !folder.as_os_str().is_empty());
+    private_folder(of_socket.unwrap_or(Path::new(".")), uid)?;
+    private_folder(&paths.data_dir, uid)?;
+    policy_folder(&paths.config_dir)
+}
+
+/// The log, with the key of its chain, compared with what the vault knows of it, and with every line that the vault has for
+/// it.
+fn open_log(store: &Lockable, paths: &Paths, rotation: Rotation, uid: u32) -> Result<Log, StartError> {
     // a vault gives it once, and this is the only log
     let seat = store.take_seat().unwrap_or_else(Seat::nowhere);
-    Ok(Log::open(&paths.audit_log(), seat, &store.audit_memory()?.head, rotation)?)
+    let mut log = Log::open(&paths.audit_log(), seat, &store.audit_memory()?.head, rotation)?;
+    log.replay(&store.outbox()?)?;
+    record_salvage(store, &mut log, uid)?;
+    Ok(log)
 }
 
 /// Says that a damaged vault is served, before any of it is.
@@ -318,127 +288,6 @@ fn record_salvage(store: &Lockable, log: &mut Log, uid: u32) -> Result<(), Audit
     let event = event(&shown, Outcome::Granted, "");
     let detail = Some(format!("vault opened for salvage: {}", extent.words()).into());
     log.append(&Event { detail, ..event }).map(drop)
-}
-
-/// What the runtime begins with.
-struct Beginning {
-    paths: Paths,
-    observer: Observer,
-    store: Arc<Lockable>,
-    log: Log,
-    witness: Child,
-    broker: Option<Broker>,
-    cage: Cage,
-    capacity: usize,
-    durability: Durability,
-    policy_signs: Option<OwnedFd>,
-}
-
-async fn serve(
-    threads: &mut Threads,
-    begin: Beginning,
-    listener: &Listener,
-    notify_socket: Option<OsString>,
-) -> Result<(), StartError> {
-    let system = |what| move |error| StartError::System { what, error };
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("to watch signals"))?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(system("to watch signals"))?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(system("to watch signals"))?;
-    let notice = Notice::prepare(notify_socket.as_deref());
-    let [channel] = begin.witness.channels;
-    let witness = WitnessLink::new(channel).map_err(StartError::Witness)?;
-    let missing = missing();
-    let pending = PendingFile::new(begin.paths.pending(), begin.observer.uid);
-    let strangers = Strangers::default();
-    let pen = Pen {
-        file: pending,
-        policy: PolicySource::new(begin.paths.config()),
-        vault: Arc::clone(&begin.store),
-    };
-    let pen = start_pen(pen, &strangers, threads).map_err(system("a thread"))?;
-    let log_sync = LogSync::start(begin.store.clone(), threads).map_err(system("a thread"))?;
-    let store: Arc<dyn Store> = begin.store.clone();
-    let keychain = match begin.broker {
-        Some(broker) => Some(KeychainLink::start(broker, &store, threads).map_err(system("a thread"))?),
-        None => None,
-    };
-    let bell = keychain.as_ref().map(|keychain| keychain.bell.clone());
-    let writer = Writer::start(begin.store.clone(), bell, threads).map_err(system("a thread"))?;
-    threads.wait_started();
-    let protections = begin.cage.lock(&writer)?;
-    let house = Rc::new(House {
-        keychain,
-        policy: RefCell::new(PolicySource::new(begin.paths.config())),
-        watched: Cell::new(0),
-        witness,
-        writer,
-        vault: Arc::clone(&begin.store),
-        turn: Turn::default(),
-        log: RefCell::new(begin.log),
-        durability: begin.durability,
-        synced: log_sync.synced(),
-        unsynced: Notify::new(),
-        checkpoints: RefCell::new(begin.store.audit_memory()?.checkpoints),
-        unkept: Notify::new(),
-        store: begin.store,
-        admission: RefCell::new(Admission::new(begin.capacity)),
-        strangers,
-        unfinished: Cell::new(0),
-        untaken: Untaken::default(),
-        crowd: Crowd::default(),
-        chunk: RefCell::new(Buffer::zeroed(CHUNK)),
-        missing,
-        recorded: RefCell::default(),
-        gathering: Notify::new(),
-        fault: RefCell::default(),
-        protections,
-        observer: begin.observer,
-        paths: begin.paths,
-    });
-    spawn_local(queue(pen, Rc::clone(&house)));
-    spawn_local(log_sync.run(Rc::clone(&house)));
-    spawn_local(keep_heads(Rc::clone(&house)));
-    spawn_local(write_gathered(Rc::clone(&house)));
-    if let Some(signs) = begin.policy_signs {
-        spawn_local(watch_policy(signs, Rc::clone(&house)));
-    }
-    let turned = Rc::clone(&house);
-    spawn_local(async move {
-        while hangup.recv().await.is_some() {
-            turned.reopen_log();
-        }
-    });
-    house.note_chain();
-    house.accept_sealed_policy();
-    say_protections(&house);
-    // a broken policy is said now, not only to the first client
-    let _ = house.policy().await;
-    tracing::info!("listening on {}", house.paths.socket.display());
-    notice.ready();
-    let ended = tokio::select! {
-        error = house.witness.run() => Err(StartError::Witness(error)),
-        error = house.broker_ended() => Err(StartError::Broker(error)),
-        ended = listener.run(&house) => ended.map_err(system("to accept connections")),
-        _ = interrupt.recv() => Ok(()),
-        _ = terminate.recv() => Ok(()),
-    };
-    house.write_gathered(true);
-    ended
-}
-
-/// Says what holds, in one line, and what does not, one line each.
-fn say_protections(house: &House) {
-    let held: Vec<_> = house.protections.iter().filter(|held| held.enforced).map(|held| held.name).collect();
-    tracing::info!(
-        "protections in force: {}",
-        if held.is_empty() { "none".to_owned() } else { held.join(", ") }
-    );
-    for lacking in house.protections.iter().filter(|held| !held.enforced) {
-        tracing::warn!("not in force: {} ({})", lacking.name, lacking.means);
-    }
-    for lacking in &house.missing {
-        tracing::warn!("this kernel lacks {lacking}");
-    }
 }
 
 /// The policy's folder, so that a policy that is made later lies within what the sandbox can see.
@@ -467,15 +316,7 @@ fn observer() -> io::Result<Observer> {
     })
 }
 
-/// What this kernel can't do for us, in words for `status`.
-fn missing() -> Vec<&'static str> {
-    let mut missing = Vec::new();
-    let pinned = UnixStream::pair().map_err(PinError::Io).and_then(|(here, _there)| pin(here.as_fd()));
-    if matches!(pinned, Err(PinError::Unsupported)) {
-        missing.push("SO_PEERPIDFD: callers are pinned by their address space only (Linux 6.5 has it)");
-    }
-    if !process::running_files_are_protected() {
-        missing.push("write protection of running executables: digests are not remembered, and say nothing a moment later");
-    }
-    missing
+/// An error of the system, for what was asked of it.
+pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |error| StartError::System { what, error }
 }

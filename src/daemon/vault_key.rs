@@ -120,3 +120,47 @@ impl From<KeyError> for StartError {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+
+    use super::*;
+    use crate::{daemon::AuditSettings, store::StoreKind};
+
+    /// Where the secrets rest is looked at before the vault is opened: a command may make one, or put another in its place,
+    /// in between. Whoever named no store is not told that he named the wrong one.
+    #[test]
+    fn a_vault_of_another_kind_than_was_seen_a_moment_ago_is_not_opened_and_said_to_have_changed() {
+        for made in [StoreKind::Vault, StoreKind::Keychain] {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).unwrap();
+            let keychain = |wanted| (wanted == StoreKind::Keychain).then(Keychain::unasked);
+            let taken = Taken::take(dir.path()).unwrap();
+            let taken = match keychain(made) {
+                Some(keychain) => taken.in_keychain(keychain),
+                None => taken,
+            };
+            taken.create(&KeyMaterial::File).unwrap().close().unwrap();
+            let seen = if made == StoreKind::Vault { StoreKind::Keychain } else { StoreKind::Vault };
+            let opened = |store| loop {
+                let opening = Opening {
+                    store,
+                    source: None,
+                    passphrase: None,
+                    salvage: false,
+                    audit: AuditSettings::default(),
+                };
+                match open_store(dir.path(), keychain(seen), &opening, &|_| None) {
+                    // a child of another test has the lock for a moment
+                    Err(StartError::Store(StoreError::InUse)) => std::thread::yield_now(),
+                    opened => return opened.err(),
+                }
+            };
+            assert!(matches!(opened(None), Some(StartError::Changed)), "{made}");
+            let named = opened(Some(seen));
+            assert!(matches!(named, Some(StartError::Store(StoreError::OtherStore { .. }))), "{named:?}");
+        }
+    }
+}

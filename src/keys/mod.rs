@@ -89,7 +89,7 @@ impl KeyError {
             Self::Program(..) => {
                 "correct KEYCHAIN_AUTH_ASKPASS or SSH_ASKPASS, or unset it to be asked on the terminal"
             }
-            Self::Passphrase(_) | Self::Differs => "try again",
+            Self::Passphrase(_) | Self::Differs => "run the command once more, and type it again",
             Self::TooShort => "choose a longer one: several random words",
             Self::Store(_) => "look at the system's messages, then try again",
         }

@@ -86,7 +86,7 @@ impl Draft {
     /// Reads config.json for editing. Errors where [`Policy::parse`] does: what is broken is never edited.
     pub fn parse(bytes: &[u8]) -> Result<Self, ConfigError> {
         Policy::parse(bytes)?;
-        serde_json::from_slice(bytes).map(Self).map_err(|error| parse::plain(&error))
+        serde_json::from_slice(bytes).map(Self).map_err(|error| parse::plain(&error, bytes))
     }
 
     /// The file's bytes.

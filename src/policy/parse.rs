@@ -17,7 +17,7 @@ use serde_json::error::Category;
 pub struct ConfigError {
     /// The line, from 1.
     pub line: usize,
-    /// The column in bytes, from 1; 0 when the fault is at the end of the line before.
+    /// The column in bytes, from 1.
     pub column: usize,
     /// What is wrong there, one clause.
     pub what: &'static str,
@@ -64,21 +64,29 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Vec<RawEntry>, ConfigError> {
     let fault = Fault(Cell::new(None));
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let read = Document(&fault).deserialize(&mut reader);
-    read.and_then(|entries| reader.end().map(|()| entries)).map_err(|error| locate(&error, &fault))
+    read.and_then(|entries| reader.end().map(|()| entries)).map_err(|error| locate(&error, &fault, bytes))
 }
 
-/// The place and the kind of a serde_json error, without its text.
-pub(super) fn plain(error: &serde_json::Error) -> ConfigError {
+/// The place and the kind of a serde_json error, without its text. A line feed that should not be there stands at the end of
+/// its line, as editors count, and not in column 0 of the next.
+pub(super) fn plain(error: &serde_json::Error, bytes: &[u8]) -> ConfigError {
     let what = match error.classify() {
         Category::Eof => "the JSON ends too early",
         Category::Syntax => "this is not valid JSON",
         Category::Data | Category::Io => "a member has the wrong type",
     };
-    ConfigError { line: error.line(), column: error.column(), what }
+    let (line, column) = match (error.line(), error.column()) {
+        (line @ 2.., 0) => {
+            let before = bytes.split(|&byte| byte == b'\n').nth(line - 2);
+            (line - 1, before.map_or(1, |before| before.len() + 1))
+        }
+        (line, column) => (line, column.max(1)),
+    };
+    ConfigError { line, column, what }
 }
 
-fn locate(error: &serde_json::Error, fault: &Fault) -> ConfigError {
-    let plain = plain(error);
+fn locate(error: &serde_json::Error, fault: &Fault, bytes: &[u8]) -> ConfigError {
+    let plain = plain(error, bytes);
     match error.classify() {
         Category::Data => ConfigError { what: fault.0.get().unwrap_or(plain.what), ..plain },
         _ => plain,

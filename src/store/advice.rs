@@ -8,7 +8,9 @@ impl StoreError {
     pub fn advice(&self) -> &'static str {
         match self {
             Self::Locked => "keychain-auth vault unlock",
-            Self::Unreachable(_) => "start your keychain (gnome-keyring, KWallet, KeePassXC), or unlock it",
+            Self::Unreachable(_) => {
+                "nothing was changed; start your keychain (gnome-keyring, KWallet, KeePassXC) and unlock it, and run it within your session, where DBUS_SESSION_BUS_ADDRESS is set"
+            }
             Self::Backlog => "unlock your keychain, and try again when it has taken what waits for it",
             Self::InUse => "wait until the other command has ended, then try again",
             Self::Absent => "make one: keychain-auth vault init, or keychain-auth start",
@@ -29,7 +31,7 @@ impl StoreError {
                 "see what is wrong with it: keychain-auth doctor; then start the daemon without --salvage"
             }
             Self::WrongSecret(KeySource::Passphrase) => {
-                "nothing was changed; try again: there is no way into the vault without its passphrase. If it is the right one, vault.key was changed: put it back from a backup"
+                "type it again: there is no other way into the vault, and nothing was changed. Where it is surely the right one, vault.key was changed: put that back from a backup"
             }
             Self::WrongSecret(KeySource::Credential) => {
                 "nothing was changed; give it the credential that it had before, or put back the vault.key that belongs to this one"
@@ -44,7 +46,7 @@ impl StoreError {
                 "nothing was changed; try again with the source that it has, or change it: keychain-auth vault change-key-source --key SOURCE"
             }
             Self::OtherStore { .. } => {
-                "nothing was changed; for secrets that rest in the keychain, go through the daemon"
+                "nothing was changed; start it without --store, and it goes on where its secrets are"
             }
             Self::TooLarge | Self::Io(_) => {
                 "nothing was changed; look at the disk and the folder, then try again"

@@ -23,7 +23,7 @@ use rustix::fs::OFlags;
 
 use super::{
     batch::{OutboxEntry, StoreError},
-    files::{FileError, Folder},
+    files::Folder,
     key::VaultKey,
     keychain::StoreKind,
     names::{NameIndex, Named, Place, in_order, toggle},
@@ -466,16 +466,6 @@ pub(super) fn failed(error: impl Into<redb::Error>) -> StoreError {
         }
         redb::Error::Io(error) => StoreError::Io(error.to_string()),
         other => StoreError::Io(other.to_string()),
-    }
-}
-
-impl From<FileError> for StoreError {
-    fn from(error: FileError) -> Self {
-        match error {
-            FileError::InUse => Self::InUse,
-            FileError::Exposed(text) => Self::Exposed(text),
-            error @ FileError::Io { .. } => Self::Io(error.to_string()),
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! The vault's own file says which version of each record is the current one; the keychain is believed nothing. What was
 //! committed and not yet carried there is read from the file.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use secrecy::ExposeSecret;
 
@@ -11,8 +11,9 @@ use super::{
     batch::{Answer, Committed, MAX_ANSWER, Query, Record, Selection, StoreError},
     carry::Carrier,
     group::current,
+    keychain::Items,
     names::Place,
-    seal::{Label, RecordKey, has_value},
+    seal::{Label, RecordKey, Sealer, VaultId, has_value},
     vault::Vault,
 };
 use crate::secret::SecretValue;
@@ -35,6 +36,56 @@ enum Value {
     Here(SecretValue),
     /// In the keychain.
     There,
+}
+
+/// What is said of a record whose item is not the one of its current version.
+pub(super) const AMISS: &str = "an item of the keychain is missing or was changed";
+
+/// A record whose value is in the keychain, as the vault's own file has it: where it rests, and its label part.
+pub(super) type Row = (RecordKey, Vec<u8>);
+
+/// What is wrong with the items of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It has none.
+    Missing,
+    /// What is there was not sealed for it.
+    Changed,
+    /// It belongs to another version of the record.
+    Earlier,
+}
+
+/// Fetches the items of at most [`HANDFUL`](super::keychain::HANDFUL) records, hands each value to `take` once, and says
+/// for which records there was none. Items that are no use to anybody, beside the right one, are none of its business.
+pub(super) fn each_value(
+    items: &dyn Items,
+    vault: &VaultId,
+    sealer: &Sealer,
+    rows: &[Row],
+    take: &mut dyn FnMut(&RecordKey, SecretValue) -> Result<(), StoreError>,
+) -> Result<BTreeMap<RecordKey, Fault>, StoreError> {
+    let keys: Vec<RecordKey> = rows.iter().map(|(at, _)| *at).collect();
+    let kept: BTreeMap<&RecordKey, &[u8]> = rows.iter().map(|(at, kept)| (at, kept.as_slice())).collect();
+    let mut faults: BTreeMap<RecordKey, Fault> = keys.iter().map(|at| (*at, Fault::Missing)).collect();
+    items.get(vault, &keys, &mut |at, item| {
+        let (Some(fault), Some(kept)) = (faults.get_mut(at), kept.get(at)) else { return Ok(()) };
+        if let Some(value) = value_of(sealer, at, kept, item) {
+            faults.remove(at);
+            return take(at, value);
+        }
+        let earlier = sealer.open_label(at, item).is_ok() && sealer.open_value(at, item).is_ok();
+        if earlier || *fault == Fault::Missing {
+            *fault = if earlier { Fault::Earlier } else { Fault::Changed };
+        }
+        Ok(())
+    })?;
+    Ok(faults)
+}
+
+/// The value that an item holds, if it is the one of this version of the record.
+fn value_of(sealer: &Sealer, at: &RecordKey, kept: &[u8], item: &[u8]) -> Option<SecretValue> {
+    // another version, or something that somebody else has put beside it
+    item.starts_with(kept).then(|| sealer.open_value(at, item).ok())?
 }
 
 impl Vault {
@@ -65,10 +116,7 @@ impl Vault {
                 let Some(slot) = slot.filter(|slot| matches!(slot.value, Value::There)) else {
                     return Ok(());
                 };
-                // another version, or something that somebody else has put beside it
-                if item.starts_with(&slot.kept)
-                    && let Ok(value) = self.sealer.open_value(at, item)
-                {
+                if let Some(value) = value_of(&self.sealer, at, &slot.kept, item) {
                     let length = value.expose_secret().len();
                     room = room.checked_sub(length).ok_or(StoreError::TooLarge)?;
                     slot.value = Value::Here(value);
@@ -82,7 +130,7 @@ impl Vault {
                 Value::Unasked => None,
                 Value::Here(value) => Some(value),
                 Value::There if self.place_of(&label) == Some(place) => {
-                    return Err(StoreError::Damaged("an item of the keychain is missing or was changed"));
+                    return Err(StoreError::Damaged(AMISS));
                 }
                 Value::There => return Ok(None),
             };

@@ -20,6 +20,8 @@ use rustix::{
     process::geteuid,
 };
 
+use super::batch::StoreError;
+
 /// Owner may read and write, nobody else anything.
 const PRIVATE: Mode = Mode::from_raw_mode(0o600);
 
@@ -40,6 +42,16 @@ pub enum FileError {
         /// The system's words.
         reason: String,
     },
+}
+
+impl From<FileError> for StoreError {
+    fn from(error: FileError) -> Self {
+        match error {
+            FileError::InUse => Self::InUse,
+            FileError::Exposed(text) => Self::Exposed(text),
+            error @ FileError::Io { .. } => Self::Io(error.to_string()),
+        }
+    }
 }
 
 fn io_error(name: &str, error: Errno) -> FileError {

@@ -39,6 +39,23 @@ impl Head {
         Ok(file.map(|file| Self { file, key: key.derive("vault head", &vault), vault }))
     }
 
+    /// The generation that the head of this vault tells, if there is one. While a change of keys is not finished, it lies
+    /// under the one or the other of them.
+    pub(super) fn told(
+        folder: &Folder,
+        keys: &[&VaultKey],
+        vault: VaultId,
+    ) -> Result<Option<Result<u64, StoreError>>, FileError> {
+        let mut told = None;
+        for key in keys {
+            told = Self::find(folder, key, vault)?.map(|head| head.generation());
+            if let Some(Ok(_)) = told {
+                break;
+            }
+        }
+        Ok(told)
+    }
+
     /// Whether the head, if there is one, was made with this key. Asked before the vault is opened, since opening with a
     /// foreign key could already write to it.
     pub(super) fn fits(folder: &Folder, key: &VaultKey) -> Result<bool, StoreError> {

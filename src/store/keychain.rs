@@ -30,6 +30,9 @@ pub trait Items: Send + Sync {
 /// What becomes of an item that was fetched: so that not all of them are in memory before the bounds of an answer count.
 pub type Take<'t> = &'t mut dyn FnMut(&RecordKey, &[u8]) -> Result<(), StoreError>;
 
+/// Most items that are asked for at once where all of a vault are gone through, so that each answer is soon there.
+pub(super) const HANDFUL: usize = 64;
+
 /// The ways to one keychain. Each is used by one thread, so that none waits for what another one asked.
 #[derive(Clone)]
 pub struct Keychain {
@@ -42,41 +45,77 @@ pub struct Keychain {
 }
 
 impl Keychain {
-    /// For who opens a vault of that kind and asks nothing of the keychain: names, key and audit log are in the vault's file.
+    /// One way for everything, for who has one thread.
+    pub fn by_one_way(items: Arc<dyn Items>) -> Self {
+        Self { reading: Arc::clone(&items), asking: Arc::clone(&items), carrying: items }
+    }
+
+    /// One that can't be reached, for this reason.
+    pub fn unreachable(why: impl Into<String>) -> Self {
+        Self::by_one_way(Arc::new(Nobody(why.into())))
+    }
+
+    /// For who opens a vault and asks nothing of the keychain: names, key and audit log are in the vault's file.
     pub fn unasked() -> Self {
-        let nobody: Arc<dyn Items> = Arc::new(Unasked);
-        Self { reading: Arc::clone(&nobody), asking: Arc::clone(&nobody), carrying: nobody }
+        Self::unreachable("nobody asks it here")
     }
 }
 
-/// Nobody behind it.
-struct Unasked;
+/// Nobody is behind it, and why.
+struct Nobody(String);
 
-impl Unasked {
-    fn refused<T>() -> Result<T, StoreError> {
-        Err(StoreError::Unreachable("it is asked by the daemon only".to_owned()))
+impl Nobody {
+    fn refused<T>(&self) -> Result<T, StoreError> {
+        Err(StoreError::Unreachable(self.0.clone()))
     }
 }
 
-impl Items for Unasked {
+impl Items for Nobody {
     fn ready(&self) -> Result<(), StoreError> {
-        Self::refused()
+        self.refused()
     }
 
     fn list(&self, _: &VaultId) -> Result<Vec<RecordKey>, StoreError> {
-        Self::refused()
+        self.refused()
     }
 
     fn get(&self, _: &VaultId, _: &[RecordKey], _: Take<'_>) -> Result<(), StoreError> {
-        Self::refused()
+        self.refused()
     }
 
     fn put(&self, _: &VaultId, _: &RecordKey, _: &[u8]) -> Result<(), StoreError> {
-        Self::refused()
+        self.refused()
     }
 
     fn delete(&self, _: &VaultId, _: &RecordKey) -> Result<(), StoreError> {
-        Self::refused()
+        self.refused()
+    }
+}
+
+/// The way to the values of a vault, for who opens it.
+#[derive(Clone)]
+pub(super) enum Way {
+    /// They rest in the vault's own file.
+    OwnFile,
+    /// They rest in this keychain.
+    Items(Keychain),
+    /// In the vault's own file, or else in this keychain: the vault says which.
+    Either(Keychain),
+}
+
+impl Way {
+    /// The keychain of a vault that is pinned so; none where it keeps its values itself.
+    pub(super) fn to(self, pinned: StoreKind) -> Result<Option<Keychain>, StoreError> {
+        match (self, pinned) {
+            (Self::OwnFile | Self::Either(_), StoreKind::Vault) => Ok(None),
+            (Self::Items(keychain) | Self::Either(keychain), StoreKind::Keychain) => Ok(Some(keychain)),
+            (way, pinned) => Err(StoreError::OtherStore { pinned, asked: way.made() }),
+        }
+    }
+
+    /// Of which kind a vault is that is made with it.
+    pub(super) fn made(&self) -> StoreKind {
+        if matches!(self, Self::Items(_)) { StoreKind::Keychain } else { StoreKind::Vault }
     }
 }
 

@@ -8,14 +8,17 @@ use super::{
     disk::{self, VAULT_FILE},
     files::Folder,
     head::{HEAD_FILE, Head},
-    keychain::StoreKind,
+    key::VaultKey,
+    keychain::{StoreKind, Way},
     seal::Sealer,
     seat::{STATE_FILE, Seat},
     slot::{KEY_FILE, Slot},
     source::KeyMaterial,
-    vault::{missing, not_behind},
+    vault::missing,
 };
 use crate::name::{Service, Target};
+
+const PUT_BACK: StoreError = StoreError::Damaged("it was put back to an earlier state");
 
 impl Slot {
     /// Reads the slot of a data folder that somebody else may hold. None if there is no vault;
@@ -81,7 +84,7 @@ pub(super) fn names(
     folder: &Folder,
     slot: &Slot,
     material: &KeyMaterial,
-    asked: StoreKind,
+    way: Way,
 ) -> Result<Vec<(Service, Vec<Target>)>, StoreError> {
     let (keys, _) = slot.open(material)?;
     if without_vault(folder)? {
@@ -91,20 +94,19 @@ pub(super) fn names(
         return Err(StoreError::WrongKey);
     }
     let db = disk::open_shadow(folder, true)?;
-    let (vault, key, _) = keys.identify(&db)?;
+    let (vault, key, other) = keys.identify(&db)?;
+    let keys: Vec<&VaultKey> = [Some(&key), other.as_ref()].into_iter().flatten().collect();
     let pinned = disk::store_kind(&db)?;
     // what can't be opened for writing is no ground for a dry run
-    if pinned != asked {
-        return Err(StoreError::OtherStore { pinned, asked });
-    }
+    way.to(pinned)?;
     let disk = disk::load(db, &Sealer::new(&key, vault), pinned, disk::readers())?;
-    match Head::find(folder, &key, vault)? {
-        Some(head) => not_behind(&disk.header, &head)?,
+    match Head::told(folder, &keys, vault)?.transpose()? {
+        Some(reached) if disk.header.generation < reached => return Err(PUT_BACK),
         None if disk.header.generation > 1 => return Err(missing(HEAD_FILE, VAULT_FILE)),
-        None => {}
+        _ => {}
     }
-    if Seat::noted(folder, &key, vault)? > disk.header.generation {
-        return Err(StoreError::Damaged("it was put back to an earlier state"));
+    if Seat::noted(folder, &keys, vault)? > disk.header.generation {
+        return Err(PUT_BACK);
     }
     Ok(disk.names.all())
 }

@@ -52,4 +52,4 @@ pub use source::{ItemId, KeyMaterial, KeySource, MAX_SOURCE_SECRET, MIN_CREDENTI
 pub use taken::Taken;
 pub use transport::{CARRIED, KeyHolder, PolicySeal};
 pub use vault::Vault;
-pub use verify::{DamagedRecord, Findings};
+pub use verify::{DamagedRecord, Findings, InKeychain};

@@ -11,6 +11,7 @@ use super::{
         StoreError, WriteItem,
     },
     group::Step,
+    rekey::Progress,
     seat::Seat,
     transport::PolicySeal,
     vault::Vault,
@@ -81,6 +82,24 @@ impl OwnedVault {
             .perform(batches.into_iter().map(step).collect())
             .into_iter()
             .try_for_each(|done| done.map(drop))
+    }
+
+    /// Brings the values of changed records where they rest, if that is not the vault's own file. What did not arrive when
+    /// this fails is as durable as before, and [waits](Self::waiting) to be brought there by whoever opens the vault next.
+    pub fn carry(&self, progress: Progress<'_>) -> Result<(), StoreError> {
+        let all = self.0.waiting();
+        loop {
+            let more = self.0.carry()?;
+            progress(all.saturating_sub(self.0.waiting()) as u64, all as u64);
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// How many changed records are still to be brought where their values rest.
+    pub fn waiting(&self) -> usize {
+        self.0.waiting()
     }
 
     /// SHA-256 of the config.json that is accepted; zeros where any is.

@@ -25,6 +25,7 @@ use super::{
     disk::{self, Header, RECORDS, failed},
     files::Folder,
     head::Head,
+    key::VaultKey,
     keychain::StoreKind,
     names::{NameIndex, Place, toggle},
     seal::{Fingerprint, Label, Nonce, RecordKey, Sealer, nonce_of},
@@ -33,7 +34,7 @@ use super::{
     source::{KeyMaterial, KeySource},
     sync::Mutex,
     transport::PolicySeal,
-    verify::copied,
+    verify::Copied,
 };
 use crate::{
     chain::{self, Checkpoint},
@@ -95,7 +96,7 @@ impl Salvage {
     /// can't be reached, or they don't add up.
     pub(super) fn open(folder: Folder, slot: &Slot, material: &KeyMaterial) -> Result<Self, StoreError> {
         let (keys, _) = slot.open(material)?;
-        let (db, vault, key, problem) = copied(&folder, keys)?;
+        let Copied { db, vault, key, other, problem } = Copied::of(&folder, keys)?;
         let mut whole = problem.is_none();
         if disk::store_kind(&db)? == StoreKind::Keychain {
             return Err(StoreError::OtherStore { pinned: StoreKind::Keychain, asked: StoreKind::Vault });
@@ -111,7 +112,8 @@ impl Salvage {
         }
         let names = NameIndex::build(named).ok_or(StoreError::Damaged("two records have one name"))?;
         let mut seat = Seat::open(&folder, key.derive("audit state", &vault), vault)?;
-        let reached = match Head::find(&folder, &key, vault)?.map(|head| head.generation()) {
+        let keys: Vec<&VaultKey> = [Some(&key), other.as_ref()].into_iter().flatten().collect();
+        let reached = match Head::told(&folder, &keys, vault)? {
             Some(Ok(reached)) => Some(reached),
             None if header.generation == 1 => Some(1),
             _ => None,

@@ -85,13 +85,18 @@ impl Seat {
         self.0.as_ref().map(|place| Arc::clone(&place.generation)).unwrap_or_default()
     }
 
-    /// As [`Seat::generation`], of a file that is only looked at. 0 where there is none that can be read.
-    pub(super) fn noted(folder: &Folder, key: &VaultKey, vault: VaultId) -> Result<u64, FileError> {
+    /// As [`Seat::generation`], of a file that is only looked at, and lies under one of these keys. 0 where there is none
+    /// that can be read.
+    pub(super) fn noted(folder: &Folder, keys: &[&VaultKey], vault: VaultId) -> Result<u64, FileError> {
         if folder.stat(STATE_FILE)?.is_none() {
             return Ok(0);
         }
-        let mut seat = Self::open(folder, key.derive("audit state", &vault), vault)?;
-        Ok(seat.load().map_or(0, |_| seat.generation()))
+        let mut noted = 0;
+        for key in keys {
+            let mut seat = Self::open(folder, key.derive("audit state", &vault), vault)?;
+            noted = noted.max(seat.load().map_or(0, |_| seat.generation()));
+        }
+        Ok(noted)
     }
 
     /// The epoch that was saved last. None where none ever was.

@@ -10,7 +10,7 @@ use super::{
     files::Folder,
     head::Head,
     key::VaultKey,
-    keychain::{Keychain, StoreKind},
+    keychain::{Keychain, StoreKind, Way},
     look,
     owned::OwnedVault,
     rekey::{self, Progress},
@@ -19,7 +19,7 @@ use super::{
     seat::Seat,
     slot::{Slot, SlotKeys},
     source::{KeyMaterial, KeySource, WrappingKey},
-    vault::{Vault, kind},
+    vault::Vault,
     verify::{self, Findings},
 };
 use crate::name::{Service, Target};
@@ -28,7 +28,7 @@ use crate::name::{Service, Target};
 pub struct Taken {
     folder: Folder,
     slot: Option<Slot>,
-    keychain: Option<Keychain>,
+    way: Way,
 }
 
 impl Taken {
@@ -45,7 +45,7 @@ impl Taken {
     fn of(folder: Folder) -> Result<Self, StoreError> {
         folder.lock()?;
         let slot = Slot::load(&folder)?;
-        Ok(Self { folder, slot, keychain: None })
+        Ok(Self { folder, slot, way: Way::OwnFile })
     }
 
     /// As [`StoreKind::peek`], while nobody else can change the file.
@@ -57,13 +57,18 @@ impl Taken {
     pub fn names(&self, material: &KeyMaterial) -> Result<Vec<(Service, Vec<Target>)>, StoreError> {
         self.source()?;
         let slot = self.slot.as_ref().ok_or(StoreError::Absent)?;
-        look::names(&self.folder, slot, material, kind(self.keychain.as_ref()))
+        look::names(&self.folder, slot, material, self.way.clone())
     }
 
     /// Opens, or makes, a vault whose values rest in the user's keychain. A vault that was made the other way is
     /// [`StoreError::OtherStore`].
     pub fn in_keychain(self, keychain: Keychain) -> Self {
-        Self { keychain: Some(keychain), ..self }
+        Self { way: Way::Items(keychain), ..self }
+    }
+
+    /// Opens a vault of either kind: one whose values rest in the user's keychain with this one.
+    pub fn reaching(self, keychain: Keychain) -> Self {
+        Self { way: Way::Either(keychain), ..self }
     }
 
     /// What `vault.key` says; None if there is none.
@@ -84,7 +89,7 @@ impl Taken {
     pub fn open(self, material: &KeyMaterial) -> Result<Vault, StoreError> {
         self.source()?;
         let Some(slot) = &self.slot else { return Err(StoreError::Absent) };
-        Vault::open_in(self.folder, slot, material, self.keychain)
+        Vault::open_in(self.folder, slot, material, self.way)
     }
 
     /// Makes key and vault, with the key wrapped under what `material` holds. The key is random in any case.
@@ -98,7 +103,7 @@ impl Taken {
         let key = VaultKey::generate().map_err(|error| StoreError::Io(error.to_string()))?;
         let (slot, _) = Slot::seal(material, &SlotKeys { current: key, next: None })?;
         slot.create(&self.folder)?;
-        Vault::open_in(self.folder, &slot, material, self.keychain)
+        Vault::open_in(self.folder, &slot, material, self.way)
     }
 
     /// Opens the vault for its owner, who has the key and asks no daemon.
@@ -130,11 +135,14 @@ impl Taken {
     pub fn verify(&self, material: &KeyMaterial, progress: Progress<'_>) -> Result<Findings, StoreError> {
         self.source()?;
         let slot = self.slot.as_ref().ok_or(StoreError::Absent)?;
-        verify::verify(&self.folder, slot, material, progress)
+        verify::verify(&self.folder, slot, material, &self.way, progress)
     }
 
     /// Gives the vault another random key, and seals everything in it anew, in one transaction. Whatever moment this is
     /// interrupted at, the next opening finds the vault whole, with exactly one key that opens it.
+    ///
+    /// Values that rest in the keychain are in the vault's file after that, and wait to be
+    /// [carried](OwnedVault::carry) there again.
     ///
     /// No process may hold the audit log meanwhile. `record` is the audit line of it.
     pub fn rekey(
@@ -144,7 +152,7 @@ impl Taken {
         progress: Progress<'_>,
     ) -> Result<OwnedVault, StoreError> {
         self.source()?;
-        rekey::rekey(self.folder, material, record, progress)
+        rekey::rekey(self.folder, self.way, material, record, progress)
     }
 
     /// Gives the vault's key another source, or the same one with another secret. The slot is replaced as a whole.
@@ -155,7 +163,7 @@ impl Taken {
         record: RenderRecord,
     ) -> Result<OwnedVault, StoreError> {
         self.source()?;
-        rekey::change_source(self.folder, old, new, record)
+        rekey::change_source(self.folder, self.way, old, new, record)
     }
 }
 

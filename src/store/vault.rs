@@ -18,7 +18,7 @@ use super::{
     group::{Applied, Group, Step, current},
     head::{HEAD_FILE, Head},
     key::VaultKey,
-    keychain::{Keychain, StoreKind},
+    keychain::{Keychain, StoreKind, Way},
     look,
     names::{Found, NameIndex, Overlay, Place},
     seal::{RecordKey, Sealer, VaultId},
@@ -105,17 +105,17 @@ impl Vault {
         folder: Folder,
         slot: &Slot,
         material: &KeyMaterial,
-        keychain: Option<Keychain>,
+        way: Way,
     ) -> Result<Self, StoreError> {
         let (keys, wrapping) = slot.open(material)?;
         if look::without_vault(&folder)? {
-            disk::create(&folder, &keys.current, kind(keychain.as_ref()))?;
+            disk::create(&folder, &keys.current, way.made())?;
         }
         if !keys.fit(&folder)? {
             return Err(StoreError::WrongKey);
         }
         let db = disk::open(&folder)?.ok_or_else(|| missing(VAULT_FILE, KEY_FILE))?;
-        pinned_to(&db, keychain.as_ref())?;
+        let keychain = way.to(disk::store_kind(&db)?)?;
         let (vault, key) = keys.settle(&db, &folder, slot, wrapping.as_ref())?;
         Self::load(folder, slot.source(), db, vault, &key, keychain, disk::readers())
     }
@@ -136,7 +136,8 @@ impl Vault {
         }
         let db = disk::open(&folder)?.ok_or_else(|| missing(VAULT_FILE, HEAD_FILE))?;
         let vault = disk::identify(&db, key)?;
-        pinned_to(&db, keychain.as_ref())?;
+        let way = keychain.map_or(Way::OwnFile, Way::Items);
+        let keychain = way.to(disk::store_kind(&db)?)?;
         Self::load(folder, source, db, vault, key, keychain, 1)
     }
 
@@ -435,13 +436,7 @@ pub(super) fn kind(keychain: Option<&Keychain>) -> StoreKind {
     if keychain.is_some() { StoreKind::Keychain } else { StoreKind::Vault }
 }
 
-/// Refuses a vault that was made for another kind of store.
-fn pinned_to(db: &Database, keychain: Option<&Keychain>) -> Result<(), StoreError> {
-    let (pinned, asked) = (disk::store_kind(db)?, kind(keychain));
-    if pinned == asked { Ok(()) } else { Err(StoreError::OtherStore { pinned, asked }) }
-}
-
-pub(super) fn not_behind(header: &Header, head: &Head) -> Result<(), StoreError> {
+fn not_behind(header: &Header, head: &Head) -> Result<(), StoreError> {
     if header.generation < head.generation()? {
         return Err(StoreError::Damaged("it was put back to an earlier state"));
     }

@@ -2,18 +2,21 @@
 //!
 //! Works on a shadow of the file: nothing on the disk is written, whatever is found.
 
+use std::collections::BTreeSet;
+
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::{
     batch::StoreError,
-    disk::{self, RECORDS, failed},
+    disk::{self, GONE, RECORDS, failed},
+    fetch::{Fault, Row, each_value},
     files::Folder,
     head::Head,
     key::VaultKey,
-    keychain::StoreKind,
+    keychain::{HANDFUL, Keychain, StoreKind, Way},
     names::toggle,
     rekey::Progress,
-    seal::{Fingerprint, RecordKey, Sealer, VaultId, has_value},
+    seal::{Fingerprint, Label, RecordKey, Sealer, VaultId, has_value},
     seat::Seat,
     slot::{Slot, SlotKeys},
     source::KeyMaterial,
@@ -31,14 +34,27 @@ const EARLIER: &str = "it was put back to an earlier state";
 pub struct Findings {
     /// How many records are whole.
     pub whole: u64,
-    /// How many of them have their value in the keychain, where nobody looked.
-    pub elsewhere: u64,
     /// How many there should be, if the header can be read.
     pub expected: Option<u64>,
     /// The records that can't be read.
     pub damaged: Vec<DamagedRecord>,
     /// What is wrong with the vault as a whole, one clause each.
     pub problems: Vec<&'static str>,
+    /// What was found in the keychain, where the values rest in one.
+    pub keychain: Option<InKeychain>,
+}
+
+/// What was found in the keychain of a vault whose values rest there.
+#[derive(Debug, Default)]
+pub struct InKeychain {
+    /// How many of the whole records have their value there.
+    pub whole: u64,
+    /// How many have theirs in the vault's file still, or are removed and have an item still.
+    pub waiting: u64,
+    /// Items that claim to be of this vault, and of no record of it. They have no effect.
+    pub foreign: u64,
+    /// Why values could not be tried, and how many, if the keychain did not let itself be asked.
+    pub untried: Option<(u64, StoreError)>,
 }
 
 /// A record that can't be read, as far as it can be told apart.
@@ -53,9 +69,19 @@ pub struct DamagedRecord {
 }
 
 impl Findings {
-    /// Whether nothing is wrong.
+    /// Whether everything was tried, and nothing is wrong.
     pub fn is_whole(&self) -> bool {
-        self.problems.is_empty() && self.damaged.is_empty()
+        self.problems.is_empty() && self.damaged.is_empty() && self.untried() == 0
+    }
+
+    fn untried(&self) -> u64 {
+        let untried = self.keychain.as_ref().and_then(|found| found.untried.as_ref());
+        untried.map_or(0, |(count, _)| *count)
+    }
+
+    /// How many records there are.
+    fn seen(&self) -> u64 {
+        self.whole + self.untried() + self.damaged.len() as u64
     }
 }
 
@@ -64,10 +90,11 @@ pub(super) fn verify(
     folder: &Folder,
     slot: &Slot,
     material: &KeyMaterial,
+    way: &Way,
     progress: Progress<'_>,
 ) -> Result<Findings, StoreError> {
     let (keys, _) = slot.open(material)?;
-    let (db, vault, key, problem) = copied(folder, keys)?;
+    let Copied { db, vault, key, other, problem } = Copied::of(folder, keys)?;
     let mut findings = Findings { problems: problem.into_iter().collect(), ..Findings::default() };
     let sealer = Sealer::new(&key, vault);
     let snapshot = db.begin_read().map_err(failed)?;
@@ -77,13 +104,18 @@ pub(super) fn verify(
         StoreKind::Vault
     });
     findings.expected = header.as_ref().ok().map(|header| header.count);
-    let sum = records(&snapshot, &sealer, kind, &mut findings, progress)?;
+    // one that can't be had is as one that does not answer: what is in the file is tried
+    let keychain = way.clone().to(kind).unwrap_or_else(|_| Some(Keychain::unasked()));
+    let mut trial = Trial { sealer: &sealer, vault, keychain: keychain.as_ref(), findings, progress };
+    let sum = trial.records(&snapshot)?;
+    trial.items(&snapshot)?;
+    let mut findings = trial.findings;
     match &header {
         Err(_) => findings.problems.push("its header was changed"),
         Ok(header) => {
-            if findings.damaged.is_empty() && (findings.whole != header.count || sum != header.sum) {
+            if findings.damaged.is_empty() && (findings.seen() != header.count || sum != header.sum) {
                 findings.problems.push("a record is missing, added or replaced by an older one");
-            } else if findings.whole + (findings.damaged.len() as u64) < header.count {
+            } else if findings.seen() < header.count {
                 findings.problems.push("a record is missing");
             }
             if let Err(StoreError::Damaged(what)) = disk::lines(&snapshot, &sealer, header) {
@@ -94,8 +126,8 @@ pub(super) fn verify(
     if disk::checkpoints(&snapshot, &sealer).is_err() {
         findings.problems.push("what it remembers of the audit log was changed");
     }
-    let head = Head::find(folder, &key, vault)?;
-    match (head.map(|head| head.generation()), &header) {
+    let keys: Vec<&VaultKey> = [Some(&key), other.as_ref()].into_iter().flatten().collect();
+    match (Head::told(folder, &keys, vault)?, &header) {
         (None, Ok(header)) if header.generation > 1 => findings.problems.push("vault.head is missing"),
         (Some(Err(_)), _) => findings.problems.push("vault.head was changed"),
         (Some(Ok(seen)), Ok(header)) if header.generation < seen => {
@@ -104,7 +136,7 @@ pub(super) fn verify(
         _ => {}
     }
     if let Ok(header) = &header
-        && Seat::noted(folder, &key, vault)? > header.generation
+        && Seat::noted(folder, &keys, vault)? > header.generation
         && !findings.problems.contains(&EARLIER)
     {
         findings.problems.push(EARLIER);
@@ -112,68 +144,158 @@ pub(super) fn verify(
     Ok(findings)
 }
 
-/// A shadow of the vault's file, which of the keys is its key, and what is wrong with its pages.
-pub(super) fn copied(
-    folder: &Folder,
-    keys: SlotKeys,
-) -> Result<(Database, VaultId, VaultKey, Option<&'static str>), StoreError> {
-    let (db, problem) = match disk::open_shadow(folder, true) {
-        Ok(db) => (db, None),
-        Err(StoreError::Damaged(what)) => (disk::open_shadow(folder, false)?, Some(what)),
-        Err(error) => return Err(error),
-    };
-    let (vault, key, _) = keys.identify(&db)?;
-    Ok((db, vault, key, problem))
+/// A shadow of the vault's file.
+pub(super) struct Copied {
+    pub(super) db: Database,
+    pub(super) vault: VaultId,
+    /// The one of the keys that is its key.
+    pub(super) key: VaultKey,
+    /// The other one, while a change of keys is not finished: what lies beside the vault may still be under it.
+    pub(super) other: Option<VaultKey>,
+    /// What is wrong with its pages.
+    pub(super) problem: Option<&'static str>,
 }
 
-fn records(
-    snapshot: &ReadTransaction,
-    sealer: &Sealer,
-    kind: StoreKind,
-    findings: &mut Findings,
-    progress: Progress<'_>,
-) -> Result<Fingerprint, StoreError> {
-    let all = findings.expected.unwrap_or_default();
-    let mut sum = Fingerprint::default();
-    let table = match snapshot.open_table(RECORDS) {
-        Ok(table) => table,
-        Err(_) => {
-            findings.problems.push("the table of records can't be opened");
-            return Ok(sum);
-        }
-    };
-    let entries = table.iter().map_err(failed)?;
-    for entry in entries {
-        let Ok((at, sealed)) = entry else {
-            findings.problems.push("the rest of the records can't be reached");
-            break;
+impl Copied {
+    pub(super) fn of(folder: &Folder, keys: SlotKeys) -> Result<Self, StoreError> {
+        let (db, problem) = match disk::open_shadow(folder, true) {
+            Ok(db) => (db, None),
+            Err(StoreError::Damaged(what)) => (disk::open_shadow(folder, false)?, Some(what)),
+            Err(error) => return Err(error),
         };
-        let at = at.value();
-        match sealer.open_label(at, sealed.value()) {
-            Ok((label, nonce)) => {
-                toggle(&mut sum, &sealer.fingerprint(at, &nonce));
-                let elsewhere = kind == StoreKind::Keychain && !has_value(sealed.value());
-                findings.elsewhere += u64::from(elsewhere);
-                match sealer.open_value(at, sealed.value()) {
-                    Ok(_) => findings.whole += 1,
-                    Err(_) if elsewhere => findings.whole += 1,
-                    Err(_) => {
-                        let name = Some((label.service, label.target));
-                        findings.damaged.push(damaged(at, name, "its value was changed"));
-                    }
+        let (vault, key, other) = keys.identify(&db)?;
+        Ok(Self { db, vault, key, other, problem })
+    }
+}
+
+/// A vault on trial.
+struct Trial<'a> {
+    sealer: &'a Sealer,
+    vault: VaultId,
+    keychain: Option<&'a Keychain>,
+    findings: Findings,
+    progress: Progress<'a>,
+}
+
+impl Trial<'_> {
+    /// Tries every record, and sums up those whose label opens, whatever is wrong with their values.
+    fn records(&mut self, snapshot: &ReadTransaction) -> Result<Fingerprint, StoreError> {
+        let mut sum = Fingerprint::default();
+        let Ok(table) = snapshot.open_table(RECORDS) else {
+            self.findings.problems.push("the table of records can't be opened");
+            return Ok(sum);
+        };
+        self.findings.keychain = self.keychain.map(|_| InKeychain::default());
+        let mut elsewhere = Vec::new();
+        for entry in table.iter().map_err(failed)? {
+            let Ok((at, sealed)) = entry else {
+                self.findings.problems.push("the rest of the records can't be reached");
+                break;
+            };
+            let (at, sealed) = (at.value(), sealed.value());
+            let Ok((label, nonce)) = self.sealer.open_label(at, sealed) else {
+                self.findings.damaged.push(damaged(at, None, "its name or attributes were changed"));
+                continue;
+            };
+            toggle(&mut sum, &self.sealer.fingerprint(at, &nonce));
+            match &mut self.findings.keychain {
+                Some(_) if !has_value(sealed) => elsewhere.push((*at, sealed.to_vec())),
+                found => {
+                    found.iter_mut().for_each(|found| found.waiting += 1);
+                    self.value(at, label, self.sealer.open_value(at, sealed).is_ok());
                 }
             }
-            Err(_) => findings.damaged.push(damaged(at, None, "its name or attributes were changed")),
+            if elsewhere.len() == HANDFUL {
+                self.fetch(&mut elsewhere)?;
+            }
         }
-        let done = findings.whole + findings.damaged.len() as u64;
-        if done.is_multiple_of(TELL) {
-            progress(done, all.max(done));
+        self.fetch(&mut elsewhere)?;
+        Ok(sum)
+    }
+
+    fn value(&mut self, at: &RecordKey, label: Label, opens: bool) {
+        if opens {
+            self.findings.whole += 1;
+        } else {
+            self.findings.damaged.push(damaged(at, Some(label), "its value was changed"));
+        }
+        self.tell(TELL);
+    }
+
+    /// Tries the values of some records in the keychain. One that can't be asked is not asked for the others either.
+    fn fetch(&mut self, rows: &mut Vec<Row>) -> Result<(), StoreError> {
+        let rows = std::mem::take(rows);
+        let (Some(keychain), Some(found)) = (self.keychain, &mut self.findings.keychain) else {
+            return Ok(());
+        };
+        if let Some((untried, _)) = &mut found.untried {
+            *untried += rows.len() as u64;
+            return Ok(());
+        }
+        // its value is dropped, and wiped, at once
+        let tried = each_value(&*keychain.reading, &self.vault, self.sealer, &rows, &mut |_, _| Ok(()));
+        match tried {
+            Ok(faults) => {
+                let whole = (rows.len() - faults.len()) as u64;
+                found.whole += whole;
+                self.findings.whole += whole;
+                for (at, sealed) in &rows {
+                    let Some(fault) = faults.get(at) else { continue };
+                    let label = self.sealer.open_label(at, sealed).ok().map(|(label, _)| label);
+                    self.findings.damaged.push(damaged(at, label, words(*fault)));
+                }
+            }
+            Err(error) => found.untried = Some((rows.len() as u64, error)),
+        }
+        self.tell(1);
+        Ok(())
+    }
+
+    /// Counts the items that no record of the vault has, and was not removed with.
+    fn items(&mut self, snapshot: &ReadTransaction) -> Result<(), StoreError> {
+        let (Some(keychain), Some(found)) = (self.keychain, &mut self.findings.keychain) else {
+            return Ok(());
+        };
+        let mut gone = BTreeSet::new();
+        match snapshot.open_table(GONE) {
+            Ok(table) => {
+                for entry in table.iter().map_err(failed)? {
+                    gone.insert(*entry.map_err(failed)?.0.value());
+                }
+            }
+            Err(_) => self.findings.problems.push("the table of removed records can't be opened"),
+        }
+        found.waiting += gone.len() as u64;
+        let (Ok(records), None) = (snapshot.open_table(RECORDS), &found.untried) else { return Ok(()) };
+        match keychain.reading.list(&self.vault) {
+            Ok(items) => {
+                for at in items.into_iter().filter(|at| !gone.contains(at)) {
+                    found.foreign += u64::from(!records.get(&at).is_ok_and(|record| record.is_some()));
+                }
+            }
+            Err(error) => found.untried = Some((0, error)),
+        }
+        Ok(())
+    }
+
+    /// How far it has come, every so often.
+    fn tell(&mut self, often: u64) {
+        let done = self.findings.seen();
+        if done.is_multiple_of(often) {
+            (self.progress)(done, self.findings.expected.unwrap_or_default().max(done));
         }
     }
-    Ok(sum)
 }
 
-fn damaged(at: &RecordKey, name: Option<(Service, Target)>, what: &'static str) -> DamagedRecord {
+const fn words(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Missing => "its item in the keychain is missing",
+        Fault::Changed => "its item in the keychain was changed",
+        Fault::Earlier => "its item in the keychain is of an earlier version",
+    }
+}
+
+fn damaged(at: &RecordKey, label: Option<Label>, what: &'static str) -> DamagedRecord {
     let place = data_encoding::HEXLOWER.encode(at.get(..8).unwrap_or_default());
-    DamagedRecord { name, place, what }
+    DamagedRecord { name: label.map(|label| (label.service, label.target)), place, what }
 }

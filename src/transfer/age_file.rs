@@ -199,9 +199,9 @@ impl<R: Read> Read for Opened<R> {
 /// The identities in a file: one a line, beside comments.
 fn identities_of(file: &Path, identities: &mut Vec<x25519::Identity>) -> Result<(), TransferError> {
     let bytes = read_whole(file, MAX_IDENTITIES)?;
-    let none = |why: &str| TransferError::NoKey(format!("{} {why}", file.display()));
+    let none = |why: &str| TransferError::NoIdentity(format!("{} {why}", file.display()));
     if bytes.as_slice().starts_with(MAGIC) {
-        return Err(none("is encrypted itself; decrypt it first: age --decrypt"));
+        return Err(none("is encrypted itself"));
     }
     let text = std::str::from_utf8(bytes.as_slice()).map_err(|_| none("holds no age identity"))?;
     let before = identities.len();

@@ -83,9 +83,12 @@ pub enum TransferError {
         /// What to do.
         advice: &'static str,
     },
-    /// What was given as a recipient or identity is none.
+    /// What was given as a recipient is none.
     #[error("{0}")]
     NoKey(String),
+    /// What was given as a file of identities holds none that can be used.
+    #[error("{0}")]
+    NoIdentity(String),
     /// A name that the store of `pass` does not have.
     #[error("the store of pass has no entry and no folder {}", .0.display())]
     NoEntry(PathBuf),
@@ -125,6 +128,9 @@ impl TransferError {
             }
             Self::Exists(_) => "choose another name, or move it away".to_owned(),
             Self::Sealed { advice, .. } => (*advice).to_owned(),
+            Self::NoIdentity(_) => {
+                "name the file that age-keygen wrote, with a line AGE-SECRET-KEY-1…; one that is encrypted itself is decrypted first: age --decrypt".to_owned()
+            }
             Self::NoKey(_) => "make a pair with: age-keygen -o key.txt; it prints the recipient".to_owned(),
             Self::Passphrase(KeyError::NobodyToAsk) => {
                 "give it with --export-passphrase-fd N, or by a program that KEYCHAIN_AUTH_ASKPASS names"

@@ -67,6 +67,22 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::UnregisteredBinary,
+        Self::ServiceNotAllowed,
+        Self::ActionNotInPolicy,
+        Self::TargetNotAllowed,
+        Self::UntrustedCaller,
+        Self::MalformedRequest,
+        Self::PolicyUnsealed,
+        Self::StoreLocked,
+        Self::AuditUnavailable,
+        Self::Overloaded,
+        Self::ResponseTooLarge,
+        Self::InternalError,
+    ];
+
     /// The code on the wire and in the audit log.
     pub const fn as_str(self) -> &'static str {
         match self {

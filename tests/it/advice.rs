@@ -125,8 +125,8 @@ fn a_sealed_policy_whose_file_is_gone_is_put_back_or_unsealed_by_following_the_a
             fs::remove_file(world.config()).unwrap();
         }
         let review = world.cli(&["policy", "review"]);
-        assert!(review.err.contains("There is no config.json"), "{review:?}");
-        follow(&world, &review.err, "put back what was sealed: ").done();
+        assert!(review.err.contains("there is no config.json"), "{review:?}");
+        follow(&world, advice(&review), "put back what was sealed: ").done();
         fs::remove_file(world.config()).unwrap();
         if running {
             world.stop();
@@ -207,4 +207,95 @@ fn a_vault_in_the_keychain_is_listed_as_advised_and_never_said_to_be_started_wit
     assert!(!outcome.err.contains("without --store"), "{outcome:?}");
     world.start_args.clear();
     world.start();
+}
+
+#[test]
+fn an_interpreter_is_not_advised_to_be_registered_as_any_program_is() {
+    let mut world = World::new();
+    let python = world.tool("python3.99");
+    world.policy(&[]);
+    world.start();
+    let reply = Client::connected(&world, &python).read("s", &["k"]);
+    let message = reply["message"].as_str().unwrap();
+    assert!(message.contains("let a compiled program ask"), "{message}");
+    let check = world.cli(&["check", python.to_str().unwrap(), "s"]);
+    let grant = world.cli(&["grant", python.to_str().unwrap(), "--read", "s"]);
+    for said in [message, advice(&check), advice(&grant)] {
+        assert!(!said.contains("keychain-auth register /"), "{said}");
+        follow(&world, said, "everything that it runs: ").done();
+        world.cli(&["unregister", python.to_str().unwrap()]).done();
+    }
+    let tool = world.tool("tool");
+    let reply = Client::connected(&world, &tool).read("s", &["k"]);
+    follow(&world, reply["message"].as_str().unwrap(), "if you trust it, run: ").done();
+}
+
+#[test]
+fn an_entry_without_a_hash_is_called_that_and_mended_by_the_advice() {
+    let world = World::new();
+    let tool = world.tool("tool");
+    let short = ("hash".to_owned(), "sha256:abc".into());
+    world.policy(&[Entry { more: vec![short], ..Entry::all(&tool, &["s"]) }]);
+    let check = world.cli(&["check", tool.to_str().unwrap(), "s"]);
+    assert!(check.err.contains("whose hash is none"), "{check:?}");
+    follow(&world, advice(&check), "as it is: ").done();
+    world.cli(&["check", tool.to_str().unwrap(), "s"]).done();
+    let again = world.cli(&["upgrade", tool.to_str().unwrap()]).done();
+    assert!(again.starts_with("Nothing to upgrade: "), "{again}");
+}
+
+#[test]
+fn a_bad_identity_and_a_value_that_is_refused_alone_get_advice_of_their_own() {
+    let mut world = World::started();
+    world.stop();
+    let plain = world.tmp("plain");
+    for (bytes, said) in [
+        (b"nothing\n".as_slice(), "has no age identity in line 1"),
+        (b"", "holds no age identity"),
+        (b"age-encryption.org/v1\n", "is encrypted itself"),
+    ] {
+        world.write(&plain, bytes);
+        let outcome = world.cli(&["vault", "import", "export", "-", "-i", plain.to_str().unwrap()]);
+        assert!(outcome.err.contains(said), "{outcome:?}");
+        assert!(advice(&outcome).contains("AGE-SECRET-KEY-1"), "{outcome:?}");
+    }
+    world.write(&plain, b"\xff");
+    let mut command = world.command(&world.binary());
+    command.args(["vault", "import", "value", "K", "--service", "s", "--apply"]);
+    let outcome = run(command.stdin(fs::File::open(&plain).unwrap()));
+    assert!(!advice(&outcome).contains("--skip-refused"), "{outcome:?}");
+    world.write(&plain, b"");
+    let import = ["vault", "import", "env", plain.to_str().unwrap(), "--service", "s", "--apply"];
+    let outcome = world.cli(&import);
+    assert!(outcome.code == Some(0) && outcome.err.contains("nothing to import"), "{outcome:?}");
+}
+
+#[test]
+fn one_of_something_is_said_as_one() {
+    let mut world = World::started();
+    world.stop();
+    let env = world.tmp("env");
+    world.write(&env, b"A=1");
+    let import = ["vault", "import", "env", env.to_str().unwrap(), "--service", "s"];
+    world.cli(&[&import[..], &["--apply"]].concat()).done();
+    let said = world.cli(&[&import[..], &["--keep"]].concat()).err;
+    assert!(said.contains(", 1 stays as it is"), "{said}");
+    let stats = world.cli(&["audit", "stats", "--action", "import"]).done();
+    assert!(stats.contains("\n1 record, "), "{stats}");
+    world.own(&world.data().join("vault.key"), 0o640);
+    let doctor = world.cli(&["doctor"]);
+    assert!(doctor.err.contains(" checks is bad"), "{doctor:?}");
+}
+
+#[test]
+fn a_wrong_passphrase_is_to_be_typed_again_and_then_it_opens() {
+    let (world, _) = sealed_and_gone();
+    let wrong = askpass(&world, "wrong", "incorrect horse");
+    world.cli(&["vault", "lock"]).done();
+    for args in [&["vault", "unlock"][..], &["vault", "list"], &["policy", "unseal"]] {
+        let outcome = cli_with(&world, &[("KEYCHAIN_AUTH_ASKPASS", wrong.to_str().unwrap())], args);
+        assert!(outcome.err.contains("this passphrase does not open"), "{args:?}: {outcome:?}");
+        assert!(advice(&outcome).starts_with("type it again"), "{args:?}: {outcome:?}");
+    }
+    knowing(&world, &["vault", "unlock"]).done();
 }

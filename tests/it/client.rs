@@ -172,6 +172,15 @@ impl Client {
         self.request(&json!({"type": "REQUEST", "action": "read", "service": service, "targets": targets}))
     }
 
+    /// The reply to a read that has to come within some seconds: far more than it takes, and less than the wait that it must
+    /// not be drawn into.
+    #[track_caller]
+    pub fn read_within(&mut self, seconds: u32, service: &str, targets: &[&str]) -> Value {
+        let ask = json!({"type": "REQUEST", "action": "read", "service": service, "targets": targets});
+        self.send(format!("{ask}\n").as_bytes());
+        self.recv_within(seconds * 1000).json()
+    }
+
     /// Ends the process and waits for it.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

@@ -74,6 +74,15 @@ fn an_entry_with_a_fault_is_refused_with_the_fault_and_not_told_to_register_agai
 }
 
 #[test]
+fn a_fault_at_the_end_of_a_line_is_told_with_a_column_that_an_editor_has() {
+    let served = served();
+    // a string that a line feed breaks: the end of line 2, behind its 8 bytes
+    served.world.policy_text("{\n  \"proto\n");
+    let place = format!("{}:2:9: ", served.world.config().display());
+    served.denies_until_mended(&[&place]);
+}
+
+#[test]
 fn an_empty_file_denies_all() {
     let served = served();
     served.world.policy_text("");

@@ -41,6 +41,33 @@ fn serves_all(world: &mut World, tool: &Path, what: &str) -> bool {
     }
 }
 
+/// What can become of a file, and what it is then; None where it is gone.
+fn harmed(bytes: &[u8], older: &[u8]) -> [(&'static str, Option<Vec<u8>>); 7] {
+    let flipped = |at: usize| {
+        let mut bytes = bytes.to_vec();
+        if let Some(byte) = bytes.get_mut(at) {
+            *byte ^= 1;
+        }
+        Some(bytes)
+    };
+    let half = bytes.len() / 2;
+    [
+        ("gone", None),
+        ("emptied", Some(Vec::new())),
+        ("cut", Some(bytes[..half].to_vec())),
+        ("put back", Some(older.to_vec())),
+        ("flipped at its beginning", flipped(3)),
+        ("flipped in its middle", flipped(half)),
+        ("flipped at its end", flipped(bytes.len().saturating_sub(2))),
+    ]
+}
+
+fn put_all_back(world: &World, whole: &[Vec<u8>]) {
+    for (name, bytes) in FILES.iter().zip(whole) {
+        world.write(&world.data().join(name), bytes);
+    }
+}
+
 #[test]
 fn every_file_damaged_cut_gone_or_put_back_is_a_sentence_or_everything_is_served() {
     let mut world = World::new();
@@ -64,29 +91,9 @@ fn every_file_damaged_cut_gone_or_put_back_is_a_sentence_or_everything_is_served
     let whole = FILES.map(|name| fs::read(world.data().join(name)).unwrap());
     let (mut served, mut refused) = (0, 0);
     for (index, name) in FILES.into_iter().enumerate() {
-        let bytes = &whole[index];
-        let flipped = |at: usize| {
-            let mut bytes = bytes.clone();
-            if let Some(byte) = bytes.get_mut(at) {
-                *byte ^= 1;
-            }
-            Some(bytes)
-        };
-        let half = bytes.len() / 2;
-        let tries = [
-            ("gone", None),
-            ("emptied", Some(Vec::new())),
-            ("cut", Some(bytes[..half].to_vec())),
-            ("put back", Some(older[index].clone())),
-            ("flipped at its beginning", flipped(3)),
-            ("flipped in its middle", flipped(half)),
-            ("flipped at its end", flipped(bytes.len().saturating_sub(2))),
-        ];
-        for (how, damaged) in tries {
+        for (how, damaged) in harmed(&whole[index], &older[index]) {
             // everything as it was, but for this file
-            for (name, bytes) in FILES.iter().zip(&whole) {
-                world.write(&world.data().join(name), bytes);
-            }
+            put_all_back(&world, &whole);
             let path = world.data().join(name);
             match &damaged {
                 None => fs::remove_file(&path).unwrap(),
@@ -106,17 +113,13 @@ fn every_file_damaged_cut_gone_or_put_back_is_a_sentence_or_everything_is_served
     }
     // several of the vault's own files at once, whatever remains of it
     for gone in [[0, 1], [0, 2], [1, 2]] {
-        for (name, bytes) in FILES.iter().zip(&whole) {
-            world.write(&world.data().join(name), bytes);
-        }
+        put_all_back(&world, &whole);
         let gone = gone.map(|index| FILES[index]);
         gone.iter().for_each(|name| fs::remove_file(world.data().join(name)).unwrap());
         assert!(!serves_all(&mut world, &tool, &format!("{gone:?} gone")));
         assert!(gone.iter().all(|name| !world.data().join(name).exists()), "{gone:?} made anew");
     }
-    for (name, bytes) in FILES.iter().zip(&whole) {
-        world.write(&world.data().join(name), bytes);
-    }
+    put_all_back(&world, &whole);
     assert!(serves_all(&mut world, &tool, "as it was"));
     assert!(served >= 20 && refused >= 12, "{served} served, {refused} refused");
     let status: serde_json::Value = serde_json::from_str(&world.cli(&["status", "--json"]).done()).unwrap();

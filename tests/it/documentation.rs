@@ -283,6 +283,21 @@ fn every_action_that_a_record_can_carry_is_described_and_can_be_asked_for() {
     }
 }
 
+#[test]
+fn every_reason_that_a_record_can_carry_can_be_asked_for() {
+    let world = World::new();
+    let mut asked = 0;
+    for (path, source) in sources().iter().filter(|(path, _)| is_program(path)) {
+        let code = source.split("#[cfg(test)]").next().unwrap();
+        for reason in code.split("reason: Some(\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+            asked += 1;
+            let outcome = world.cli(&["audit", "show", "--reason", reason]);
+            assert_eq!(outcome.code, Some(0), "{reason} of {}: {outcome:?}", path.display());
+        }
+    }
+    assert!(asked >= 2, "{asked}");
+}
+
 /// The anchor that a heading gets.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim().to_lowercase();

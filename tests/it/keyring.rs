@@ -1,6 +1,7 @@
 //! A real gnome-keyring on a session bus of its own, both ended by the test that started them. Shared with the unit tests.
 
 use std::{
+    collections::HashMap,
     fs,
     io::Write,
     os::unix::{fs::PermissionsExt, net::UnixStream},
@@ -189,6 +190,39 @@ impl Keyring {
             let body = ((session, Vec::<u8>::new(), value.to_vec(), "text/plain"),);
             bus.call_method(Some(SERVICE), item, Some(interface), "SetSecret", &body).await
         });
+    }
+
+    /// What an item is found by.
+    pub fn attributes(&self, item: &OwnedObjectPath) -> HashMap<String, String> {
+        let got = self.talk(async |bus| {
+            let body = ("org.freedesktop.Secret.Item", "Attributes");
+            let interface = "org.freedesktop.DBus.Properties";
+            bus.call_method(Some(SERVICE), item, Some(interface), "Get", &body).await
+        });
+        let value: OwnedVariant = got.unwrap().body().deserialize().unwrap();
+        value.try_into().unwrap()
+    }
+
+    /// Makes an item, beside those that are there.
+    pub fn make(&self, attributes: &[(&str, &str)], value: &[u8]) {
+        let attributes: HashMap<&str, &str> = attributes.iter().copied().collect();
+        self.in_session(async |bus, session| {
+            let properties = HashMap::from([
+                ("org.freedesktop.Secret.Item.Label", Variant::from("an item of the tests")),
+                ("org.freedesktop.Secret.Item.Attributes", Variant::from(attributes)),
+            ]);
+            let body = (properties, (session, Vec::<u8>::new(), value.to_vec(), "text/plain"), false);
+            let interface = "org.freedesktop.Secret.Collection";
+            bus.call_method(Some(SERVICE), LOGIN, Some(interface), "CreateItem", &body).await
+        });
+    }
+
+    /// Makes another item that is the same.
+    pub fn double(&self, item: &OwnedObjectPath) {
+        let attributes = self.attributes(item);
+        let attributes: Vec<(&str, &str)> =
+            attributes.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        self.make(&attributes, &self.value(item));
     }
 
     fn in_session(

@@ -1,6 +1,6 @@
 //! Where the vault's key comes from: each source with the real program, and what happens when it does not answer.
 
-use std::{fs, os::unix::process::CommandExt, path::PathBuf, process::Command, time::Instant};
+use std::{fs, os::unix::process::CommandExt, path::PathBuf, process::Command};
 
 use serde_json::{Value, json};
 
@@ -203,9 +203,8 @@ fn the_keychain_holds_the_key_and_a_locked_or_missing_one_is_an_error_in_words()
     assert_eq!(items.len(), 1, "one item");
 
     keyring.lock();
-    let begun = Instant::now();
+    // nobody is there to answer a prompt: a start that waited for one would not end
     refused(&mut world, "the keychain is locked");
-    assert!(begun.elapsed().as_secs() < 30, "no wait for a prompt");
     keyring.unlock();
     world.start();
     assert_eq!(read_one(&world, &tool)["results"][0]["value"], "VALUE");

@@ -34,6 +34,7 @@ mod entries;
 mod faults;
 mod honest;
 mod keychain;
+mod keychain_vault;
 #[allow(dead_code)]
 mod keyring;
 mod keys;

@@ -34,7 +34,7 @@ fn a_change_of_the_policy_is_recorded_also_while_nobody_asks() {
     let said =
         |what: &str| await_that(what, || of_policy(&world).iter().any(|it| it.contains(what)).then_some(()));
     said("in force: config.json sha256:");
-    said(", 1 entries");
+    said(", 1 entry");
     world.cli(&["grant", &path, "--read", "t", "--prefix", "a/"]).done();
     said(&format!("{path}: gained: read t, targets a/…; lost: all targets"));
     world.cli(&["revoke", &path, "--read", "t"]).done();
@@ -239,6 +239,80 @@ fn of_two_strangers_within_one_period_both_are_told_with_the_hash_that_approve_t
     await_that("what came too soon is told", || (lines().lines().count() > 1).then_some(()));
     let hash = crate::tools::hash_of(&second);
     assert!(lines().lines().all(|line| line.ends_with(&hash)), "all are copies of one program: {}", lines());
+}
+
+#[test]
+fn a_program_for_notices_that_fails_is_said_and_kept_for_doctor_until_one_is_given() {
+    let (world, _) = begun();
+    let (script, said) = (world.tmp("tell"), world.root().join("notify.log"));
+    let becomes = |text: &str| {
+        world.write(&script, text.as_bytes());
+        world.own(&script, 0o755);
+    };
+    becomes("#!/bin/sh\nexit 3\n");
+    let mut command = world.command(&world.binary());
+    command.args(["notify", "--every", "0", "--on-denied"]).arg(&script);
+    command.stderr(fs::File::create(&said).unwrap());
+    let _following = Guarded(spawn(&mut command));
+    let log = || fs::read_to_string(&said).unwrap();
+    await_that("it follows", || log().contains("following").then_some(()));
+    let mut number = 0;
+    let mut ask = || {
+        number += 1;
+        let stranger = world.tool(&format!("stranger{number}"));
+        assert_eq!(Client::connected(&world, &stranger).read("s", &["k"])["status"], "denied");
+    };
+    let row = || {
+        let table: Value = serde_json::from_str(&world.cli(&["doctor", "--json"]).out).unwrap();
+        let rows = table["checks"].as_array().unwrap().clone();
+        rows.into_iter().find(|row| row["name"] == "notices")
+    };
+    let row = await_that("doctor knows of it", || {
+        ask();
+        row()
+    });
+    assert_eq!((&row["state"], &row["found"]), (&json!("warn"), &json!("not given")));
+    assert!(row["means"].as_str().unwrap().contains("exit status: 3"), "{row}");
+    assert!(row["means"].as_str().unwrap().contains(script.to_str().unwrap()), "{row}");
+    for _ in 0..3 {
+        ask();
+    }
+    // whatever fails
+    fs::remove_file(&script).unwrap();
+    ask();
+    becomes("#!/bin/sh\n");
+    let row = || {
+        let table: Value = serde_json::from_str(&world.cli(&["doctor", "--json"]).out).unwrap();
+        table["checks"].as_array().unwrap().iter().any(|row| row["name"] == "notices")
+    };
+    await_that("one was given again", || {
+        ask();
+        (!row()).then_some(())
+    });
+    assert!(log().contains("warning: a notice could not be given by "), "{}", log());
+}
+
+#[test]
+fn options_that_no_record_can_meet_are_refused_and_those_that_none_meets_are_said() {
+    let (world, _) = begun();
+    for verb in [&["show"][..], &["tail"], &["stats"], &["export", "--format", "json"]] {
+        let audit = |more: &[&str]| world.cli(&[&["audit"], verb, more].concat());
+        for (more, said) in [
+            (&["--since", "1h", "--until", "2h"][..], "no record is in between"),
+            (&["--reason", "service_not_alowed"], "service_not_allowed"),
+            (&["--result", "no"], "GRANTED"),
+            (&["--action", "reed"], "read"),
+        ] {
+            let outcome = audit(more);
+            assert!(outcome.code == Some(2) && outcome.err.contains(said), "{verb:?} {more:?}: {outcome:?}");
+        }
+        for reason in ["service_not_allowed", "audit_log_changed", "policy_refused"] {
+            assert_eq!(audit(&["--reason", reason]).code, Some(0), "{reason}");
+        }
+        let outcome = audit(&["--service", "no-such-service"]);
+        let told = outcome.err.contains("None of the records") || outcome.out.starts_with("0 records");
+        assert!(outcome.code == Some(0) && told, "{outcome:?}");
+    }
 }
 
 #[test]

@@ -58,7 +58,13 @@ fn an_edit_of_a_sealed_policy_by_hand_denies_everything_until_it_is_put_back_or_
     refuses_all(&world, &evil);
     refuses_all(&world, &tool);
     assert_refused(&open.read("s", &["a"]), "error", "policy_unsealed");
-    let review = world.cli(&["policy", "review"]).done();
+    let review = world.cli(&["policy", "review"]);
+    assert!(
+        review.code == Some(1) && review.err.contains("accept it: keychain-auth policy seal"),
+        "{review:?}"
+    );
+    let review = review.out;
+    assert!(review.lines().next().unwrap().starts_with("UNPROVEN"), "nobody gave the key: {review}");
     assert!(review.contains(evil.to_str().unwrap()) && review.contains("+ read s"), "{review}");
     assert!(!review.contains(&format!("{}\n", tool.display())), "{review}");
     let status: Value = serde_json::from_str(&world.cli(&["status", "--json"]).done()).unwrap();
@@ -157,7 +163,7 @@ fn commands_that_know_the_passphrase_change_a_sealed_policy_and_seal_it_again() 
     world.start();
     serves(&world, &other);
     serves(&world, &tool);
-    assert!(knowing(&world, &["policy", "review"]).done().contains("says what the copy"));
+    assert!(knowing(&world, &["policy", "review"]).done().contains("is the policy that was sealed"));
     knowing(&world, &["policy", "unseal"]).done();
     world.policy(&[Entry::all(&other, &["s"])]);
     serves(&world, &other);
@@ -165,6 +171,64 @@ fn commands_that_know_the_passphrase_change_a_sealed_policy_and_seal_it_again() 
     world.cli(&["audit", "verify"]).done();
     let log = fs::read_to_string(world.data().join("audit.log")).unwrap();
     assert!(log.matches("another seal for the policy").count() >= 6, "{log}");
+}
+
+#[test]
+fn a_forged_copy_of_the_sealed_policy_deceives_no_review_that_has_the_key_and_the_others_say_it() {
+    let (mut world, tool) = sealed();
+    let (config, copy) = (world.config(), world.data().join("policy.sealed"));
+    let good = fs::read(&config).unwrap();
+    // somebody grants himself everything, and makes the copy say so too: nothing seems to differ
+    let evil = world.tool("evil");
+    let entry = |services: &[&str]| Entry::all(&evil, services);
+    world.policy(&[Entry::all(&tool, &["s"]), entry(&["s"])]);
+    let forged = fs::read(&config).unwrap();
+    let told = |outcome: &Outcome| outcome.out.lines().next().unwrap_or_default().to_owned();
+    let gains =
+        |outcome: &Outcome| outcome.out.contains(evil.to_str().unwrap()) && outcome.out.contains("+ read s");
+    for round in 0..3 {
+        world.write(&config, &forged);
+        world.write(&copy, &forged);
+        let deceived = world.cli(&["policy", "review"]);
+        assert!(told(&deceived).starts_with("UNPROVEN") && !gains(&deceived), "{deceived:?}");
+        let review = knowing(&world, &["policy", "review"]);
+        assert!(review.code == Some(1) && told(&review).starts_with("CHANGED"), "{review:?}");
+        assert!(gains(&review) && !review.err.contains("put back what was sealed"), "{review:?}");
+        let wrong = guessing(&world, &["policy", "review"]);
+        assert!(wrong.code == Some(1) && wrong.out.is_empty(), "a wrong key shows nothing: {wrong:?}");
+        // the real copy beside the forged config.json, and the other way round
+        world.write(&copy, &good);
+        let review = knowing(&world, &["policy", "review"]);
+        assert!(
+            review.code == Some(1) && told(&review).starts_with("Proven") && gains(&review),
+            "{review:?}"
+        );
+        world.write(&copy, &forged);
+        world.write(&config, &good);
+        let review = knowing(&world, &["policy", "review"]);
+        assert!(review.code == Some(0) && told(&review).contains("the policy that was sealed"), "{review:?}");
+        // the same words in other bytes are refused by the daemon, and not called the same
+        world.write(&config, &[&good[..], b"\n"].concat());
+        world.write(&copy, &good);
+        let review = knowing(&world, &["policy", "review"]);
+        assert!(review.code == Some(1) && review.err.contains("is not the same"), "{review:?}");
+        fs::remove_file(&copy).unwrap();
+        let review = knowing(&world, &["policy", "review"]);
+        assert!(review.code == Some(1) && told(&review).contains("is gone"), "{review:?}");
+        world.write(&config, &good);
+        // through the daemon, beside one that is locked, and where none runs
+        match round {
+            0 => drop(world.cli(&["vault", "lock"]).done()),
+            1 => drop(world.stop()),
+            _ => {}
+        }
+    }
+    // a seal that nobody took off is seen also without the copy, and without a daemon
+    let review = knowing(&world, &["policy", "review"]);
+    assert!(review.out.contains("the policy that was sealed"), "{review:?}");
+    knowing(&world, &["policy", "unseal"]).done();
+    world.write(&copy, &forged);
+    assert!(knowing(&world, &["policy", "review"]).done().contains("The policy is not sealed\n"));
 }
 
 /// What `check` says: its exit code, and its JSON.

@@ -1,12 +1,6 @@
 //! Many strangers, large strangers, restless strangers: registered clients don't wait for them.
 
-use std::{
-    fs,
-    os::unix::ffi::OsStrExt,
-    path::PathBuf,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs, os::unix::ffi::OsStrExt, path::PathBuf, thread, time::Duration};
 
 use serde_json::json;
 
@@ -41,12 +35,9 @@ fn sixty_four_strangers_of_four_gigabytes_delay_no_registered_client() {
     }
     for _ in 0..10 {
         let mut client = Client::spawn(&world, &tool);
-        client.pid();
-        let begun = Instant::now();
         client.connect();
+        // to hash a quarter of a terabyte first would take minutes
         assert_eq!(client.read("s", &["k"]), found(&[("k", "v")]));
-        let took = begun.elapsed();
-        assert!(took < Duration::from_secs(1), "served after {took:?}");
     }
     for stranger in &mut strangers {
         assert_eq!(stranger.recv().json()["status"], "denied");
@@ -113,57 +104,36 @@ fn a_stranger_costs_neither_hash_nor_scan_before_its_refusal_and_a_changed_tool_
     assert!(scans(&calls[second..]) >= 3, "the tool that is served is looked at: {:#?}", &calls[second..]);
 }
 
-/// The 99th percentile of connect and read, over 200 connections.
-fn p99(client: &mut Client) -> Duration {
-    let mut times: Vec<Duration> = (0..200)
-        .map(|_| {
-            let begun = Instant::now();
-            client.connect();
-            assert_eq!(client.read("s", &["k"]), found(&[("k", "v")]));
-            let took = begun.elapsed();
-            client.close();
-            took
-        })
-        .collect();
-    times.sort();
-    times[197]
+/// Connects, asks, takes the answer and closes, again and again for some seconds; how often.
+fn hammer(client: &mut Client) -> usize {
+    client.order(&format!("hammer {} 4000", request().len()), &request()).parse().unwrap()
 }
 
 #[test]
-fn strangers_that_reconnect_in_a_loop_slow_a_registered_client_by_five_at_most() {
+fn strangers_that_reconnect_in_a_loop_leave_a_registered_client_its_turns_and_are_queued_together() {
     let (world, tool) = world_with_tool();
     let mut client = Client::spawn(&world, &tool);
-    let quiet = p99(&mut client);
     let mut restless: Vec<Client> =
         (0..8).map(|number| Client::spawn(&world, &world.tool(&format!("stranger{number}")))).collect();
     let written_at = || fs::metadata(world.data().join("pending.json")).and_then(|meta| meta.modified()).ok();
-    let (loaded, writes) = thread::scope(|scope| {
-        let noise: Vec<_> = restless
-            .iter_mut()
-            .map(|stranger| {
-                scope.spawn(|| stranger.order(&format!("hammer {} 6000", request().len()), &request()))
-            })
-            .collect();
-        let watcher = scope.spawn(|| {
-            let (mut seen, until) =
-                (std::collections::BTreeSet::new(), Instant::now() + Duration::from_secs(5));
-            while Instant::now() < until {
-                seen.extend(written_at());
-                thread::sleep(Duration::from_millis(20));
-            }
-            seen.len()
-        });
-        let loaded = p99(&mut client);
-        for stranger in noise {
-            let rounds: u32 = stranger.join().unwrap().parse().unwrap();
-            assert!(rounds > 5, "the strangers were busy: {rounds}");
+    let (served, strangers, writes) = thread::scope(|scope| {
+        let noise: Vec<_> = restless.iter_mut().map(|stranger| scope.spawn(|| hammer(stranger))).collect();
+        let served = scope.spawn(|| hammer(&mut client));
+        let mut seen = std::collections::BTreeSet::new();
+        while !served.is_finished() || noise.iter().any(|stranger| !stranger.is_finished()) {
+            seen.extend(written_at());
+            thread::sleep(Duration::from_millis(5));
         }
-        (loaded, watcher.join().unwrap())
+        let strangers: Vec<usize> = noise.into_iter().map(|stranger| stranger.join().unwrap()).collect();
+        (served.join().unwrap(), strangers, seen.len())
     });
-    // two cores are shared with the strangers themselves: below some milliseconds only they are measured
-    let bound = 5 * quiet.max(Duration::from_millis(20));
-    assert!(loaded <= bound, "p99 {quiet:?} alone, {loaded:?} beside eight strangers");
-    assert!(writes <= 7, "pending.json was written {writes} times in five seconds");
+    let granted = |record: &serde_json::Value| record["action"] == "read" && record["result"] == "GRANTED";
+    let granted = world.audit().into_iter().filter(granted).count();
+    assert_eq!(granted, served, "each of its connections was served");
+    // all wait in one line for the same event loop: who is served and verified has at least the fifth part of their turns
+    let rounds: usize = strangers.iter().sum();
+    assert!(served * 5 * strangers.len() >= rounds, "{served} beside {strangers:?}");
+    assert!(writes * 10 <= rounds, "pending.json was written {writes} times for {rounds} strangers");
 }
 
 #[test]

@@ -274,7 +274,7 @@ fn what_a_new_user_does_wrong_with_the_key_is_said_with_a_way_out() {
     world.cli(&["vault", "lock"]).done();
     let wrong = [("KEYCHAIN_AUTH_ASKPASS", wrong.to_str().unwrap())];
     for command in ["unlock", "list", "verify"] {
-        says(&world, &wrong, &["vault", command], "this passphrase does not open vault.key", "try again");
+        says(&world, &wrong, &["vault", command], "this passphrase does not open vault.key", "type it again");
     }
     let right = [("KEYCHAIN_AUTH_ASKPASS", right.to_str().unwrap())];
     cli_with(&world, &right, &["vault", "unlock"]).done();

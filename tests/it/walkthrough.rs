@@ -11,8 +11,9 @@ use crate::{
     client::{Client, written},
     documentation::{blocks, commands, page, quoted, rows},
     keychain,
+    keys::cli_with,
     skip::need,
-    world::{Entry, World, run},
+    world::{Entry, Outcome, World, run},
 };
 
 /// Whether a line of output is the one that the README shows: `…` stands for anything within a word, and any number of
@@ -96,14 +97,8 @@ fn the_readmes_removal_leaves_nothing_in_the_home_folder_and_the_keychain() {
 fn every_vault_and_audit_command_works_beside_a_daemon_where_the_table_says_so_and_nowhere_else() {
     let page = page("docs/configuration.md");
     let (_, table) = page.split_once("## Commands beside the daemon").unwrap();
-    let (table, _) = table.split_once("\n## ").unwrap();
-    let mut said: BTreeMap<String, Vec<bool>> = rows(table)
-        .filter(|cells| cells[0].starts_with('`'))
-        .map(|cells| {
-            let command = quoted(cells[0]).next().unwrap().to_owned();
-            (command, cells[1..].iter().map(|cell| cell.starts_with("yes")).collect())
-        })
-        .collect();
+    let (table, _) = table.split_once("\n##").unwrap();
+    let mut said = works_where(table);
     let mut world = World::new();
     // only where there is no vault
     assert_eq!(said.remove("vault init"), Some(vec![false, false, true]));
@@ -117,26 +112,88 @@ fn every_vault_and_audit_command_works_beside_a_daemon_where_the_table_says_so_a
         })
         .collect();
     assert_eq!(said.keys().cloned().collect::<BTreeSet<_>>(), known, "one row for each command");
-    let env = world.tmp("env");
-    world.write(&env, b"A=1\n");
-    let out = world.tmp("out");
-    let env = env.to_str().unwrap();
-    let recipient = age::x25519::Identity::generate().to_public().to_string();
-    let arguments = |command: &str| -> Vec<Vec<&str>> {
-        match command {
-            "vault import" => {
-                let dry = vec!["env", env, "--service", "s", "--overwrite"];
-                vec![[&dry[..], &["--apply"]].concat(), dry]
-            }
-            "vault export" => vec![vec!["--output", out.to_str().unwrap(), "-r", &recipient]],
-            "vault change-key-source" => vec![vec!["--key", "file"]],
-            "audit export" => vec![vec!["--format", "json"]],
-            _ => vec![vec![]],
+    plays(&mut world, &said, |world, words| world.cli(words));
+    // the same wherever the secrets rest
+    let Some((mut world, keyring)) = keychain::world() else { return };
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start();
+    assert_eq!(Client::connected(&world, &tool).write("s", &[("B", "2")]), written());
+    keychain::carried(&world);
+    let address = keyring.address();
+    plays(&mut world, &said, |world, words| {
+        cli_with(world, &[("DBUS_SESSION_BUS_ADDRESS", &address)], words)
+    });
+}
+
+#[test]
+fn every_command_does_without_the_keychain_where_the_table_says_so_and_nowhere_else() {
+    let page = page("docs/configuration.md");
+    let (_, table) = page.split_once("### Commands and a locked keychain").unwrap();
+    let (table, _) = table.split_once("\n## ").unwrap();
+    let said = works_where(table);
+    let Some((mut world, keyring)) = keychain::world() else { return };
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start();
+    assert_eq!(Client::connected(&world, &tool).write("s", &[("B", "2")]), written());
+    keychain::carried(&world);
+    world.stop();
+    let address = keyring.address();
+    for state in 0..2 {
+        if state == 1 {
+            keyring.lock();
         }
-    };
-    for (state, name) in ["unlocked", "locked", "stopped"].iter().enumerate() {
         for (command, works) in &said {
-            for arguments in arguments(command) {
+            for arguments in arguments(&world, command) {
+                let words: Vec<&str> =
+                    command.split(' ').chain(arguments.iter().map(String::as_str)).collect();
+                let outcome = cli_with(&world, &[("DBUS_SESSION_BUS_ADDRESS", &address)], &words);
+                let dry = words.contains(&"import") && !words.contains(&"--apply");
+                let code = i32::from(!works[state] && !dry);
+                assert_eq!(outcome.code, Some(code), "{state}: {words:?}: {outcome:?}");
+                assert!(code == 0 || outcome.err.contains("the keychain is locked"), "{outcome:?}");
+            }
+        }
+    }
+}
+
+/// The commands of a table, and whether each works, column by column.
+fn works_where(table: &str) -> BTreeMap<String, Vec<bool>> {
+    rows(table)
+        .filter(|cells| cells[0].starts_with('`'))
+        .map(|cells| {
+            let command = quoted(cells[0]).next().unwrap().to_owned();
+            (command, cells[1..].iter().map(|cell| cell.starts_with("yes")).collect())
+        })
+        .collect()
+}
+
+/// With what a command is played, once or twice.
+fn arguments(world: &World, command: &str) -> Vec<Vec<String>> {
+    let (env, out) = (world.tmp("env"), world.tmp("out"));
+    world.write(&env, b"A=1\n");
+    let _ = fs::remove_file(&out);
+    let (env, out) = (env.to_str().unwrap(), out.to_str().unwrap());
+    let recipient = age::x25519::Identity::generate().to_public().to_string();
+    let played = match command {
+        "vault import" => {
+            let dry = vec!["env", env, "--service", "s", "--overwrite"];
+            vec![[&dry[..], &["--apply"]].concat(), dry]
+        }
+        "vault export" => vec![vec!["--output", out, "-r", &recipient]],
+        "vault change-key-source" => vec![vec!["--key", "file"]],
+        "audit export" => vec![vec!["--format", "json"]],
+        _ => vec![vec![]],
+    };
+    played.into_iter().map(|words| words.into_iter().map(str::to_owned).collect()).collect()
+}
+
+/// Plays every command beside an unlocked daemon, a locked one, and none.
+fn plays(world: &mut World, said: &BTreeMap<String, Vec<bool>>, cli: impl Fn(&World, &[&str]) -> Outcome) {
+    for (state, name) in ["unlocked", "locked", "stopped"].iter().enumerate() {
+        for (command, works) in said {
+            for arguments in arguments(world, command) {
                 match (*name, world.is_started()) {
                     ("stopped", true) => drop(world.stop()),
                     ("unlocked" | "locked", false) => world.start(),
@@ -147,9 +204,9 @@ fn every_vault_and_audit_command_works_beside_a_daemon_where_the_table_says_so_a
                     "unlocked" => drop(world.cli(&["vault", "unlock"]).done()),
                     _ => {}
                 }
-                let _ = fs::remove_file(&out);
-                let words: Vec<&str> = command.split(' ').chain(arguments).collect();
-                let outcome = world.cli(&words);
+                let words: Vec<&str> =
+                    command.split(' ').chain(arguments.iter().map(String::as_str)).collect();
+                let outcome = cli(world, &words);
                 assert_eq!(outcome.code, Some(i32::from(!works[state])), "{name}: {words:?}: {outcome:?}");
                 assert!(works[state] || outcome.err.contains("\n  try: "), "{outcome:?}");
             }

@@ -17,6 +17,12 @@ pub(in crate::cli) struct Args {
     wanted: Wanted,
 }
 
+impl Args {
+    pub(super) fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+}
+
 pub(super) fn run(args: &Args, log: &Path, out: &mut Output) -> Result<(), Failure> {
     let form = match args.format.as_str() {
         "ecs" => Some(Form::Ecs),
@@ -24,10 +30,10 @@ pub(super) fn run(args: &Args, log: &Path, out: &mut Output) -> Result<(), Failu
         "cef" => Some(Form::Cef),
         _ => None,
     };
-    let mut printer = Printer { filter: args.wanted.filter(), json: true, strange: 0 };
+    let mut printer = Printer::new(&args.wanted, true);
     every_line(log, args.wanted.since, out, |line, out| {
         match (&line.record, form) {
-            (Ok(record), Some(form)) if printer.filter.admits(record) => {
+            (Ok(record), Some(form)) if printer.admits(record) => {
                 out.raw_json_line(export(record, form).as_bytes());
             }
             (Ok(_), Some(_)) => {}

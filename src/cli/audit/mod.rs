@@ -10,7 +10,7 @@ mod words;
 
 use std::{io, path::Path};
 
-use clap::Subcommand;
+use clap::{Subcommand, builder::PossibleValuesParser};
 use jiff::Timestamp;
 
 pub(super) use self::tail::follow;
@@ -21,9 +21,15 @@ use super::{
     output::{Output, Style},
     text::word,
     when,
+    words::counted,
 };
-use crate::audit::{Action, Filter, Line, LogFile, RecordLine, opened};
+use crate::{
+    audit::{Action, Filter, Line, LogFile, RecordLine, opened},
+    wire::Reason,
+};
 
+/// Reasons of records that answer nobody: a config.json that can't be used, and a log that somebody touched.
+const OWN_REASONS: [&str; 2] = ["policy_refused", "audit_log_changed"];
 /// How a log comes to be.
 const START: &str = "keychain-auth start";
 
@@ -79,12 +85,39 @@ struct Wanted {
     /// The result
     #[arg(long, ignore_case = true, value_parser = ["GRANTED", "DENIED", "ERROR"])]
     result: Option<String>,
-    /// The reason of a refusal
-    #[arg(long)]
+    /// The reason of a refusal, or of a record about the log or the policy itself
+    #[arg(long, hide_possible_values = true, value_parser = PossibleValuesParser::new(reasons()))]
     reason: Option<String>,
     /// The caller's process
     #[arg(long)]
     pid: Option<u32>,
+}
+
+/// Every reason that a record can have: those of replies, and those of the daemon itself.
+fn reasons() -> impl Iterator<Item = &'static str> {
+    Reason::ALL.into_iter().map(Reason::as_str).chain(OWN_REASONS)
+}
+
+impl Command {
+    /// Whether its options can be met by any record at all; else what is wrong with them.
+    pub(super) fn sensible(&self) -> Result<(), (&'static str, String)> {
+        let (verb, wanted) = match self {
+            Self::Tail(args) => ("tail", args.wanted()),
+            Self::Show(args) => ("show", args.wanted()),
+            Self::Stats(args) => ("stats", args.wanted()),
+            Self::Export(args) => ("export", args.wanted()),
+            Self::Verify(_) | Self::SealKey(_) => return Ok(()),
+        };
+        match (wanted.since, wanted.until) {
+            (Some(since), Some(until)) if since > until => Err((
+                verb,
+                format!(
+                    "--since {since} is after --until {until}, and no record is in between; --since takes the earlier of the two",
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Wanted {
@@ -131,16 +164,31 @@ fn nothing_yet(log: &Path, out: &mut Output) {
 struct Printer {
     filter: Filter,
     json: bool,
+    /// Whether there was any record, and any that is wanted.
+    records: bool,
+    met: bool,
     strange: u64,
 }
 
 impl Printer {
+    fn new(wanted: &Wanted, json: bool) -> Self {
+        Self { filter: wanted.filter(), json, records: false, met: false, strange: 0 }
+    }
+
+    /// Whether the record is wanted.
+    fn admits(&mut self, record: &RecordLine) -> bool {
+        let met = self.filter.admits(record);
+        self.records = true;
+        self.met |= met;
+        met
+    }
+
     fn print(&mut self, line: &Line, out: &mut Output) {
         let Ok(record) = &line.record else {
             self.strange += 1;
             return;
         };
-        if !self.filter.admits(record) {
+        if !self.admits(record) {
             return;
         }
         if self.json {
@@ -153,10 +201,13 @@ impl Printer {
     }
 
     fn finish(&self, out: &mut Output) {
+        if self.records && !self.met {
+            out.note("None of the records that were looked at meets these options");
+        }
         if self.strange > 0 {
             out.note(&format!(
-                "warning: {} lines of the log are no records; see: keychain-auth audit verify",
-                self.strange
+                "warning: {}; see: keychain-auth audit verify",
+                counted(self.strange, "line of the log is no record", "lines of the log are no records")
             ));
         }
     }

@@ -22,8 +22,14 @@ pub(in crate::cli) struct Args {
     json: bool,
 }
 
+impl Args {
+    pub(super) fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+}
+
 pub(super) fn run(args: &Args, log: &Path, out: &mut Output) -> Result<(), Failure> {
-    let mut printer = Printer { filter: args.wanted.filter(), json: args.json, strange: 0 };
+    let mut printer = Printer::new(&args.wanted, args.json);
     every_line(log, args.wanted.since, out, |line, out| {
         printer.print(line, out);
         out.is_open()

@@ -13,6 +13,7 @@ use crate::{
     cli::{
         failure::Failure,
         output::{Output, Style},
+        words::counted,
     },
 };
 
@@ -52,6 +53,12 @@ struct Report {
     last: Option<String>,
     rows: Vec<Row>,
     rows_not_shown: usize,
+}
+
+impl Args {
+    pub(super) fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
 }
 
 pub(super) fn run(args: &Args, log: &Path, out: &mut Output) -> Result<(), Failure> {
@@ -151,13 +158,13 @@ fn show(report: &Report, out: &mut Output) {
         ]);
     }
     if report.rows_not_shown > 0 {
-        out.note(&format!("{} more rows: --top N", report.rows_not_shown));
+        out.note(&format!("{}: --top N", counted(report.rows_not_shown as u64, "more row", "more rows")));
     }
     let span = match (&report.first, &report.last) {
         (Some(first), Some(last)) => format!(", {first} to {last}"),
         _ => String::new(),
     };
-    out.line(&format!("{} records{span}", report.records));
+    out.line(&format!("{}{span}", counted(report.records, "record", "records")));
 }
 
 #[cfg(test)]

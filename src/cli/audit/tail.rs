@@ -36,8 +36,14 @@ pub(in crate::cli) struct Args {
     json: bool,
 }
 
+impl Args {
+    pub(super) fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+}
+
 pub(super) fn run(args: &Args, log: &Path, out: &mut Output) -> Result<(), Failure> {
-    let mut printer = Printer { filter: args.wanted.filter(), json: args.json, strange: 0 };
+    let mut printer = Printer::new(&args.wanted, args.json);
     let failed = |error: io::Error| unreadable(log, &error);
     let mut file = match File::open(log) {
         Err(error) if args.follow && error.kind() == io::ErrorKind::NotFound => {
@@ -213,7 +219,6 @@ fn replaced(log: &Path, open: &fs::Metadata) -> bool {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
-    use crate::audit::Filter;
 
     fn log(bytes: &[u8]) -> File {
         let mut file = tempfile::tempfile().unwrap();
@@ -238,7 +243,7 @@ mod tests {
         let whole = br#"{"timestamp":"2026-05-21T10:34:02Z","result":"DENIED"}"#;
         let half = whole.len() / 2;
         let mut file = log(&[whole, b"\n".as_slice(), &whole[..half]].concat());
-        let mut printer = Printer { filter: Filter::default(), json: true, strange: 0 };
+        let mut printer = Printer::new(&Wanted::default(), true);
         let mut out = Output::over(Box::new(io::sink()), Box::new(io::sink()));
         let first = pass_on(&mut file, 0, &mut printer, &mut out).unwrap();
         assert_eq!(first, whole.len() as u64 + 1);

@@ -19,6 +19,7 @@ use crate::{
         output::{Output, Style},
         owner::{Owner, close_to_others},
         status_query::{AuditStatus, Found, ask},
+        words::counted,
     },
 };
 
@@ -155,27 +156,28 @@ fn show(report: &Report, keyed: bool, out: &mut Output) {
         (Some(first), Some(last)) => format!(", {first} to {last}"),
         _ => String::new(),
     };
-    let count = report.files.len();
-    let plural = if count == 1 { "" } else { "s" };
-    out.line(&format!("{} records{range}, in {count} file{plural}", report.records));
+    let files = counted(report.files.len() as u64, "file", "files");
+    out.line(&format!("{}{range}, in {files}", counted(report.records, "record", "records")));
     match &report.compared_with {
         Compared::Daemon => out.line("compared with what the daemon knows"),
         Compared::Vault => out.line("compared with what the vault knows"),
         Compared::Nothing(why) => out.line(&format!("not compared with the daemon or its vault: {why}")),
     }
     if keyed {
-        out.line(&format!("the hashes of {} records checked with the key", report.checked_with_key));
+        let records = counted(report.checked_with_key, "record", "records");
+        out.line(&format!("the hashes of {records} checked with the key"));
     }
     if report.lines_before_the_chain > 0 {
-        out.line(&format!(
-            "{} lines are older than the chain: nothing is known of them",
-            report.lines_before_the_chain
+        out.line(&counted(
+            report.lines_before_the_chain,
+            "line is older than the chain: nothing is known of it",
+            "lines are older than the chain: nothing is known of them",
         ));
     }
     if report.changes_that_the_daemon_noticed > 0 {
         out.line(&format!(
-            "{} records tell of changes from outside: keychain-auth audit show --reason audit_log_changed",
-            report.changes_that_the_daemon_noticed
+            "{} of changes from outside: keychain-auth audit show --reason audit_log_changed",
+            counted(report.changes_that_the_daemon_noticed, "record tells", "records tell")
         ));
     }
     match &report.compared_with {

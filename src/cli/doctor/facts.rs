@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use crate::{
     caller::Check,
-    cli::status_query::Found,
+    cli::{status_query::Found, untold::Untold},
     digest::Digest,
     policy::{Distrust, Risk},
     store::KeySource,
@@ -25,6 +25,8 @@ pub(super) struct Facts {
     pub(super) key_source: Option<KeySource>,
     pub(super) policy: PolicyFacts,
     pub(super) programs: Vec<Program>,
+    /// The last notice that could not be given, where none was given since.
+    pub(super) untold: Option<Untold>,
 }
 
 /// What the machine offers.

@@ -29,8 +29,9 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
         0 => Ok(()),
         bad => Err(Failure::new(
             format!(
-                "{bad} of {} checks are bad: a protection is missing, or something is exposed",
-                rows.len()
+                "{bad} of {} checks {} bad: a protection is missing, or something is exposed",
+                rows.len(),
+                if bad == 1 { "is" } else { "are" }
             ),
             "follow the advice below each line marked bad",
         )),

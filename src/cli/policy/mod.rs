@@ -1,17 +1,18 @@
 //! `policy`: a config.json that only whoever has the vault's key can change.
 
+mod review;
+
 use clap::Subcommand;
 
 use super::{
     advice::put_policy_back,
     context::Context,
     failure::Failure,
-    output::{Output, Style},
+    output::Output,
     sealing::{Seat, copy, seal_of, seems_sealed, uncopied},
-    text::word,
 };
 use crate::{
-    policy::{Policy, differences, read_config},
+    policy::{Policy, read_config},
     store::{KeySource, PolicySeal, Slot},
 };
 
@@ -21,7 +22,7 @@ pub(super) enum Command {
     Seal,
     /// Accept any config.json again
     Unseal,
-    /// Show what config.json says differently than the policy that was sealed last
+    /// Show what config.json says differently than the policy that was sealed last; exit code 1 when it does
     Review,
 }
 
@@ -29,7 +30,7 @@ pub(super) fn run(command: &Command, cx: &Context, out: &mut Output) -> Result<(
     match command {
         Command::Seal => seal(cx, out),
         Command::Unseal => unseal(cx, out),
-        Command::Review => review(cx, out),
+        Command::Review => review::run(cx, out),
     }
 }
 
@@ -66,49 +67,6 @@ fn unseal(cx: &Context, out: &mut Output) -> Result<(), Failure> {
         out.line("Took the seal off: any config.json of yours is accepted");
     }
     copy(cx).remove().map_err(|error| uncopied(&error))
-}
-
-fn review(cx: &Context, out: &mut Output) -> Result<(), Failure> {
-    let now = config(cx)?;
-    let sealed = copy(cx).read(cx.uid);
-    if let Some(Err(error)) = now.as_deref().map(Policy::parse) {
-        let broken = crate::policy::PolicyError::Broken { file: cx.paths.config(), error };
-        return Err(Failure::new(
-            format!("{broken}; what is no policy can't be compared, and every request is denied"),
-            match sealed {
-                Some(_) => format!(
-                    "correct it there, or put back what was sealed: cp {} {}",
-                    word(copy(cx).path()),
-                    word(&cx.paths.config())
-                ),
-                None => "correct the file there".to_owned(),
-            },
-        ));
-    }
-    if sealed.is_none() && !seems_sealed(cx) {
-        out.line("The policy is not sealed");
-        return Ok(());
-    }
-    if sealed.is_none() {
-        out.note("The copy of the sealed policy is gone, so everything in config.json is shown");
-    }
-    if now.is_none() {
-        out.note(&format!("There is no config.json, so every request is denied; {}", put_policy_back(cx)));
-    }
-    let differences = differences(&sealed.unwrap_or_default(), &now.unwrap_or_default());
-    if differences.is_empty() {
-        out.line("config.json says what the copy of the sealed policy says");
-    }
-    for difference in &differences {
-        out.cells(&[(Style::Bold, &difference.path)]);
-        for gain in &difference.gains {
-            out.cells(&[(Style::Bad, &format!("  + {gain}"))]);
-        }
-        for loss in &difference.loses {
-            out.cells(&[(Style::Good, &format!("  - {loss}"))]);
-        }
-    }
-    Ok(())
 }
 
 fn config(cx: &Context) -> Result<Option<Vec<u8>>, Failure> {

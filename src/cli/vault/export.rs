@@ -24,7 +24,7 @@ use crate::{
     import::MAX_SECRETS,
     keys::export_passphrase,
     name::Service,
-    store::StoreError,
+    store::{Keychain, StoreError},
     transfer::{ExportFile, Sealing, TransferError},
 };
 
@@ -50,12 +50,12 @@ pub(in super::super) struct Args {
     plaintext: bool,
 }
 
-pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
+pub(super) fn run(args: &Args, cx: &Context, keychain: Keychain, out: &mut Output) -> Result<(), Failure> {
     // whatever is wrong with the command line is said before anybody is asked for a passphrase
     ExportFile::look(&args.output)?;
     let secrecy = args.secrecy()?;
     let words = secrecy.words();
-    let owner = Owner::open(cx, format!("vault export, {words}"))?;
+    let owner = Owner::open(cx, keychain, format!("vault export, {words}"))?;
     let (owner, names) = chosen(owner, &args.service, Action::Export)?;
     let count: usize = names.iter().map(|(_, targets)| targets.len()).sum();
     if count > MAX_SECRETS {
@@ -69,6 +69,7 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
     }
     let sealing = secrecy.sealing()?;
     let mut file = ExportFile::create(&args.output, &sealing, count)?;
+    let mut written = 0;
     for (service, targets) in names {
         for some in targets.chunks(MAX_READ) {
             let found = owner.read(&service, some.to_vec())?;
@@ -77,8 +78,11 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
                 return Err(StoreError::Damaged("a record is missing").into());
             }
             found.iter().try_for_each(|record| file.add(&service, record))?;
+            written += found.len();
+            out.steps(written as u64, count as u64);
         }
     }
+    out.end_progress();
     owner.close()?;
     file.finish()?;
     let noun = if count == 1 { "secret" } else { "secrets" };

@@ -22,6 +22,7 @@ use crate::{
     import::{Naming, PassLines, Plan},
     keys::export_passphrase,
     name::{Service, Target, TargetPrefix},
+    store::Keychain,
     transfer::{self, Opening},
 };
 
@@ -163,6 +164,16 @@ impl Source {
         }
     }
 
+    /// That there was nothing in it.
+    fn nothing(&self) -> &'static str {
+        match self {
+            Self::SecretService(_) => {
+                "No item of the keychain has all of these attributes, so there is nothing to import"
+            }
+            _ => "There is nothing in it, so there is nothing to import",
+        }
+    }
+
     fn doing(&self) -> &Doing {
         match self {
             Self::Env(args) => &args.doing,
@@ -206,12 +217,22 @@ impl Source {
     }
 }
 
-pub(super) fn run(source: &Source, cx: &Context, out: &mut Output) -> Result<(), Failure> {
+pub(super) fn run(
+    source: &Source,
+    cx: &Context,
+    keychain: Keychain,
+    out: &mut Output,
+) -> Result<(), Failure> {
     let doing = source.doing();
     free(cx)?;
     let mut plan = Plan::new();
     source.read(&mut |found| plan.add(found))?;
-    let open = || Owner::open(cx, format!("vault import {}", source.word()));
+    if plan.is_empty() && plan.refused().is_empty() {
+        show(&plan, doing, out);
+        out.note(source.nothing());
+        return Ok(());
+    }
+    let open = || Owner::open(cx, keychain, format!("vault import {}", source.word()));
     // a dry run writes nothing: neither the vault nor the log
     let owner = doing.apply.then(open).transpose()?;
     let names = match &owner {
@@ -234,6 +255,7 @@ pub(super) fn run(source: &Source, cx: &Context, out: &mut Output) -> Result<(),
     };
     if !plan.is_empty() {
         owner.write(plan.into_batches())?;
+        owner.carry(out);
     }
     owner.close()?;
     out.note(&format!("Imported {}", secrets(count)));
@@ -246,10 +268,12 @@ impl Doing {
         let refused = plan.refused().len();
         if refused > 0 && !self.skip_refused {
             let verb = if refused == 1 { "entry is" } else { "entries are" };
-            return Err(Failure::new(
-                format!("{refused} {verb} refused, so nothing is imported"),
-                "mend them at their source, or add --skip-refused to import the others",
-            ));
+            let advice = match (plan.len(), refused) {
+                (0, 1) => "what is wrong with it stands above; mend it, then try again",
+                (0, _) => "what is wrong with them stands above; mend them, then try again",
+                _ => "mend them at their source, or add --skip-refused to import the others",
+            };
+            return Err(Failure::new(format!("{refused} {verb} refused, so nothing is imported"), advice));
         }
         let existing = plan.existing();
         if existing > 0 && !self.overwrite && !self.keep {
@@ -317,6 +341,10 @@ fn secrets(count: usize) -> String {
 
 fn would(count: usize, kept: usize) -> String {
     let verb = if count == 1 { "is" } else { "are" };
-    let kept = if kept == 0 { String::new() } else { format!(", {kept} stay as they are") };
+    let kept = match kept {
+        0 => String::new(),
+        1 => ", 1 stays as it is".to_owned(),
+        kept => format!(", {kept} stay as they are"),
+    };
     format!("{} {verb} to be written{kept}", secrets(count))
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::super::{context::Context, failure::Failure, output::Output};
 use crate::{
     keys::{KeyError, forget_item},
-    store::{KeyMaterial, KeySource, Slot, StoreError, Taken},
+    store::{KeyMaterial, KeySource, Keychain, Slot, StoreError, StoreKind, Taken},
 };
 
 #[derive(clap::Args)]
@@ -16,6 +16,9 @@ pub(in super::super) struct Args {
     /// that is there]
     #[arg(long, value_name = "SOURCE")]
     key: Option<KeySource>,
+    /// Where the secrets will rest: vault (a file of the daemon), keychain (the user's own, over Secret Service)
+    #[arg(long, value_name = "KIND", default_value = "vault")]
+    store: StoreKind,
 }
 
 pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
@@ -33,6 +36,11 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
         Some(source) => cx.asking().for_new(source).map_err(unavailable)?,
         None => cx.asking().automatic()?,
     };
+    let taken = match args.store {
+        StoreKind::Vault => taken,
+        // an empty vault has nothing to ask it for
+        StoreKind::Keychain => taken.in_keychain(Keychain::unasked()),
+    };
     let made = taken.create(&material).and_then(crate::store::Vault::close);
     if let (Err(_), KeyMaterial::Keychain(item, _)) = (&made, &material) {
         // nothing was made that it would open
@@ -45,6 +53,9 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
         cx.paths.data_dir.display()
     ));
     out.note(&format!("That means: {}", source.means()));
+    if args.store == StoreKind::Keychain {
+        out.note("The secrets will rest in your keychain; the daemon must be started in your session");
+    }
     Ok(())
 }
 

@@ -17,14 +17,12 @@ use super::{
     failure::Failure,
     output::Output,
     owner::{Owner, close_to_others},
+    values,
 };
 use crate::{
     audit::Action,
     name::{Service, Target},
 };
-
-/// About as many bytes as a record takes: bars are for what takes long.
-const RECORD: u64 = 512;
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -55,16 +53,16 @@ pub(super) fn run(command: &Command, cx: &Context, out: &mut Output) -> Result<(
     match command {
         Command::Status(args) => state::run(args, cx, out),
         Command::Lock => locking::lock(cx, out),
+        Command::Verify(args) => verify::run(args, cx, values::way()?, out),
+        Command::Rekey => rekey::rekey(cx, values::way()?, out),
+        Command::Import(source) => import::run(source, cx, values::way()?, out),
+        Command::Export(args) => export::run(args, cx, values::way()?, out),
         _ => {
             close_to_others()?;
             match command {
                 Command::Init(args) => init::run(args, cx, out),
-                Command::Verify(args) => verify::run(args, cx, out),
-                Command::Rekey => rekey::rekey(cx, out),
                 Command::ChangeKeySource(args) => rekey::change(args, cx, out),
                 Command::List(args) => list::run(args, cx, out),
-                Command::Import(source) => import::run(source, cx, out),
-                Command::Export(args) => export::run(args, cx, out),
                 _ => locking::unlock(cx, out),
             }
         }

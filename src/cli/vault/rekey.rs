@@ -8,7 +8,7 @@ use super::super::{
 };
 use crate::{
     keys::{Asking, KeyError, forget_item},
-    store::{KeyMaterial, KeySource, StoreError, StoreKind, Taken},
+    store::{KeyMaterial, KeySource, Keychain, StoreError, Taken},
 };
 
 #[derive(clap::Args)]
@@ -23,24 +23,19 @@ pub(in super::super) struct ChangeArgs {
 }
 
 /// Every secret is sealed anew: who has the old key, from a copy of the old files, can't read what comes later.
-pub(super) fn rekey(cx: &Context, out: &mut Output) -> Result<(), Failure> {
+pub(super) fn rekey(cx: &Context, keychain: Keychain, out: &mut Output) -> Result<(), Failure> {
     // not beside a locked daemon: it goes on with the audit chain under the old key
     let alone = alone(cx)?;
-    let taken = Taken::take(&cx.paths.data_dir)?;
+    let taken = Taken::take(&cx.paths.data_dir)?.reaching(keychain);
     let material = material(&taken, cx)?;
-    let vault = taken.rekey(&material, vault_record(cx, "vault given another key"), &mut |done, all| {
-        out.progress(done * super::RECORD, all * super::RECORD);
-    });
-    let vault = vault.map_err(|error| match error {
-        StoreError::OtherStore { pinned: StoreKind::Keychain, .. } => Failure::new(
-            "the secrets rest in the keychain, whose items can't all be given another key at one moment",
-            "nothing was changed; another passphrase or place for the key: keychain-auth vault change-key-source; for another key, write the secrets anew into a vault that is made with start --store vault",
-        ),
-        error => error.into(),
-    })?;
+    let record = vault_record(cx, "vault given another key");
+    let vault = taken.rekey(&material, record, &mut |done, all| out.steps(done, all));
     out.end_progress();
+    let vault = vault?;
     let count = vault.count();
-    Owner::over(vault, cx, "vault rekey").close_alone(&alone)?;
+    let owner = Owner::over(vault, cx, "vault rekey");
+    owner.carry(out);
+    owner.close_alone(&alone)?;
     out.line(&format!(
         "Gave the vault another key; {count} {} sealed anew",
         if count == 1 { "secret is" } else { "secrets are" }
@@ -51,7 +46,7 @@ pub(super) fn rekey(cx: &Context, out: &mut Output) -> Result<(), Failure> {
 pub(super) fn change(args: &ChangeArgs, cx: &Context, out: &mut Output) -> Result<(), Failure> {
     let named = |number| descriptor("--new-passphrase-fd", number);
     let new_passphrase = args.new_passphrase_fd.map(named).transpose()?;
-    let taken = take(cx)?;
+    let taken = take(cx)?.reaching(Keychain::unasked());
     let old_item = taken.slot().and_then(crate::store::Slot::item);
     let old = material(&taken, cx)?;
     // the old key is tried before anything new is made or asked for

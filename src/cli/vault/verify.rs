@@ -9,7 +9,7 @@ use super::super::{
     owner::take,
 };
 use crate::{
-    store::{Findings, KeyMaterial, StoreError, Taken},
+    store::{Findings, KeyMaterial, Keychain, StoreError, Taken},
     sys::trial,
 };
 
@@ -24,13 +24,27 @@ pub(in super::super) struct Args {
 struct Report {
     whole: bool,
     records_whole: u64,
-    /// Those of them whose value is an item of the keychain, which is seen only when it is read.
-    #[serde(default)]
-    values_in_keychain: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     records_expected: Option<u64>,
     damaged: Vec<Damaged>,
     problems: Vec<String>,
+    /// Where the values rest in the keychain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    keychain: Option<InKeychain>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct InKeychain {
+    /// Values that were found whole there.
+    values_whole: u64,
+    /// Changes that are in the vault's file still.
+    changes_waiting: u64,
+    /// Items that claim to be of this vault, and have no effect.
+    items_foreign: u64,
+    /// Values that could not be tried.
+    values_untried: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    untried_because: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -44,12 +58,12 @@ struct Damaged {
 }
 
 /// Reads everything and writes nothing. Names of damaged records are told, values never.
-pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
-    let taken = take(cx)?;
+pub(super) fn run(args: &Args, cx: &Context, keychain: Keychain, out: &mut Output) -> Result<(), Failure> {
+    let taken = take(cx)?.reaching(keychain);
     taken.source()?;
     let slot = taken.slot().ok_or(StoreError::Absent)?;
     let material = cx.asking().for_slot(slot)?;
-    let report = in_a_child(&taken, &material)?;
+    let report = in_a_child(&taken, &material, out)?;
     if args.json {
         out.json(&report);
     } else {
@@ -58,15 +72,43 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
     if report.whole {
         return Ok(());
     }
-    Err(Failure::new(
-        format!("the vault is damaged; {} of its records are whole", report.records_whole),
-        "restore vault.redb and vault.head together from a backup; keep the damaged files until then",
-    ))
+    Err(report.failure())
 }
 
-fn in_a_child(taken: &Taken, material: &KeyMaterial) -> Result<Report, Failure> {
+impl Report {
+    /// What to do about it.
+    fn failure(&self) -> Failure {
+        if let Some(InKeychain { values_untried, untried_because: Some(why), .. }) = &self.keychain
+            && self.damaged.is_empty()
+            && self.problems.is_empty()
+        {
+            let values =
+                if *values_untried == 1 { "1 value".to_owned() } else { format!("{values_untried} values") };
+            return Failure::new(
+                format!(
+                    "{values} in the keychain could not be tried: {why}; the vault's own files are whole"
+                ),
+                "unlock the keychain, and run it within the desktop session",
+            );
+        }
+        let sentence = format!("the vault is damaged; {} of its records are whole", self.records_whole);
+        if self.problems.is_empty() && self.damaged.iter().all(|one| one.what.contains("in the keychain")) {
+            return Failure::new(
+                sentence,
+                "put the items back from a backup of the keychain, or write these secrets anew",
+            );
+        }
+        Failure::new(
+            sentence,
+            "restore vault.redb and vault.head together from a backup; keep the damaged files until then",
+        )
+    }
+}
+
+fn in_a_child(taken: &Taken, material: &KeyMaterial, out: &mut Output) -> Result<Report, Failure> {
     let said = trial::in_child(|_| {
-        let found = taken.verify(material, &mut |_, _| {});
+        let found = taken.verify(material, &mut |done, all| out.steps(done, all));
+        out.end_progress();
         let told = match found {
             // what was met before a record could be tried is what this command is asked for
             Err(StoreError::Damaged(what)) => {
@@ -104,10 +146,46 @@ fn report(findings: &Findings) -> Report {
     Report {
         whole: findings.is_whole(),
         records_whole: findings.whole,
-        values_in_keychain: findings.elsewhere,
         records_expected: findings.expected,
         damaged: findings.damaged.iter().map(damaged).collect(),
         problems: findings.problems.iter().map(|what| (*what).to_owned()).collect(),
+        keychain: findings.keychain.as_ref().map(|found| InKeychain {
+            values_whole: found.whole,
+            changes_waiting: found.waiting,
+            items_foreign: found.foreign,
+            values_untried: found.untried.as_ref().map_or(0, |(count, _)| *count),
+            untried_because: found
+                .untried
+                .as_ref()
+                .map(|(_, error)| Failure::from(error.clone()).sentence().to_owned()),
+        }),
+    }
+}
+
+impl InKeychain {
+    /// What is to be told, one clause each.
+    fn words(&self) -> Vec<String> {
+        let counted = |count: u64, one: &str, more: &str| match count {
+            0 => None,
+            1 => Some(format!("1 {one}")),
+            count => Some(format!("{count} {more}")),
+        };
+        [
+            counted(self.values_whole, "value rests there, and opens", "values rest there, and open"),
+            counted(
+                self.changes_waiting,
+                "change waits in vault.redb, and is brought there by the daemon",
+                "changes wait in vault.redb, and are brought there by the daemon",
+            ),
+            counted(
+                self.items_foreign,
+                "item claims to be of this vault, and is not; it has no effect",
+                "items claim to be of this vault, and are not; they have no effect",
+            ),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 }
 
@@ -122,11 +200,8 @@ fn show(report: &Report, out: &mut Output) {
     for problem in &report.problems {
         out.cells(&[(Style::Bad, "damaged  "), (Style::Plain, &format!("the vault: {problem}"))]);
     }
-    if report.values_in_keychain > 0 {
-        let count = report.values_in_keychain;
-        let values = if count == 1 { "1 value rests".to_owned() } else { format!("{count} values rest") };
-        let means = format!("{values} in the keychain; this command does not look there");
-        out.cells(&[(Style::Plain, "elsewhere"), (Style::Plain, &format!(" {means}"))]);
+    for told in report.keychain.iter().flat_map(InKeychain::words) {
+        out.cells(&[(Style::Plain, "keychain "), (Style::Plain, &told)]);
     }
     if report.whole {
         let count = report.records_whole;

@@ -28,10 +28,10 @@ use crate::{
 /// A keychain in memory.
 #[derive(Default)]
 pub(super) struct Fake {
-    items: Mutex<BTreeMap<RecordKey, Vec<Vec<u8>>>>,
-    locked: AtomicBool,
+    pub(super) items: Mutex<BTreeMap<RecordKey, Vec<Vec<u8>>>>,
+    pub(super) locked: AtomicBool,
     /// How many more changes it takes before it can't be reached; 0 for no end.
-    left: AtomicU32,
+    pub(super) left: AtomicU32,
 }
 
 const UNREACHABLE: u32 = u32::MAX;
@@ -41,7 +41,7 @@ impl Fake {
         Arc::default()
     }
 
-    fn items(&self) -> std::sync::MutexGuard<'_, BTreeMap<RecordKey, Vec<Vec<u8>>>> {
+    pub(super) fn items(&self) -> std::sync::MutexGuard<'_, BTreeMap<RecordKey, Vec<Vec<u8>>>> {
         self.items.lock().unwrap()
     }
 
@@ -93,12 +93,12 @@ impl Items for Fake {
     }
 }
 
-fn keychain(fake: &Arc<Fake>) -> Keychain {
+pub(super) fn keychain(fake: &Arc<Fake>) -> Keychain {
     let way = || Arc::clone(fake) as Arc<dyn Items>;
     Keychain { reading: way(), asking: way(), carrying: way() }
 }
 
-fn open_with(dir: &Path, keychain: Keychain) -> Result<Vault, StoreError> {
+pub(super) fn open_with(dir: &Path, keychain: Keychain) -> Result<Vault, StoreError> {
     let until = Instant::now() + Duration::from_secs(2);
     loop {
         let taken = Taken::take(dir).map(|taken| taken.in_keychain(keychain.clone()));
@@ -117,7 +117,7 @@ pub(super) fn open(dir: &Path, fake: &Arc<Fake>) -> Result<Vault, StoreError> {
     open_with(dir, keychain(fake))
 }
 
-fn carry_all(vault: &Vault) {
+pub(super) fn carry_all(vault: &Vault) {
     while vault.carry().unwrap() {}
     assert_eq!(vault.waiting(), 0);
 }

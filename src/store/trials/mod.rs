@@ -21,6 +21,7 @@ mod crash;
 mod damage;
 mod disk_errors;
 mod keychain;
+mod keychain_rekey;
 mod lockable;
 mod neighbours;
 mod readers;

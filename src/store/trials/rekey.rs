@@ -171,6 +171,12 @@ fn a_crash_at_every_step_of_a_rekey_is_settled_by_the_next_opening() {
         ] {
             std::fs::write(trial.path().join(name), bytes).unwrap();
         }
+        // for who only looks, nothing is amiss before that either
+        let taken = open_taken(trial.path());
+        let found = taken.verify(&KeyMaterial::File, &mut |_, _| {}).unwrap();
+        assert!(found.is_whole(), "{step}: {found:?}");
+        assert_eq!(taken.names(&KeyMaterial::File).unwrap()[0].1.len(), TARGETS, "{step}");
+        drop(taken);
         let opened = open_taken(trial.path()).open_owned(&KeyMaterial::File);
         let vault = opened.unwrap_or_else(|error| panic!("{step}: {error}"));
         is_whole(&vault);

@@ -14,6 +14,7 @@ use crate::{
         failure::Failure,
         sealing::copy,
         status_query::{Found, ask},
+        untold::Untold,
     },
     policy::{Policy, Warning},
     store::Slot,
@@ -57,6 +58,7 @@ pub(super) fn gather(cx: &Context) -> Facts {
         key_source,
         policy: PolicyFacts { state, writers: writers(&cx.paths.config(), cx.uid), seal },
         programs,
+        untold: Untold::read(&cx.paths.data_dir),
     }
 }
 

@@ -3,9 +3,13 @@
 use std::path::Path;
 
 use super::super::row::{Area, Row, State};
-use crate::cli::status_query::{
-    AuditStatus, DaemonStatus, Found, KeychainState, PolicyState, Protection, RAISE_LOCKED, SecretMemory,
-    VaultState,
+use crate::cli::{
+    status_query::{
+        AuditStatus, DaemonStatus, Found, KeychainState, PolicyState, Protection, RAISE_LOCKED, SecretMemory,
+        VaultState,
+    },
+    untold::Untold,
+    words::counted,
 };
 
 const OURS: &str = env!("CARGO_PKG_VERSION");
@@ -61,6 +65,13 @@ fn running(status: &DaemonStatus, config: &Path) -> Vec<Row> {
     rows
 }
 
+/// A program for notices that fails: its user waits for them in vain.
+pub(super) fn untold(Untold { at, program, why }: &Untold) -> Row {
+    let means = format!("{program} should have told of a stranger at {at}, and failed: {why}");
+    Row::ok(Area::Daemon, "notices", "not given", means)
+        .but(State::Warn, "mend the program that notify runs; the next notice that it gives ends this")
+}
+
 fn chain(audit: &AuditStatus) -> Row {
     let row = Row::ok(
         Area::Daemon,
@@ -77,7 +88,8 @@ fn chain(audit: &AuditStatus) -> Row {
 
 fn keychain(found: &KeychainState) -> Row {
     let KeychainState { state, waiting } = found;
-    let means = format!("the secrets rest in your keychain; {waiting} changed records wait for it");
+    let waiting = counted(*waiting, "changed record waits", "changed records wait");
+    let means = format!("the secrets rest in your keychain; {waiting} for it");
     let row = Row::ok(Area::Daemon, "keychain", state.as_str(), means);
     match state.as_str() {
         "unlocked" => row,

@@ -8,7 +8,15 @@ use crate::{store::KeySource, text::word};
 
 pub(super) fn rows(files: &[OwnFile], source: Option<KeySource>, uid: u32) -> Vec<Row> {
     let mut rows: Vec<Row> = files.iter().map(|file| row(file, uid)).collect();
-    rows.extend(key_source(files, source));
+    // what others could use is not read: their rows say so
+    let unread = |file: &OwnFile| {
+        let seen =
+            matches!(file.role, Role::DataFolder | Role::Key).then_some(file.seen.ok().flatten()).flatten();
+        seen.is_some_and(|seen| exposure(file.role, &seen, uid).is_some())
+    };
+    if source.is_some() || !files.iter().any(unread) {
+        rows.extend(key_source(files, source));
+    }
     rows
 }
 

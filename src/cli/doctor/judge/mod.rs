@@ -11,6 +11,7 @@ use super::{facts::Facts, row::Row};
 /// The table.
 pub(super) fn judge(facts: &Facts) -> Vec<Row> {
     let mut rows = daemon::rows(&facts.daemon, &facts.start, &facts.config);
+    rows.extend(facts.untold.as_ref().map(daemon::untold));
     rows.extend(system::rows(&facts.system));
     rows.extend(files::rows(&facts.files, facts.key_source, facts.uid));
     rows.extend(policy::rows(&facts.policy, &facts.daemon, facts.key_source));

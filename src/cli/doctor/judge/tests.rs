@@ -45,6 +45,7 @@ fn healthy() -> Facts {
             seal: Seal::Told,
         },
         programs: vec![program()],
+        untold: None,
     }
 }
 
