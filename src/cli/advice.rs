@@ -5,7 +5,7 @@ use super::{
     context::Context,
     failure::Failure,
     sealing::copy,
-    status_query::{Found, ask},
+    status_query::{DaemonStatus, Found, ask},
     text::word,
 };
 use crate::daemon::{Lock, LockError};
@@ -24,14 +24,16 @@ enum Holder {
 }
 
 impl Holder {
-    fn of(cx: &Context) -> Self {
+    fn of(cx: &Context, pid: Option<u32>) -> Self {
+        // its path may lead to the same folder by another name
+        let same = |status: &DaemonStatus| {
+            (pid.is_some() && status.pid == pid) || status.data_path.as_deref() == cx.paths.data_dir.to_str()
+        };
         match ask(&cx.paths.socket, cx.uid) {
-            Found::Running(status) if status.data_path.as_deref() == cx.paths.data_dir.to_str() => {
-                match status.vault {
-                    Some(vault) if vault.state == "salvaged" => Self::Salvages,
-                    _ => Self::Answers,
-                }
-            }
+            Found::Running(status) if same(&status) => match status.vault {
+                Some(vault) if vault.state == "salvaged" => Self::Salvages,
+                _ => Self::Answers,
+            },
             _ => Self::Elsewhere,
         }
     }
@@ -49,7 +51,7 @@ pub(super) fn holder(cx: &Context) -> Option<Option<u32>> {
 /// The failure of whoever wants the vault that a daemon has.
 pub(super) fn held(cx: &Context, pid: Option<u32>) -> Failure {
     let daemon = format!("the daemon{}", numbered(pid));
-    match Holder::of(cx) {
+    match Holder::of(cx, pid) {
         Holder::Answers => Failure::new(
             format!("the vault is in use by {daemon}"),
             "take it from there first: keychain-auth vault lock; afterwards: keychain-auth vault unlock",

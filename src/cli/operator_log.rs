@@ -5,6 +5,7 @@ use std::{
     io::{self, IsTerminal, Write},
     panic::{self, PanicHookInfo},
     sync::Mutex,
+    time::Duration,
 };
 
 use tracing::level_filters::LevelFilter;
@@ -18,6 +19,9 @@ const LOG_LEVEL: &str = "KEYCHAIN_AUTH_LOG";
 const JOURNAL: &str = "JOURNAL_STREAM";
 /// Longest line. A pipe takes as much whole or not at all (`PIPE_BUF`).
 const MAX_LINE: usize = 4096;
+
+/// How long the end after a fault waits until somebody takes the line that tells of it.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Lines on their way to stderr, and how many did not get there.
 struct OperatorLog {
@@ -61,6 +65,7 @@ fn tell_fault(fault: &PanicHookInfo<'_>) {
     let line = format!("keychain-auth: a fault of its own{}; please report it\n", place.unwrap_or_default());
     // it ends all the same, whether anybody hears why or not
     let _ = stderr::write(line.as_bytes());
+    stderr::finish(LAST_WORDS);
 }
 
 impl OperatorLog {

@@ -135,12 +135,19 @@ fn make_room(house: &House) {
     }
 }
 
-/// Sends a reply. Whenever the peer made us wait, it must still be the process that was verified.
+/// Sends a reply. Whenever it had to wait, for the peer or for others, the peer must still be the process that was
+/// verified.
 async fn say(socket: &AsyncFd<OwnedFd>, reply: &Reply, session: &Session<'_>) -> io::Result<()> {
     let Session { house, identity, .. } = session;
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    let mut rest = reply.as_bytes();
+    if house.crowd.shares(session.id, rest.len()) {
+        tokio::task::yield_now().await;
+        if identity.was_verified() && !identity.pinned() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+    }
     let told = timeout(REPLY_TAKEN, async {
-        let mut rest = reply.as_bytes();
         while !rest.is_empty() {
             let sent = match send(socket, rest, flags) {
                 Ok(sent) => sent,

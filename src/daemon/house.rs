@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     admission::Admission,
+    crowd::Crowd,
     identity::Shown,
     in_force::Recorded,
     keychain::KeychainLink,
@@ -72,6 +73,8 @@ pub(super) struct House {
     pub(super) unfinished: Cell<usize>,
     /// Replies that wait for their clients.
     pub(super) untaken: Untaken,
+    /// Whether others are answered at this moment too.
+    pub(super) crowd: Crowd,
     /// Where chunks arrive before they are lines; wiped after each.
     pub(super) chunk: RefCell<Buffer>,
     /// Protections that this kernel lacks.

@@ -5,6 +5,7 @@ mod admission;
 mod cage;
 mod connection;
 mod corridor;
+mod crowd;
 mod house;
 mod identity;
 mod in_force;

@@ -9,6 +9,7 @@ use std::{
     },
     rc::Rc,
     sync::{Arc, mpsc::SyncSender},
+    time::Duration,
 };
 
 use tokio::{
@@ -21,6 +22,7 @@ use tokio::{
 use super::{
     admission::Admission,
     cage::Cage,
+    crowd::Crowd,
     house::House,
     keychain::{Broker, KeychainLink},
     lines::CHUNK,
@@ -46,8 +48,12 @@ use crate::{
         notify::Notice,
         peer::{PinError, pin},
         process::{self, Child},
+        stderr,
     },
 };
+
+/// How long the end waits for whoever reads the operator's log, where only a thread of its own may write it.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// What the runtime begins with.
 pub(super) struct Beginning {
@@ -79,6 +85,7 @@ pub(super) fn serve(
     // ends every connection, and with the last of them the threads that work for them
     drop(connections);
     threads.wait_ended();
+    stderr::finish(LAST_WORDS);
     ended
 }
 
@@ -114,6 +121,9 @@ async fn serve_connections(
 
 /// Starts the threads, closes the cage behind the last of them, and gives them and all rooms to the house.
 fn move_in(threads: &mut Threads, begin: Beginning, hangup: Signal) -> Result<Rc<House>, StartError> {
+    if let Some(relay) = stderr::relay() {
+        threads.start_unwaited("operator-log", relay).map_err(system("a thread"))?;
+    }
     let [channel] = begin.witness.channels;
     let witness = WitnessLink::new(channel).map_err(StartError::Witness)?;
     let missing = missing();
@@ -151,6 +161,7 @@ fn move_in(threads: &mut Threads, begin: Beginning, hangup: Signal) -> Result<Rc
         strangers,
         unfinished: Cell::new(0),
         untaken: Untaken::default(),
+        crowd: Crowd::default(),
         chunk: RefCell::new(Buffer::zeroed(CHUNK)),
         missing,
         recorded: RefCell::default(),

@@ -8,7 +8,9 @@ impl StoreError {
     pub fn advice(&self) -> &'static str {
         match self {
             Self::Locked => "keychain-auth vault unlock",
-            Self::Unreachable(_) => "start your keychain (gnome-keyring, KWallet, KeePassXC), or unlock it",
+            Self::Unreachable(_) => {
+                "nothing was changed; start your keychain (gnome-keyring, KWallet, KeePassXC) and unlock it, and run it within your session, where DBUS_SESSION_BUS_ADDRESS is set"
+            }
             Self::Backlog => "unlock your keychain, and try again when it has taken what waits for it",
             Self::InUse => "wait until the other command has ended, then try again",
             Self::Absent => "make one: keychain-auth vault init, or keychain-auth start",

@@ -26,14 +26,13 @@ use super::{
     files::Folder,
     key::VaultKey,
     keychain::StoreKind,
-    names::{NameIndex, Place, toggle},
+    names::{NameIndex, Named, Place, in_order, toggle},
     seal::{FORMAT, Fingerprint, NONCE, Nonce, RecordKey, Sealer, VaultId, has_value},
     shadow::Shadow,
     transport::PolicySeal,
 };
 use crate::{
     chain::{Checkpoint, Head},
-    name::{Service, Target},
     secret::wipe_stack,
 };
 
@@ -265,10 +264,10 @@ pub(super) fn readers() -> usize {
     thread::available_parallelism().map_or(1, NonZeroUsize::get).min(8)
 }
 
-/// What the labels of a vault say, in no order.
+/// What the labels of a vault say: names as a few sorted runs.
 #[derive(Default)]
 struct Scanned {
-    all: Vec<(Service, Target, Place)>,
+    all: Vec<Named>,
     sum: Fingerprint,
     /// Records whose value the keychain does not have yet.
     waiting: BTreeSet<RecordKey>,
@@ -326,6 +325,7 @@ fn scan_share(
         let bare = label.attributes.is_empty();
         scanned.all.push((label.service, label.target, Place { at, nonce, bare }));
     }
+    scanned.all.sort_unstable_by(in_order);
     Ok(scanned)
 }
 

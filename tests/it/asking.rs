@@ -56,6 +56,13 @@ fn a_missing_file_or_an_existing_output_is_told_before_a_passphrase_is_asked_for
     for (args, said) in &tries {
         unasked(&world, args, said);
     }
+    // an empty one is no failure, and no reason to ask either
+    let program = world.tmp("counts");
+    world.write(&there, b"# nothing\n");
+    let empty = [&import[..], &["env", text(&there)], &service].concat();
+    let outcome = cli_with(&world, &[("KEYCHAIN_AUTH_ASKPASS", text(&program))], &empty);
+    assert!(outcome.code == Some(0) && outcome.err.contains("nothing to import"), "{outcome:?}");
+    assert!(!world.tmp("asked").exists(), "nobody was asked");
     world.start();
     unasked(&world, &[&export[..], &[text(&gone)]].concat(), "in use by the daemon");
     unasked(&world, &[&import[..], &["env", text(&there)], &service].concat(), "in use by the daemon");

@@ -7,11 +7,13 @@ use std::{
         fd::OwnedFd,
         unix::{fs::fchown, net::UnixStream, process::ExitStatusExt},
     },
-    process::Stdio,
+    process::{Command, Stdio},
+    sync::Mutex,
+    thread,
 };
 
 use rustix::{
-    fs::{OFlags, fcntl_getfl, fcntl_setfl, fstat},
+    fs::{Mode, OFlags, fchmod, fcntl_getfl, fcntl_setfl, fstat},
     io::Errno,
     pipe::{PipeFlags, pipe_with},
 };
@@ -19,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Client, assert_refused, found, written},
-    skip::need,
+    skip::{need, skip},
     world::{Entry, Guarded, World, await_that, is_root, run, spawn},
 };
 
@@ -38,14 +40,12 @@ fn full_pipe() -> (File, OwnedFd) {
 }
 
 /// Lets the daemon meet fault after fault to tell, and be served between them, while nobody reads what it tells.
-fn unheard(its_own: bool) {
+fn unheard() {
     let world = World::new();
     let tool = world.tool("tool");
     world.policy(&[Entry::all(&tool, &["s"])]);
     let (mut reader, writer) = full_pipe();
-    if its_own {
-        fchown(&writer, Some(world.uid()), None).unwrap();
-    }
+    fchown(&writer, Some(world.uid()), None).unwrap();
     let mut command = world.command(&world.binary());
     command.arg("start").stderr(Stdio::from(writer));
     let mut daemon = Guarded(spawn(&mut command));
@@ -78,10 +78,86 @@ fn unheard(its_own: bool) {
 
 #[test]
 fn a_daemon_whose_messages_nobody_reads_serves_on_and_says_later_that_some_are_missing() {
-    unheard(true);
-    // of another user, whose pipe can't be opened anew
-    if is_root() {
-        unheard(false);
+    unheard();
+}
+
+/// A terminal of this process's user: who holds it, how to begin to read there, and what the daemon gets.
+fn terminal() -> Option<(Guarded, impl FnOnce() -> File, OwnedFd)> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/clients/unread.py");
+    let mut holder = Command::new(need("python3")?);
+    holder.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut holder = Guarded(spawn(&mut holder));
+    let (begin, said) = (holder.0.stdin.take().unwrap(), holder.0.stdout.take().unwrap());
+    let mut said = File::from(OwnedFd::from(said));
+    let mut name = Vec::new();
+    while !name.ends_with(b"\n") {
+        let mut byte = [0];
+        said.read_exact(&mut byte).unwrap();
+        name.push(byte[0]);
+    }
+    let name = String::from_utf8(name).unwrap();
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let slave = rustix::fs::open(name.trim_end(), flags, Mode::empty()).unwrap();
+    fchmod(&slave, Mode::RUSR | Mode::WUSR).unwrap();
+    let listen = move || {
+        drop(begin);
+        said
+    };
+    Some((holder, listen, slave))
+}
+
+/// The same where standard error can't be opened anew, and a write waits until somebody reads.
+fn unheard_by_another_user(listen: impl FnOnce() -> File, stderr: OwnedFd) {
+    let world = World::new();
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    let mut command = world.command(&world.binary());
+    command.arg("start").stderr(Stdio::from(stderr));
+    let mut daemon = Guarded(spawn(&mut command));
+    drop(command);
+    let mut client = Client::spawn(&world, &tool);
+    await_that("it listens", || (client.try_connect() == "ok").then_some(()));
+    assert_eq!(client.write("s", &[("k", "v")]), written());
+    let mut round = 0;
+    let mut fault = || {
+        round += 1;
+        // another fault each time: the same one is told once
+        world.policy_text(&format!("{}{{", "\n".repeat(round)));
+        assert_refused(&client.read("s", &["k"]), "error", "internal_error");
+        world.policy(&[Entry::all(&tool, &["s"])]);
+        assert_eq!(client.read("s", &["k"]), found(&[("k", "v")]));
+    };
+    for _ in 0..300 {
+        fault();
+    }
+    // somebody reads again
+    let (mut reader, said) = (listen(), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut piece = [0; 4096];
+            while let Ok(length @ 1..) = reader.read(&mut piece) {
+                said.lock().unwrap().extend_from_slice(&piece[..length]);
+            }
+        });
+        let said = || String::from_utf8_lossy(&said.lock().unwrap()).into_owned();
+        await_that("it says that lines are missing", || {
+            fault();
+            said().contains("lines of this log are missing here").then_some(())
+        });
+        assert!(daemon.end(rustix::process::Signal::TERM).success());
+        assert!(said().contains("every request is denied"), "{}", said());
+    });
+}
+
+#[test]
+fn a_daemon_on_a_terminal_or_pipe_of_another_user_that_nobody_reads_serves_on() {
+    if !is_root() {
+        return skip("only root can give a process a terminal of another user");
+    }
+    let (reader, writer) = full_pipe();
+    unheard_by_another_user(|| reader, writer);
+    if let Some((_holder, listen, terminal)) = terminal() {
+        unheard_by_another_user(listen, terminal);
     }
 }
 

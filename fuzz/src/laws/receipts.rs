@@ -41,18 +41,19 @@ pub(super) fn receipt(outcome: Outcome) -> Receipt {
         uid: 1,
         count: None,
     };
-    with_log(|log| log.append(&event).expect("the log takes a record"))
+    with_log(|log, _| log.append(&event).expect("the log takes a record"))
 }
 
-/// The receipt of a committed change.
+/// The receipt of a committed change. Many stores share the log, so its line gets a number of the log's own.
 pub(super) fn logged(entry: &OutboxEntry) -> Receipt {
-    with_log(|log| {
-        let receipt = log.append_rendered(entry).expect("the log takes a committed line");
-        receipt.expect("no replay came before it")
+    with_log(|log, id| {
+        let entry = OutboxEntry { id, line: entry.line.clone() };
+        let receipt = log.append_rendered(&entry).expect("the log takes a committed line");
+        receipt.expect("it is not in the log yet")
     })
 }
 
-fn with_log(append: impl FnOnce(&mut Log) -> Receipt) -> Receipt {
+fn with_log(append: impl FnOnce(&mut Log, u64) -> Receipt) -> Receipt {
     LEDGER.with_borrow_mut(|ledger| {
         if ledger.as_ref().is_none_or(|ledger| ledger.left == 0) {
             *ledger = None;
@@ -69,6 +70,6 @@ fn with_log(append: impl FnOnce(&mut Log) -> Receipt) -> Receipt {
             Ledger { log, left: RECORDS, _folder: folder }
         });
         ledger.left -= 1;
-        append(&mut ledger.log)
+        append(&mut ledger.log, u64::from(RECORDS - ledger.left))
     })
 }

@@ -227,6 +227,11 @@ pub(super) fn run(
     free(cx)?;
     let mut plan = Plan::new();
     source.read(&mut |found| plan.add(found))?;
+    if plan.is_empty() && plan.refused().is_empty() {
+        show(&plan, doing, out);
+        out.note(source.nothing());
+        return Ok(());
+    }
     let open = || Owner::open(cx, keychain, format!("vault import {}", source.word()));
     // a dry run writes nothing: neither the vault nor the log
     let owner = doing.apply.then(open).transpose()?;
@@ -244,10 +249,6 @@ pub(super) fn run(
         plan.keep_existing();
     }
     let count = plan.len();
-    if count + kept + plan.refused().len() == 0 {
-        out.note(source.nothing());
-        return owner.map_or(Ok(()), Owner::close);
-    }
     let Some(owner) = owner else {
         out.note(&format!("{}; nothing was written yet: add --apply to do it", would(count, kept)));
         return Ok(());
