@@ -70,7 +70,7 @@ impl Keychain {
     pub(crate) async fn connect(address: &BusAddress) -> Result<Self, Trouble> {
         let bus = Builder::address(address.0.as_str()).build().await.map_err(trouble)?;
         // gnome-keyring (seen with 42.1) may handle the first call of a client before it knows the client, and aborts where that
-        // is OpenSession: one in some hundreds to thousands, and everybody's keychain is gone. Whoever had an answer, it knows.
+        // is OpenSession: one in some hundreds to thousands, and everybody's keychain is gone. Far rarer once it has answered.
         let _ = call(&bus, ROOT, PEER, "Ping", &()).await;
         let opened = call(&bus, ROOT, MANAGER, "OpenSession", &("plain", Variant::from(""))).await?;
         let (_, session): (OwnedVariant, OwnedObjectPath) = read(&opened)?;

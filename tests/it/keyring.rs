@@ -257,6 +257,7 @@ impl Keyring {
 }
 
 impl Drop for Keyring {
+    #[allow(clippy::print_stderr, reason = "told with the failure of the test")]
     fn drop(&mut self) {
         // what ended before it was told to is a finding of its own, whatever a test makes of it
         for (name, child) in [("keyring", self.keyring.as_mut()), ("bus", Some(&mut self.bus))]
