@@ -20,6 +20,7 @@ const ROOT: &str = "/org/freedesktop/secrets";
 const MANAGER: &str = "org.freedesktop.Secret.Service";
 const COLLECTION: &str = "org.freedesktop.Secret.Collection";
 const ITEM: &str = "org.freedesktop.Secret.Item";
+const PEER: &str = "org.freedesktop.DBus.Peer";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 /// The keychain's own name for what [`Trouble::Locked`] says.
 const IS_LOCKED: &str = "org.freedesktop.Secret.Error.IsLocked";
@@ -68,6 +69,9 @@ pub(crate) struct Keychain {
 impl Keychain {
     pub(crate) async fn connect(address: &BusAddress) -> Result<Self, Trouble> {
         let bus = Builder::address(address.0.as_str()).build().await.map_err(trouble)?;
+        // gnome-keyring (seen with 42.1) may handle the first call of a client before it knows the client, and aborts where that
+        // is OpenSession: one in some hundreds to thousands, and everybody's keychain is gone. Far rarer once it has answered.
+        let _ = call(&bus, ROOT, PEER, "Ping", &()).await;
         let opened = call(&bus, ROOT, MANAGER, "OpenSession", &("plain", Variant::from(""))).await?;
         let (_, session): (OwnedVariant, OwnedObjectPath) = read(&opened)?;
         Ok(Self { bus, session })

@@ -13,7 +13,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use self::keyring::Keyring;
 use super::*;
 use crate::{
-    desktop_keychain::bus_address,
+    desktop_keychain::{Keychain, bus_address},
     store::{Items, StoreError, files::scratch},
 };
 
@@ -167,4 +167,27 @@ fn a_keyring_that_hangs_is_given_up_and_those_in_line_do_not_wait_again() {
         get(&lane, &[[1; 32]]).ok()
     });
     assert_eq!(served.map(|found| found.len()), Some(1));
+}
+
+/// Of a race within the keyring, which nothing here can exclude: `cargo test --lib thousands_of_new_clients -- --ignored`.
+#[test]
+#[ignore = "measures"]
+fn a_keyring_lives_through_thousands_of_new_clients() {
+    const CLIENTS: usize = 3000;
+    let Some((_dir, keyring)) = keyring_or_skip() else { return };
+    let address = keyring.address();
+    let address = bus_address(|name| (name == "DBUS_SESSION_BUS_ADDRESS").then(|| address.clone().into()));
+    let address = address.unwrap();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    for _ in 0..CLIENTS {
+                        drop(Keychain::connect(&address).await.unwrap());
+                    }
+                });
+            });
+        }
+    });
 }

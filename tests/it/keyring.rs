@@ -88,7 +88,8 @@ impl Keyring {
         assert!(self.keyring.is_none());
         let mut command = self.command("/usr/bin/gnome-keyring-daemon");
         command.args(["--foreground", "--unlock", "--components=secrets"]).stdin(Stdio::piped());
-        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let log = fs::OpenOptions::new().append(true).create(true).open(self.folder.join("keyring.log"));
+        command.stdout(Stdio::null()).stderr(log.unwrap());
         let mut keyring = command.spawn().unwrap();
         keyring.stdin.take().unwrap().write_all(PASSWORD.as_bytes()).unwrap();
         self.keyring = Some(keyring);
@@ -246,14 +247,27 @@ impl Keyring {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let builder = Builder::address(self.address().as_str()).method_timeout(PATIENCE);
-            work(&builder.build().await?).await
+            let bus = builder.build().await?;
+            // it must know a client before that opens a session: else it may abort
+            let ping = ("org.freedesktop.DBus.Peer", "Ping");
+            let _ = bus.call_method(Some(SERVICE), ROOT, Some(ping.0), ping.1, &()).await;
+            work(&bus).await
         })
     }
 }
 
 impl Drop for Keyring {
+    #[allow(clippy::print_stderr, reason = "told with the failure of the test")]
     fn drop(&mut self) {
-        for child in self.keyring.iter_mut().chain([&mut self.bus]) {
+        // what ended before it was told to is a finding of its own, whatever a test makes of it
+        for (name, child) in [("keyring", self.keyring.as_mut()), ("bus", Some(&mut self.bus))]
+            .into_iter()
+            .filter_map(|(name, child)| Some((name, child?)))
+        {
+            if let Ok(Some(status)) = child.try_wait() {
+                let said = fs::read_to_string(self.folder.join("keyring.log")).unwrap_or_default();
+                eprintln!("the {name} of the test ended by itself, with {status}; the keyring said:\n{said}");
+            }
             let _ = child.kill();
             let _ = child.wait();
         }
