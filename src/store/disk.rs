@@ -6,14 +6,7 @@
 //! takes a damaged commit for a torn one and falls back to the one before it.
 
 use secrecy::ExposeSecret;
-use std::{
-    collections::BTreeSet,
-    fs::File,
-    num::NonZeroUsize,
-    ops::Bound,
-    sync::Arc,
-    thread::{self, ScopedJoinHandle},
-};
+use std::{collections::BTreeSet, fs::File, sync::Arc};
 
 use redb::{
     Builder, Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
@@ -26,15 +19,13 @@ use super::{
     files::Folder,
     key::VaultKey,
     keychain::StoreKind,
-    names::{NameIndex, Named, Place, in_order, toggle},
-    seal::{FORMAT, Fingerprint, NONCE, Nonce, RecordKey, Sealer, VaultId, has_value},
+    names::NameIndex,
+    scan::{Scanned, scan},
+    seal::{FORMAT, Fingerprint, NONCE, Nonce, RecordKey, Sealer, VaultId},
     shadow::Shadow,
     transport::PolicySeal,
 };
-use crate::{
-    chain::{Checkpoint, Head},
-    secret::wipe_stack,
-};
+use crate::chain::{Checkpoint, Head};
 
 /// Name of the vault in the data folder.
 pub(super) const VAULT_FILE: &str = "vault.redb";
@@ -42,9 +33,6 @@ pub(super) const VAULT_FILE: &str = "vault.redb";
 const DRAFT: &str = "vault.redb.new";
 /// Pages kept in memory, sealed as on the disk: 100,000 records of usual size and their tree.
 const CACHE: usize = 64 * 1024 * 1024;
-
-/// From how many records on other threads help to read the labels.
-const WORTH_SHARING: u64 = 2000;
 
 /// Record key to sealed record.
 pub(super) const RECORDS: TableDefinition<'_, &RecordKey, &[u8]> = TableDefinition::new("records");
@@ -229,8 +217,7 @@ pub(super) fn store_kind(db: &Database) -> Result<StoreKind, StoreError> {
     }
 }
 
-/// Reads every label and line, and compares them with the header. `readers` share the labels, each a thread but the first,
-/// which is the caller's: a caged process can make no threads.
+/// Reads every label, by so many `readers`, and every line, and compares them with the header.
 pub(super) fn load(
     db: Database,
     sealer: &Sealer,
@@ -240,8 +227,7 @@ pub(super) fn load(
     let snapshot = db.begin_read().map_err(failed)?;
     let header = read_header(&snapshot, sealer)?;
     let records = snapshot.open_table(RECORDS).map_err(failed)?;
-    let readers = if header.count < WORTH_SHARING { 1 } else { readers };
-    let Scanned { all, sum, mut waiting } = scan(&records, sealer, store, readers)?;
+    let Scanned { all, sum, mut waiting } = scan(&records, header.count, sealer, store, readers)?;
     if all.len() as u64 != header.count || sum != header.sum {
         return Err(StoreError::Damaged("a record is missing, added or replaced by an older one"));
     }
@@ -257,93 +243,6 @@ pub(super) fn load(
         }
     }
     Ok(Disk { records: Arc::new(records), db, header, names, waiting })
-}
-
-/// How many threads read labels before the process is caged: as many as there are processors, within reason.
-pub(super) fn readers() -> usize {
-    thread::available_parallelism().map_or(1, NonZeroUsize::get).min(8)
-}
-
-/// What the labels of a vault say: names as a few sorted runs.
-#[derive(Default)]
-struct Scanned {
-    all: Vec<Named>,
-    sum: Fingerprint,
-    /// Records whose value the keychain does not have yet.
-    waiting: BTreeSet<RecordKey>,
-}
-
-fn scan(records: &Records, sealer: &Sealer, store: StoreKind, readers: usize) -> Result<Scanned, StoreError> {
-    // where records rest are hashes: equal shares of the places are equal shares of the work
-    let bound = |share: usize| u8::try_from(share * 256 / readers).ok().map(first_at);
-    let read = |share: usize| {
-        let scanned = scan_share(records, bound(share), bound(share + 1), sealer, store);
-        // once for all labels: beneath 100,000 of them it would cost as much as opening them
-        wipe_stack();
-        scanned
-    };
-    let read = &read;
-    thread::scope(|scope| {
-        let others: Vec<_> = (1..readers)
-            .map(|share| (share, thread::Builder::new().spawn_scoped(scope, move || read(share))))
-            .collect();
-        let mut whole = read(0)?;
-        for (share, other) in others {
-            let part = match other.map(ScopedJoinHandle::join) {
-                Ok(Ok(part)) => part?,
-                Ok(Err(panic)) => std::panic::resume_unwind(panic),
-                // there was no room for another thread
-                Err(_) => read(share)?,
-            };
-            whole.add(part);
-        }
-        Ok(whole)
-    })
-}
-
-/// The labels of the records from one place up to before another, or to the end.
-fn scan_share(
-    records: &Records,
-    from: Option<RecordKey>,
-    to: Option<RecordKey>,
-    sealer: &Sealer,
-    store: StoreKind,
-) -> Result<Scanned, StoreError> {
-    let mut scanned = Scanned::default();
-    let from = from.as_ref().map_or(Bound::Unbounded, Bound::Included);
-    let to = to.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-    for entry in records.range::<&RecordKey>((from, to)).map_err(failed)? {
-        let (at, sealed) = entry.map_err(failed)?;
-        let at = *at.value();
-        let (label, nonce) = sealer
-            .read_label(&at, sealed.value())
-            .map_err(|_| StoreError::Damaged("a record was changed"))?;
-        toggle(&mut scanned.sum, &sealer.fingerprint(&at, &nonce));
-        if store == StoreKind::Keychain && has_value(sealed.value()) {
-            scanned.waiting.insert(at);
-        }
-        let bare = label.attributes.is_empty();
-        scanned.all.push((label.service, label.target, Place { at, nonce, bare }));
-    }
-    scanned.all.sort_unstable_by(in_order);
-    Ok(scanned)
-}
-
-/// The first place that begins with this byte.
-fn first_at(byte: u8) -> RecordKey {
-    let mut place = RecordKey::default();
-    if let Some(first) = place.first_mut() {
-        *first = byte;
-    }
-    place
-}
-
-impl Scanned {
-    fn add(&mut self, mut part: Self) {
-        self.all.append(&mut part.all);
-        toggle(&mut self.sum, &part.sum);
-        self.waiting.append(&mut part.waiting);
-    }
 }
 
 /// The outbox of the snapshot; every number that the header speaks of must be there.

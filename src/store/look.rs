@@ -10,6 +10,7 @@ use super::{
     head::{HEAD_FILE, Head},
     key::VaultKey,
     keychain::{StoreKind, Way},
+    scan::readers,
     seal::Sealer,
     seat::{STATE_FILE, Seat},
     slot::{KEY_FILE, Slot},
@@ -99,7 +100,7 @@ pub(super) fn names(
     let pinned = disk::store_kind(&db)?;
     // what can't be opened for writing is no ground for a dry run
     way.to(pinned)?;
-    let disk = disk::load(db, &Sealer::new(&key, vault), pinned, disk::readers())?;
+    let disk = disk::load(db, &Sealer::new(&key, vault), pinned, readers())?;
     match Head::told(folder, &keys, vault)?.transpose()? {
         Some(reached) if disk.header.generation < reached => return Err(PUT_BACK),
         None if disk.header.generation > 1 => return Err(missing(HEAD_FILE, VAULT_FILE)),

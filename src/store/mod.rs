@@ -22,6 +22,7 @@ mod names;
 mod owned;
 mod rekey;
 mod salvage;
+mod scan;
 mod seal;
 pub(crate) mod seat;
 mod shadow;

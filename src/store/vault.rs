@@ -21,6 +21,7 @@ use super::{
     keychain::{Keychain, StoreKind, Way},
     look,
     names::{Found, NameIndex, Overlay, Place},
+    scan::readers,
     seal::{RecordKey, Sealer, VaultId},
     seat::Seat,
     slot::{KEY_FILE, Slot},
@@ -117,7 +118,7 @@ impl Vault {
         let db = disk::open(&folder)?.ok_or_else(|| missing(VAULT_FILE, KEY_FILE))?;
         let keychain = way.to(disk::store_kind(&db)?)?;
         let (vault, key) = keys.settle(&db, &folder, slot, wrapping.as_ref())?;
-        Self::load(folder, slot.source(), db, vault, &key, keychain, disk::readers())
+        Self::load(folder, slot.source(), db, vault, &key, keychain, readers())
     }
 
     /// Opens the vault again in a folder whose slot was opened elsewhere: within the cage, without threads. Nothing is made,
