@@ -37,6 +37,8 @@ use crate::{
 /// Most lines of committed changes that wait for a log that can't be written. No change is committed while one waits
 /// (see [`Log::ready`]), so that only those of one group, committed when the log failed, are ever here.
 const MAX_WAITING: usize = 4096;
+/// What is said of a file that went with its records.
+pub(super) const REMOVED: &str = "the file was removed or replaced; this one continues it";
 /// The open audit log.
 ///
 /// What happens to its file from outside, removed, replaced, truncated or written by somebody else, is noticed at the
@@ -227,11 +229,7 @@ impl Log {
                     self.advance(Because::Rotation);
                     return Ok(());
                 }
-                self.changed(if moved {
-                    "the file was moved away; this one continues it"
-                } else {
-                    "the file was removed or replaced; this one continues it"
-                });
+                self.changed(if moved { "the file was moved away; this one continues it" } else { REMOVED });
             }
         }
         Ok(())
