@@ -25,7 +25,7 @@ impl StoreError {
                 "nothing was changed; put vault.key back from a backup that was made after the last vault rekey; without it nothing in the vault can be read"
             }
             Self::Damaged(_) => {
-                "nothing was changed; see what is damaged: keychain-auth vault verify; restore vault.redb and vault.head together from a backup"
+                "nothing was changed; see what is damaged: keychain-auth vault verify; restore vault.redb and vault.head together from a backup, or read what is intact: keychain-auth start --salvage"
             }
             Self::Salvaged => {
                 "see what is wrong with it: keychain-auth doctor; then start the daemon without --salvage"
@@ -48,6 +48,7 @@ impl StoreError {
             Self::OtherStore { .. } => {
                 "nothing was changed; start it without --store, and it goes on where its secrets are"
             }
+            Self::Unknown(_) => "look at the disk, then see whether it was done before you do it again",
             Self::TooLarge | Self::Io(_) => {
                 "nothing was changed; look at the disk and the folder, then try again"
             }

@@ -231,29 +231,18 @@ pub(super) fn load(
     if all.len() as u64 != header.count || sum != header.sum {
         return Err(StoreError::Damaged("a record is missing, added or replaced by an older one"));
     }
-    let names = NameIndex::build(all)?;
+    let names = NameIndex::build(all).ok_or(StoreError::Damaged("two records have one name"))?;
     lines(&snapshot, sealer, &header)?;
     if store == StoreKind::Keychain {
-        waiting.append(&mut removed(&snapshot, &records)?);
+        for entry in snapshot.open_table(GONE).map_err(failed)?.iter().map_err(failed)? {
+            let at = *entry.map_err(failed)?.0.value();
+            if ReadableTable::get(&records, &at).map_err(failed)?.is_some() {
+                return Err(StoreError::Damaged("a record is there and removed at once"));
+            }
+            waiting.insert(at);
+        }
     }
     Ok(Disk { records: Arc::new(records), db, header, names, waiting })
-}
-
-/// The records that were removed and whose items the keychain may still have. The table is not sealed: a record that is
-/// there and in it is an order of somebody else to remove its item.
-pub(super) fn removed(
-    snapshot: &ReadTransaction,
-    records: &Records,
-) -> Result<BTreeSet<RecordKey>, StoreError> {
-    let mut removed = BTreeSet::new();
-    for entry in snapshot.open_table(GONE).map_err(failed)?.iter().map_err(failed)? {
-        let at = *entry.map_err(failed)?.0.value();
-        if ReadableTable::get(records, &at).map_err(failed)?.is_some() {
-            return Err(StoreError::Damaged("a record is there and removed at once"));
-        }
-        removed.insert(at);
-    }
-    Ok(removed)
 }
 
 /// The outbox of the snapshot; every number that the header speaks of must be there.
@@ -324,7 +313,8 @@ pub(super) fn add_checkpoints(
         Some(row) => read_checkpoints(sealer, row.value())?,
         None => Vec::new(),
     };
-    all.extend_from_slice(new);
+    // those of a commit whose outcome was not known are there already
+    all.extend(new.iter().filter(|one| !all.contains(one)).copied().collect::<Vec<_>>());
     if all.len() > MAX_CHECKPOINTS {
         let mut index = 0;
         all.retain(|_| {

@@ -19,8 +19,8 @@ use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::{
     batch::{
-        Answer, AuditMemory, Committed, Names, OutboxEntry, PendingChange, Query, Record, Selection, Store,
-        StoreError,
+        Answer, AuditMemory, Committed, Names, Outbox, OutboxEntry, PendingChange, Query, Record, Selection,
+        Store, StoreError,
     },
     disk::{self, Header, RECORDS, failed},
     files::Folder,
@@ -41,7 +41,6 @@ use crate::{
     name::{Service, Target},
     policy::Authorized,
     secret::wipe_stack,
-    text::counted,
 };
 
 /// How much of a vault is intact.
@@ -61,13 +60,13 @@ impl Extent {
     /// One clause for people.
     pub fn words(&self) -> String {
         let Self { intact, damaged, earlier, whole } = self;
-        let records = counted(*intact, "record", "records");
+        let records = if *intact == 1 { "record" } else { "records" };
         let state = match earlier {
             true => "; it was put back to an earlier state, and later changes are not in it",
             false if *whole => "; no damage was found",
             false => "",
         };
-        format!("{records} can be read, {damaged} can't{state}")
+        format!("{intact} {records} can be read, {damaged} can't{state}")
     }
 }
 
@@ -111,7 +110,7 @@ impl Salvage {
         if count != header.count || sum != header.sum {
             return Err(StoreError::Damaged("a record is missing, added or replaced by an older one"));
         }
-        let names = NameIndex::build(named)?;
+        let names = NameIndex::build(named).ok_or(StoreError::Damaged("two records have one name"))?;
         let mut seat = Seat::open(&folder, key.derive("audit state", &vault), vault)?;
         let keys: Vec<&VaultKey> = [Some(&key), other.as_ref()].into_iter().flatten().collect();
         let reached = match Head::told(&folder, &keys, vault)? {
@@ -236,8 +235,10 @@ impl Store for Salvage {
         changes.iter().map(|_| Err(StoreError::Salvaged)).collect()
     }
 
-    fn outbox(&self) -> Result<Vec<OutboxEntry>, StoreError> {
-        Ok(self.outbox.clone())
+    fn outbox(&self) -> Result<Outbox, StoreError> {
+        // no other line will ever follow these
+        let last = self.outbox.last().map_or(0, |entry| entry.id);
+        Ok(Outbox { lines: self.outbox.clone(), last })
     }
 
     fn settle(&self, _id: u64) {}

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use age::secrecy::ExposeSecret;
@@ -213,9 +213,10 @@ fn commands_do_not_wait_for_a_keychain_that_is_locked_or_away_and_change_nothing
     let refused = |world: &World, keyring: &Keyring, words: &str| {
         let [key, ..] = files(world);
         for command in commands {
-            // each ends by itself while the keychain is still so: one that waited on would be killed, and have no exit code
+            let begun = Instant::now();
             let said = cli(world, keyring, command);
             assert!(said.code == Some(1) && said.err.contains(words), "{command:?}: {said:?}");
+            assert!(begun.elapsed() < Duration::from_secs(20), "no wait without an end");
         }
         assert_eq!(files(world)[0], key, "one key, and the same");
         assert!(!out.exists());
