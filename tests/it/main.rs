@@ -60,6 +60,7 @@ mod strict;
 mod tools;
 mod transcripts;
 mod ui;
+mod unknown;
 mod vault;
 mod verify;
 mod walkthrough;
