@@ -168,6 +168,8 @@ impl LogSync {
 
     /// Asks for a sync a moment after each record, or at once where replies wait for it. An idle daemon never wakes.
     pub(super) async fn run(mut self, house: Rc<House>) {
+        // once, as every fault that clients can bring about again and again: a shortage of descriptors is one
+        let mut told = String::new();
         loop {
             house.unsynced.notified().await;
             if house.durability == Durability::Written {
@@ -182,7 +184,11 @@ impl LogSync {
                 Ok(Some(unsynced)) => unsynced,
                 Ok(None) => continue,
                 Err(error) => {
-                    tracing::error!("{error}");
+                    let fault = error.to_string();
+                    if fault != told {
+                        tracing::error!("{fault}");
+                        told = fault;
+                    }
                     continue;
                 }
             };
