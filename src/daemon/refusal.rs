@@ -171,6 +171,10 @@ impl Refusal {
                 Reason::StoreLocked,
                 "the store is locked; to unlock it, run: keychain-auth vault unlock",
             ),
+            StoreError::KeychainLocked => Self::new(
+                Reason::StoreLocked,
+                "your keychain, where the secrets rest, is locked; unlock it and try again",
+            ),
             StoreError::Unreachable(why) => Self::new(
                 Reason::StoreLocked,
                 "the keychain, where the secrets rest, does not answer; start or unlock it and try again",
