@@ -25,7 +25,7 @@ impl StoreError {
                 "nothing was changed; put vault.key back from a backup that was made after the last vault rekey; without it nothing in the vault can be read"
             }
             Self::Damaged(_) => {
-                "nothing was changed; see what is damaged: keychain-auth vault verify; restore vault.redb and vault.head together from a backup, or read what is intact: keychain-auth start --salvage"
+                "nothing was changed; see what is damaged: keychain-auth vault verify; restore vault.redb and vault.head together from a backup"
             }
             Self::Salvaged => {
                 "see what is wrong with it: keychain-auth doctor; then start the daemon without --salvage"

@@ -15,6 +15,7 @@ use super::{
         failure::Failure,
         output::Output,
         owner::{MAX_READ, Owner},
+        words::counted,
     },
     chosen,
     import::passphrase_descriptor,
@@ -91,8 +92,8 @@ pub(super) fn run(args: &Args, cx: &Context, keychain: Keychain, out: &mut Outpu
     out.end_progress();
     owner.close()?;
     file.finish()?;
-    let noun = if count == 1 { "secret" } else { "secrets" };
-    out.line(&format!("Exported {count} {noun} to {}, {words}", args.output.display()));
+    let secrets = counted(count as u64, "secret", "secrets");
+    out.line(&format!("Exported {secrets} to {}, {words}", args.output.display()));
     Ok(())
 }
 
