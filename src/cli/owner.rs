@@ -296,10 +296,6 @@ fn unlockable(error: LockError) -> Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        // a command has the vault open: what is locked is where its values rest
-        if error == StoreError::Locked {
-            return KeyError::KeychainLocked.into();
-        }
         Self::new(error.to_string(), error.advice())
     }
 }

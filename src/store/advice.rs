@@ -8,6 +8,9 @@ impl StoreError {
     pub fn advice(&self) -> &'static str {
         match self {
             Self::Locked => "keychain-auth vault unlock",
+            Self::KeychainLocked => {
+                "unlock the keychain, for example by logging in to the desktop, then try again"
+            }
             Self::Unreachable(_) => {
                 "nothing was changed; start your keychain (gnome-keyring, KWallet, KeePassXC) and unlock it, and run it within your session, where DBUS_SESSION_BUS_ADDRESS is set"
             }

@@ -256,6 +256,10 @@ impl Store for Salvage {
         0
     }
 
+    fn lost(&self) -> usize {
+        0
+    }
+
     fn note_audit(&self, _head: chain::Head, _ended: Option<Checkpoint>) {}
 
     fn keep_audit(&self) -> Result<(), StoreError> {

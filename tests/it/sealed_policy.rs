@@ -148,6 +148,40 @@ fn without_the_passphrase_no_command_changes_a_sealed_policy() {
 }
 
 #[test]
+fn what_an_edit_by_hand_says_already_is_granted_and_registered_by_no_command() {
+    let (mut world, tool) = sealed();
+    let good = fs::read(world.config()).unwrap();
+    let evil = world.tool("evil");
+    let (tool_path, evil_path) = (tool.to_str().unwrap(), evil.to_str().unwrap());
+    let nothing_new: [&[&str]; 3] = [
+        &["grant", evil_path, "--read", "s"],
+        &["register", evil_path],
+        &["revoke", tool_path, "--read", "never-granted"],
+    ];
+    for running in [true, false] {
+        world.policy(&[Entry::all(&tool, &["s"]), Entry::all(&evil, &["s"])]);
+        for args in nothing_new {
+            let told = knowing(&world, args);
+            assert!(told.code == Some(1) && told.out.is_empty(), "{args:?}: {told:?}");
+            assert!(told.err.contains("is not the policy that was sealed"), "{args:?}: {told:?}");
+            let keyless = world.cli(args);
+            assert!(keyless.code == Some(1) && keyless.out.is_empty(), "{args:?}: {keyless:?}");
+        }
+        // what was sealed holds, and what it says already is said by who has the key; nothing is sealed for that
+        world.write(&world.config(), &good);
+        let log = || fs::read_to_string(world.data().join("audit.log")).unwrap();
+        let seals = log().matches("another seal for the policy").count();
+        let told = knowing(&world, &["grant", tool_path, "--read", "s"]).done();
+        assert!(told.starts_with("Granted"), "{told}");
+        assert_eq!(guessing(&world, &["grant", tool_path, "--read", "s"]).code, Some(1));
+        assert_eq!(log().matches("another seal for the policy").count(), seals);
+        if running {
+            world.stop();
+        }
+    }
+}
+
+#[test]
 fn commands_that_know_the_passphrase_change_a_sealed_policy_and_seal_it_again() {
     let (mut world, tool) = sealed();
     let other = world.tool("other");

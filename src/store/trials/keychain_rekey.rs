@@ -51,7 +51,10 @@ fn a_keychain_that_fails_before_the_commit_of_a_rekey_leaves_the_old_key_and_aft
         told.push((at, all));
         fake.locked.store(true, Ordering::Relaxed);
     });
-    assert_eq!((locked.err(), told), (Some(StoreError::Locked), vec![(HANDFUL as u64, TARGETS as u64)]));
+    assert_eq!(
+        (locked.err(), told),
+        (Some(StoreError::KeychainLocked), vec![(HANDFUL as u64, TARGETS as u64)])
+    );
     // and when nothing was begun yet
     let between = || open_taken(dir.path()).slot().unwrap().is_between_keys();
     assert!(between());
@@ -59,7 +62,7 @@ fn a_keychain_that_fails_before_the_commit_of_a_rekey_leaves_the_old_key_and_aft
     is_whole(dir.path(), &fake);
     assert!(!between());
     fake.locked.store(true, Ordering::Relaxed);
-    assert_eq!(rekey(dir.path(), &fake, &mut |_, _| {}).err(), Some(StoreError::Locked));
+    assert_eq!(rekey(dir.path(), &fake, &mut |_, _| {}).err(), Some(StoreError::KeychainLocked));
     assert!(!between(), "what can't be done is not begun");
     fake.locked.store(false, Ordering::Relaxed);
     // an item that is not the one of its record
@@ -162,7 +165,7 @@ fn verify_tries_every_item_says_what_it_could_not_try_and_writes_nothing() {
     fake.locked.store(true, Ordering::Relaxed);
     let found = verify();
     assert!(!found.is_whole() && found.damaged.is_empty() && found.problems.is_empty());
-    assert_eq!(found.keychain.unwrap().untried, Some((TARGETS as u64 - 1, StoreError::Locked)));
+    assert_eq!(found.keychain.unwrap().untried, Some((TARGETS as u64 - 1, StoreError::KeychainLocked)));
 }
 
 /// A keychain that gives every item, and does not say which there are.
