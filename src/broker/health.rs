@@ -20,7 +20,7 @@ impl Health {
     pub(super) fn note<T>(&self, done: &Result<T, StoreError>) {
         let found = match done {
             Ok(_) => 1,
-            Err(StoreError::Locked) => 2,
+            Err(StoreError::KeychainLocked) => 2,
             Err(StoreError::Unreachable(_)) => 3,
             // says nothing of the keychain
             Err(_) => return,

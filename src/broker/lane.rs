@@ -128,7 +128,7 @@ impl State {
             }
             match answer.report {
                 Report::Done => return Ok(reports),
-                Report::Locked => return Err(StoreError::Locked),
+                Report::Locked => return Err(StoreError::KeychainLocked),
                 Report::Failed(why) => return Err(StoreError::Unreachable(why)),
                 report => reports.push(report),
             }

@@ -118,11 +118,11 @@ fn a_locked_collection_is_told_at_once_and_serves_when_it_is_unlocked() {
     let [lane] = lanes(&keyring);
     lane.put(&VAULT, &[1; 32], b"one").unwrap();
     keyring.lock();
-    assert_eq!(lane.ready(), Err(StoreError::Locked));
-    assert_eq!(get(&lane, &[[1; 32]]), Err(StoreError::Locked));
-    assert_eq!(lane.list(&VAULT), Err(StoreError::Locked));
-    assert_eq!(lane.put(&VAULT, &[2; 32], b"two"), Err(StoreError::Locked));
-    assert_eq!(lane.delete(&VAULT, &[1; 32]), Err(StoreError::Locked));
+    assert_eq!(lane.ready(), Err(StoreError::KeychainLocked));
+    assert_eq!(get(&lane, &[[1; 32]]), Err(StoreError::KeychainLocked));
+    assert_eq!(lane.list(&VAULT), Err(StoreError::KeychainLocked));
+    assert_eq!(lane.put(&VAULT, &[2; 32], b"two"), Err(StoreError::KeychainLocked));
+    assert_eq!(lane.delete(&VAULT, &[1; 32]), Err(StoreError::KeychainLocked));
     keyring.unlock();
     assert_eq!(get(&lane, &[[1; 32]]), Ok(vec![([1; 32], b"one".to_vec())]));
 }

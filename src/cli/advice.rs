@@ -8,7 +8,18 @@ use super::{
     status_query::{DaemonStatus, Found, ask},
     text::word,
 };
-use crate::daemon::{Lock, LockError};
+use crate::{
+    daemon::{Lock, LockError},
+    store::{StoreError, Taken},
+};
+
+/// Whether a daemon holds the vault, and says that it serves it for reading only.
+///
+/// The lock counts and not what listens, which may be anybody: a vault that nobody holds can be opened with its key.
+pub(super) fn salvages(cx: &Context) -> bool {
+    matches!(Holder::of(cx, holder(cx).flatten()), Holder::Salvages)
+        && Taken::existing(&cx.paths.data_dir).err() == Some(StoreError::InUse)
+}
 
 /// How a daemon is ended, however it was started.
 pub(super) const STOP: &str = "stop the daemon, then try again: Ctrl-C where it runs, or: systemctl --user stop keychain-auth.socket keychain-auth.service";
@@ -77,24 +88,31 @@ pub(super) fn numbered(pid: Option<u32>) -> String {
     pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
 }
 
-/// What to do about a config.json that is not the sealed one.
+/// What to do about a config.json that is not the sealed one, said where the seal in the vault was not asked.
 pub(super) fn put_policy_back(cx: &Context) -> String {
     if cx.paths.config().exists() {
-        return format!("see what changed: keychain-auth policy review; {}", accept_or_put_back(cx));
+        return "see what changed, and how it is put back: keychain-auth policy review; accept it: keychain-auth policy seal"
+            .to_owned();
     }
-    format!("accept any config.json again: keychain-auth policy unseal; or {}", back(cx))
+    let back = match copy(cx).exists() {
+        // what it is worth is told by the review
+        true => format!(
+            "put its copy there and have that compared with the seal: {} && keychain-auth policy review",
+            install(cx)
+        ),
+        false => "put it back from a backup".to_owned(),
+    };
+    format!("{UNSEAL}; or {back}")
 }
 
-/// The same for who has seen what changed.
-pub(super) fn accept_or_put_back(cx: &Context) -> String {
-    format!("accept it: keychain-auth policy seal; or {}", back(cx))
+/// How nothing needs to be put back.
+pub(super) const UNSEAL: &str = "accept any config.json again: keychain-auth policy unseal";
+
+/// How the copy of the sealed policy is put back, for who has compared it with the seal in the vault.
+pub(super) fn put_sealed_back(cx: &Context) -> String {
+    format!("put back what was sealed: {}", install(cx))
 }
 
-fn back(cx: &Context) -> String {
-    let (config, copy) = (cx.paths.config(), copy(cx));
-    if copy.exists() {
-        let command = format!("install -D -m 600 {} {}", word(copy.path()), word(&config));
-        return format!("put back what was sealed: {command}");
-    }
-    "put it back from a backup".to_owned()
+fn install(cx: &Context) -> String {
+    format!("install -D -m 600 {} {}", word(copy(cx).path()), word(&cx.paths.config()))
 }

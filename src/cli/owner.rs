@@ -9,6 +9,7 @@ use super::{
     context::Context,
     failure::Failure,
     output::Output,
+    words::counted,
 };
 use crate::{
     audit::{self, Action, Event, Log, Outcome, Rotation},
@@ -113,10 +114,8 @@ impl Owner {
         let carried = self.vault.carry(&mut |done, all| out.steps(done, all));
         out.end_progress();
         if let Err(error) = carried {
-            let waits = match self.vault.waiting() {
-                1 => "1 changed secret waits".to_owned(),
-                count => format!("{count} changed secrets wait"),
-            };
+            let waiting = self.vault.waiting() as u64;
+            let waits = counted(waiting, "changed secret waits", "changed secrets wait");
             out.note(&format!(
                 "{waits} in the vault's own file, and the daemon brings them to the keychain: {}",
                 Failure::from(error).sentence()
@@ -297,10 +296,6 @@ fn unlockable(error: LockError) -> Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        // a command has the vault open: what is locked is where its values rest
-        if error == StoreError::Locked {
-            return KeyError::KeychainLocked.into();
-        }
         Self::new(error.to_string(), error.advice())
     }
 }

@@ -135,7 +135,9 @@ pub(super) fn seal_edit(cx: &Context, before: Option<&[u8]>, after: &[u8]) -> Re
                 put_policy_back(cx),
             ));
         }
-        seat.seal(cx, &seal_of(after))?;
+        if before != Some(after) {
+            seat.seal(cx, &seal_of(after))?;
+        }
         copy(cx).write(after).map_err(|error| uncopied(&error))
     };
     sealed().map_err(|failure| RegistryError::Unsealable {

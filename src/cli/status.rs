@@ -193,10 +193,19 @@ fn show_secrets(report: &Report, out: &mut Output) {
         Some(store) => row(out, "store", Style::Plain, &store.to_string()),
         None => {}
     }
-    if let Some(KeychainState { state, waiting }) = &report.keychain {
+    if let Some(KeychainState { state, waiting, lost }) = &report.keychain {
         let style = if state == "unlocked" || state == "unknown" { Style::Plain } else { Style::Bad };
         let waiting = counted(*waiting, "changed record waits", "changed records wait");
         row(out, "keychain", style, &format!("{state}, {waiting} for it"));
+        if *lost > 0 {
+            let lost = counted(*lost, "secret has lost its item", "secrets have lost their items");
+            row(
+                out,
+                "keychain items",
+                Style::Bad,
+                &format!("{lost}; with the daemon stopped, keychain-auth vault verify names them"),
+            );
+        }
     }
     let Some(vault) = &report.vault else { return };
     match &vault.salvage {

@@ -134,6 +134,21 @@ pub(super) struct KeychainState {
     pub(super) state: String,
     /// Records with a change that it does not have yet.
     pub(super) waiting: u64,
+    /// Secrets whose items it has lost, as far as the daemon has seen it.
+    pub(super) lost: u64,
+}
+
+impl KeychainState {
+    /// Why it answers no request for a secret, in words; None where it does, as far as is known.
+    pub(super) fn refuses(&self) -> Option<&'static str> {
+        match self.state.as_str() {
+            "locked" => Some("your keychain, where the secrets rest, was locked when it was asked last"),
+            "unreachable" => {
+                Some("your keychain, where the secrets rest, did not answer when it was asked last")
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The policy as one of the two sides sees it.

@@ -1,16 +1,13 @@
 //! An entry in words that several commands use.
 
+pub(super) use super::text::counted;
+
 use super::text::moment;
 use crate::{
     caller::Check,
     name::{Service, TargetPrefix},
     policy::{Entry, Grant, Permissions},
 };
-
-/// A number with the word for one or for several.
-pub(super) fn counted(count: u64, one: &str, several: &str) -> String {
-    if count == 1 { format!("1 {one}") } else { format!("{count} {several}") }
-}
 
 /// Permissions, each as `read SERVICE`, `write SERVICE` or `search`.
 pub(super) fn grant(grant: &Grant) -> impl Iterator<Item = String> {

@@ -4,6 +4,7 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     rc::Rc,
+    time::Instant,
 };
 
 use rustix::{
@@ -141,7 +142,7 @@ async fn say(socket: &AsyncFd<OwnedFd>, reply: &Reply, session: &Session<'_>) ->
     let Session { house, identity, .. } = session;
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     let mut rest = reply.as_bytes();
-    if house.crowd.shares(session.id, rest.len()) {
+    if let Some(_waiting) = house.crowd.join(session.id, rest.len(), Instant::now()) {
         tokio::task::yield_now().await;
         if identity.was_verified() && !identity.pinned() {
             return Err(io::ErrorKind::ConnectionAborted.into());

@@ -146,6 +146,8 @@ struct KeychainState {
     state: &'static str,
     /// Records with a change that it does not have yet.
     waiting: usize,
+    /// Records whose items it has lost, as was seen since the vault was opened.
+    lost: usize,
 }
 
 /// The vault, without a word about what is in it.
@@ -324,6 +326,9 @@ impl House {
     pub(super) fn store_failed(&self, error: &StoreError) -> Refusal {
         match error {
             // met by every request until somebody unlocks it
+            StoreError::KeychainLocked => self.say_once(format!(
+                "{error}: requests for secrets are answered with store_locked until it is unlocked"
+            )),
             StoreError::Locked | StoreError::Unreachable(_) => self.say_once(error.to_string()),
             // met by every request that touches what is damaged
             StoreError::Damaged(_) | StoreError::Salvaged => self.say_once(error.to_string()),
@@ -384,6 +389,7 @@ impl House {
             keychain: self.keychain.as_ref().map(|keychain| KeychainState {
                 state: keychain.health.word(),
                 waiting: self.store.waiting(),
+                lost: self.store.lost(),
             }),
             vault: VaultState {
                 state: match (self.vault.salvage(), self.vault.serves()) {

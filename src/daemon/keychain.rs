@@ -158,7 +158,11 @@ fn carry(store: &dyn Store, rung: &Receiver<()>) {
             Ok(false) => rung.recv().is_err(),
             Err(error) => {
                 if said.as_ref() != Some(&error) {
-                    tracing::warn!("{} changed records wait for the keychain: {error}", store.waiting());
+                    match store.waiting() {
+                        0 => tracing::warn!("{error}; no change waits for it"),
+                        1 => tracing::warn!("1 changed record waits for the keychain: {error}"),
+                        count => tracing::warn!("{count} changed records wait for the keychain: {error}"),
+                    }
                     said = Some(error);
                 }
                 let ended = rung.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected);

@@ -14,6 +14,7 @@ use crate::{
     name::{Service, Target},
     policy::{Admitted, Policy, changes},
     store::{Record, RenderRecord},
+    text::counted,
     wire::{Action, Asked, Malformed, Message, Status},
 };
 
@@ -179,9 +180,8 @@ pub(super) fn policy_events(
     if more > 0 || events.is_empty() {
         let file = file.map_or("no config.json".to_owned(), |hash| format!("config.json {hash}"));
         let more = if more > 0 { format!("; {more} more entries changed") } else { String::new() };
-        let count = policy.entries().len();
-        let entries = if count == 1 { "entry" } else { "entries" };
-        events.push(event(Path::new(""), None, format!("in force: {file}, {count} {entries}{more}")));
+        let entries = counted(policy.entries().len() as u64, "entry", "entries");
+        events.push(event(Path::new(""), None, format!("in force: {file}, {entries}{more}")));
     }
     events
 }

@@ -86,6 +86,11 @@ impl Refusal {
                 "{check}: a seccomp filter decides about this process's system calls, and its supervisor could have put this connection here; run the tool without one, or, if it never copies its input to its output, accept the challenge instead: keychain-auth grant {} --relax descriptor_inherited --challenge",
                 word(Path::new(&shown.path)),
             ),
+            _ if check == Check::InjectedCode => format!(
+                "{check}: {}: keychain-auth grant {} --relax injected_code",
+                advice(check),
+                word(Path::new(&shown.path)),
+            ),
             (Some(subject), None) if check == Check::UnreadablePeer => {
                 format!("{check}: {}; {}", plain(subject), advice(check))
             }
@@ -170,6 +175,10 @@ impl Refusal {
             StoreError::Locked => Self::new(
                 Reason::StoreLocked,
                 "the store is locked; to unlock it, run: keychain-auth vault unlock",
+            ),
+            StoreError::KeychainLocked => Self::new(
+                Reason::StoreLocked,
+                "your keychain, where the secrets rest, is locked; unlock it and try again",
             ),
             StoreError::Unreachable(why) => Self::new(
                 Reason::StoreLocked,
@@ -300,7 +309,7 @@ fn advice(check: Check) -> &'static str {
         }
         Check::Traced => "a debugger is attached to this process; detach it",
         Check::InjectedCode => {
-            "this process runs code that is neither its registered file nor a library that only root can change, or code that was changed in memory; remove it (LD_PRELOAD, plugins, a JIT, a debugger), or relax this check for it: keychain-auth grant PATH --relax injected_code"
+            "this process runs code that is neither its registered file nor a library that only root can change, or code that was changed in memory; remove it (LD_PRELOAD, plugins, a JIT, a debugger), or relax this check for it"
         }
         Check::ForeignNamespace => {
             "this process lives in another user or pid namespace than the daemon; run it outside its container"

@@ -81,6 +81,9 @@ pub enum StartError {
     /// The store can't be opened. It is left as it is.
     #[error("the store can't be opened: {0}")]
     Store(#[from] StoreError),
+    /// The same of a damaged vault whose values rest in its own file, so that what is intact of it can be asked for.
+    #[error("the store can't be opened: {0}")]
+    Salvageable(StoreError),
     /// Nothing of the vault can be salvaged. It is left as it is.
     #[error("the vault can't be salvaged: {0}")]
     Unsalvageable(StoreError),
@@ -137,6 +140,9 @@ impl StartError {
                 "start it without --store: it goes on where the secrets are; nothing was changed"
             }
             Self::Store(error) => error.advice(),
+            Self::Salvageable(_) => {
+                "nothing was changed; see what is damaged: keychain-auth vault verify; restore vault.redb and vault.head together from a backup, or read what is intact: keychain-auth start --salvage"
+            }
             Self::Unsalvageable(StoreError::OtherStore { .. }) => {
                 "nothing was changed; --salvage reads values that rest in vault.redb, and these rest in the keychain; start it without --salvage, and if that refuses, restore vault.redb and vault.head together from a backup"
             }
@@ -196,7 +202,8 @@ pub fn run(
     // whatever mask it was started with: what the daemon makes is its user's, and usable for it
     umask(Mode::from_bits_truncate(0o077));
     let mut cage = Cage::begin(hardening).map_err(system("to close this process to others"))?;
-    let bus = match store_kind::choose(&paths.data_dir, &opening)? {
+    let chosen = store_kind::choose(&paths.data_dir, &opening)?;
+    let bus = match chosen.kind {
         StoreKind::Keychain => Some(bus_address(&var).ok_or(StartError::NoBus)?),
         StoreKind::Vault => None,
     };
@@ -214,7 +221,8 @@ pub fn run(
     let _data_lock = lock(&paths.data_dir.join("daemon.lock"), &paths.data_dir)?;
 
     let keychain = broker.as_ref().map(|broker| broker.keychain.clone());
-    let store = Arc::new(vault_key::open_store(&paths.data_dir, keychain, &opening, &var)?);
+    let opened = vault_key::open_store(&paths.data_dir, keychain, &opening, &var);
+    let store = Arc::new(opened.map_err(|error| chosen.salvageable(error))?);
     drop(opening.passphrase);
     let log = open_log(&store, &paths, opening.audit.rotation, observer.uid)?;
     let listener = match passed {

@@ -14,9 +14,31 @@ const NONE: &str = "none";
 /// Somebody else works on the vault.
 const IN_USE: &str = "in use";
 
+/// Where the secrets rest, or will.
+pub(super) struct Chosen {
+    pub(super) kind: StoreKind,
+    /// Whether a vault is there that says so.
+    pinned: bool,
+}
+
+impl Chosen {
+    /// The error of a start, with the way that is left where the vault is damaged: only one that is known to keep its values
+    /// itself can be salvaged.
+    pub(super) fn salvageable(&self, error: StartError) -> StartError {
+        match error {
+            StartError::Store(error @ StoreError::Damaged(_))
+                if self.pinned && self.kind == StoreKind::Vault =>
+            {
+                StartError::Salvageable(error)
+            }
+            error => error,
+        }
+    }
+}
+
 /// The kind that a vault is pinned to, else the one that was asked for, else the vault's own file. A vault that is pinned to
 /// another one than was asked for is an error that names both; one whose values rest in the keychain is not salvaged.
-pub(super) fn choose(data_dir: &Path, opening: &Opening) -> Result<StoreKind, StartError> {
+pub(super) fn choose(data_dir: &Path, opening: &Opening) -> Result<Chosen, StartError> {
     match (pinned(data_dir)?, opening.store) {
         (Some(pinned @ StoreKind::Keychain), _) if opening.salvage => {
             Err(StartError::Unsalvageable(StoreError::OtherStore { pinned, asked: StoreKind::Vault }))
@@ -24,8 +46,8 @@ pub(super) fn choose(data_dir: &Path, opening: &Opening) -> Result<StoreKind, St
         (Some(pinned), Some(asked)) if pinned != asked => {
             Err(StoreError::OtherStore { pinned, asked }.into())
         }
-        (Some(kind), _) | (None, Some(kind)) => Ok(kind),
-        (None, None) => Ok(StoreKind::Vault),
+        (Some(kind), _) => Ok(Chosen { kind, pinned: true }),
+        (None, asked) => Ok(Chosen { kind: asked.unwrap_or(StoreKind::Vault), pinned: false }),
     }
 }
 

@@ -31,7 +31,8 @@ pub struct Registry<'s> {
     seal: Option<Box<SealEdit<'s>>>,
 }
 
-/// Seals an edit of a sealed policy: what is there now, None if there is no file, and what shall be there.
+/// Seals an edit of a sealed policy: what is there now, None if there is no file, and what shall be there. Where both are
+/// the same, it only looks whether that is what was sealed.
 pub type SealEdit<'s> = dyn Fn(Option<&[u8]>, &[u8]) -> Result<(), RegistryError> + Sync + 's;
 
 /// Why config.json was not edited. It is as it was.
@@ -145,7 +146,11 @@ impl<'s> Registry<'s> {
             seal(None, &[])?;
         }
         let done = edited?;
-        if draft == before && loaded.is_some() {
+        if let (true, Some(loaded)) = (draft == before, &loaded) {
+            // nothing is written; that it holds already is true only of what was sealed
+            if let Some(seal) = &self.seal {
+                seal(Some(&loaded.bytes), &loaded.bytes)?;
+            }
             return Ok(done);
         }
         let bytes = draft.render();

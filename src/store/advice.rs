@@ -8,6 +8,9 @@ impl StoreError {
     pub fn advice(&self) -> &'static str {
         match self {
             Self::Locked => "keychain-auth vault unlock",
+            Self::KeychainLocked => {
+                "unlock the keychain, for example by logging in to the desktop, then try again"
+            }
             Self::Unreachable(_) => {
                 "nothing was changed; start your keychain (gnome-keyring, KWallet, KeePassXC) and unlock it, and run it within your session, where DBUS_SESSION_BUS_ADDRESS is set"
             }
@@ -25,7 +28,7 @@ impl StoreError {
                 "nothing was changed; put vault.key back from a backup that was made after the last vault rekey; without it nothing in the vault can be read"
             }
             Self::Damaged(_) => {
-                "nothing was changed; see what is damaged: keychain-auth vault verify; restore vault.redb and vault.head together from a backup, or read what is intact: keychain-auth start --salvage"
+                "nothing was changed; see what is damaged: keychain-auth vault verify; restore vault.redb and vault.head together from a backup"
             }
             Self::Salvaged => {
                 "see what is wrong with it: keychain-auth doctor; then start the daemon without --salvage"

@@ -177,6 +177,9 @@ pub enum StoreError {
     /// The store's key is not at hand.
     #[error("the store is locked")]
     Locked,
+    /// The user's keychain, where the secrets rest, is locked. The store itself is open.
+    #[error("the keychain is locked")]
+    KeychainLocked,
     /// The user's keychain, where the secrets rest, can't be reached.
     #[error("the keychain can't be reached: {0}")]
     Unreachable(String),
@@ -279,6 +282,10 @@ pub trait Store: Send + Sync {
 
     /// How many records have a change that the keychain does not have yet.
     fn waiting(&self) -> usize;
+
+    /// How many records have no value any more, since their items in the keychain are missing or were changed; as far as
+    /// that was seen since the store was opened, and not mended.
+    fn lost(&self) -> usize;
 
     /// Notes how far the audit log has come. It becomes durable with the next commit; cheap, called for every record.
     fn note_audit(&self, head: Head, ended: Option<Checkpoint>);

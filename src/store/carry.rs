@@ -35,13 +35,21 @@ pub(super) struct Carrier {
     pub(super) keychain: Keychain,
     pub(super) vault: VaultId,
     waiting: Mutex<BTreeSet<RecordKey>>,
+    /// Records whose value was found in neither place.
+    lost: Mutex<BTreeSet<RecordKey>>,
     /// Whether the keychain was compared with the file since the vault was opened.
     compared: AtomicBool,
 }
 
 impl Carrier {
     pub(super) fn new(keychain: Keychain, vault: VaultId, waiting: BTreeSet<RecordKey>) -> Self {
-        Self { keychain, vault, waiting: Mutex::new(waiting), compared: AtomicBool::new(false) }
+        Self {
+            keychain,
+            vault,
+            waiting: Mutex::new(waiting),
+            lost: Mutex::default(),
+            compared: AtomicBool::new(false),
+        }
     }
 
     /// Whether a change can be taken that the keychain will have soon.
@@ -65,32 +73,56 @@ impl Carrier {
         *self.waiting() = waiting;
     }
 
+    /// Notes of which of these records, that have no value in the file, there was no item of use.
+    pub(super) fn saw(&self, asked: &[RecordKey], amiss: &BTreeSet<RecordKey>) {
+        let mut lost = self.lost();
+        for at in asked {
+            if lost.is_empty() {
+                break;
+            }
+            lost.remove(at);
+        }
+        lost.extend(amiss);
+    }
+
+    /// The records whose value was found in neither place, until it is seen there or changed.
+    pub(super) fn lost(&self) -> MutexGuard<'_, BTreeSet<RecordKey>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn waiting(&self) -> MutexGuard<'_, BTreeSet<RecordKey>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// How the items of a vault in the keychain differ from what they should be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Difference {
     /// Records whose value is in neither place.
-    pub(super) missing: usize,
+    pub(super) missing: BTreeSet<RecordKey>,
     /// Items that claim to be of this vault, and no record of it.
     pub(super) foreign: usize,
 }
 
 impl Difference {
-    fn say(self) {
-        let Self { missing, foreign } = self;
-        if missing > 0 {
-            tracing::error!(
-                "{missing} secrets have lost their items in the keychain; write them anew, or put the items back"
-            );
+    fn say(&self) {
+        match self.missing.len() {
+            0 => {}
+            1 => tracing::error!(
+                "1 secret has lost its item in the keychain; write it anew, or put the item back"
+            ),
+            lost => tracing::error!(
+                "{lost} secrets have lost their items in the keychain; write them anew, or put the items back"
+            ),
         }
-        if foreign > 0 {
-            tracing::warn!(
+        match self.foreign {
+            0 => {}
+            1 => tracing::warn!(
+                "1 item in the keychain claims to be of this vault and is not; it has no effect"
+            ),
+            foreign => tracing::warn!(
                 "{foreign} items in the keychain claim to be of this vault and are not; they have no effect"
-            );
+            ),
         }
     }
 }
@@ -104,7 +136,9 @@ impl Vault {
     /// The first time it also says what the keychain has lost, or has and should not.
     pub(super) fn carry_some(&self, carrier: &Carrier) -> Result<bool, StoreError> {
         if !carrier.compared.load(Ordering::Relaxed) {
-            self.compare(carrier)?.say();
+            let difference = self.compare(carrier)?;
+            difference.say();
+            *carrier.lost() = difference.missing;
             carrier.compared.store(true, Ordering::Relaxed);
         }
         let load: Vec<RecordKey> = carrier.waiting().iter().take(LOAD).copied().collect();
@@ -123,11 +157,12 @@ impl Vault {
     pub(super) fn compare(&self, carrier: &Carrier) -> Result<Difference, StoreError> {
         let mut items: BTreeSet<RecordKey> =
             carrier.keychain.carrying.list(&carrier.vault)?.into_iter().collect();
-        let mut missing = 0;
+        let mut missing = BTreeSet::new();
         for row in self.records()?.iter().map_err(failed)? {
             let (at, sealed) = row.map_err(failed)?;
-            let there = items.remove(at.value());
-            missing += usize::from(!there && !has_value(sealed.value()));
+            if !items.remove(at.value()) && !has_value(sealed.value()) {
+                missing.insert(*at.value());
+            }
         }
         // what was removed and has its item still
         for at in carrier.waiting().iter() {
@@ -176,6 +211,7 @@ impl Vault {
             let now = records.get(at).map_err(failed)?;
             if now.and_then(|sealed| nonce_of(sealed.value()).copied()) == *version {
                 waiting.remove(at);
+                carrier.lost().remove(at);
             }
         }
         Ok(())

@@ -231,18 +231,29 @@ pub(super) fn load(
     if all.len() as u64 != header.count || sum != header.sum {
         return Err(StoreError::Damaged("a record is missing, added or replaced by an older one"));
     }
-    let names = NameIndex::build(all).ok_or(StoreError::Damaged("two records have one name"))?;
+    let names = NameIndex::build(all)?;
     lines(&snapshot, sealer, &header)?;
     if store == StoreKind::Keychain {
-        for entry in snapshot.open_table(GONE).map_err(failed)?.iter().map_err(failed)? {
-            let at = *entry.map_err(failed)?.0.value();
-            if ReadableTable::get(&records, &at).map_err(failed)?.is_some() {
-                return Err(StoreError::Damaged("a record is there and removed at once"));
-            }
-            waiting.insert(at);
-        }
+        waiting.append(&mut removed(&snapshot, &records)?);
     }
     Ok(Disk { records: Arc::new(records), db, header, names, waiting })
+}
+
+/// The records that were removed and whose items the keychain may still have. The table is not sealed: a record that is
+/// there and in it is an order of somebody else to remove its item.
+pub(super) fn removed(
+    snapshot: &ReadTransaction,
+    records: &Records,
+) -> Result<BTreeSet<RecordKey>, StoreError> {
+    let mut removed = BTreeSet::new();
+    for entry in snapshot.open_table(GONE).map_err(failed)?.iter().map_err(failed)? {
+        let at = *entry.map_err(failed)?.0.value();
+        if ReadableTable::get(records, &at).map_err(failed)?.is_some() {
+            return Err(StoreError::Damaged("a record is there and removed at once"));
+        }
+        removed.insert(at);
+    }
+    Ok(removed)
 }
 
 /// The outbox of the snapshot; every number that the header speaks of must be there.

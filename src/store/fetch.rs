@@ -3,7 +3,7 @@
 //! The vault's own file says which version of each record is the current one; the keychain is believed nothing. What was
 //! committed and not yet carried there is read from the file.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use secrecy::ExposeSecret;
 
@@ -124,15 +124,21 @@ impl Vault {
                 Ok(())
             })?;
         }
+        let is_there = |slot: &&Slot| matches!(slot.value, Value::There);
+        if slots.iter().filter(is_there).any(|slot| self.place_of(&slot.label) != Some(slot.place)) {
+            return Ok(None);
+        }
+        let lost: BTreeSet<RecordKey> = slots.iter().filter(is_there).map(|slot| slot.place.at).collect();
+        carrier.saw(&keys, &lost);
+        if !lost.is_empty() {
+            return Err(StoreError::Damaged(AMISS));
+        }
         let mut answer = Answer::default();
-        for Slot { place, label, value, .. } in slots {
+        for Slot { label, value, .. } in slots {
             let value = match value {
                 Value::Unasked => None,
                 Value::Here(value) => Some(value),
-                Value::There if self.place_of(&label) == Some(place) => {
-                    return Err(StoreError::Damaged(AMISS));
-                }
-                Value::There => return Ok(None),
+                Value::There => return Err(StoreError::Damaged(AMISS)),
             };
             answer.push(Record { target: label.target, value, attributes: label.attributes })?;
         }

@@ -7,8 +7,8 @@ use super::{
     seal::{RecordKey, VaultId},
 };
 
-/// Items in the user's keychain. Every call may wait, within a limit of its own, and says [`StoreError::Locked`] or
-/// [`StoreError::Unreachable`] rather than wait longer; none asks the user anything.
+/// Items in the user's keychain. Every call may wait, within a limit of its own, and says
+/// [`StoreError::KeychainLocked`] or [`StoreError::Unreachable`] rather than wait longer; none asks the user anything.
 pub trait Items: Send + Sync {
     /// Whether items can be read and written now.
     fn ready(&self) -> Result<(), StoreError>;

@@ -329,14 +329,17 @@ impl Store for Lockable {
     fn carry(&self) -> Result<bool, StoreError> {
         match self.serving(Vault::carry) {
             // what waits is carried after the unlock
-            Err(StoreError::Locked) if self.is_locked() => Ok(false),
-            Err(StoreError::Salvaged) => Ok(false),
+            Err(StoreError::Locked | StoreError::Salvaged) => Ok(false),
             carried => carried,
         }
     }
 
     fn waiting(&self) -> usize {
         self.state().vault.as_ref().map_or(0, |vault| vault.waiting())
+    }
+
+    fn lost(&self) -> usize {
+        self.state().vault.as_ref().map_or(0, |vault| vault.lost())
     }
 }
 

@@ -156,6 +156,10 @@ impl Store for Memory {
         0
     }
 
+    fn lost(&self) -> usize {
+        0
+    }
+
     fn note_audit(&self, head: Head, ended: Option<Checkpoint>) {
         let audit = &mut self.state().audit;
         audit.head = head;

@@ -7,7 +7,7 @@
 use std::{cmp::Ordering, collections::BTreeMap, iter, ops::Bound};
 
 use super::{
-    batch::Names,
+    batch::{Names, StoreError},
     seal::{Fingerprint, Nonce, RecordKey},
 };
 use crate::name::{Service, Target, TargetPrefix};
@@ -39,12 +39,13 @@ type Targets<T> = BTreeMap<Target, T>;
 pub(super) struct NameIndex(BTreeMap<Service, Targets<Place>>);
 
 impl NameIndex {
-    /// Builds the index from names in any order. None if a name is there twice. Fastest from a few runs that are sorted.
-    pub(super) fn build(mut all: Vec<Named>) -> Option<Self> {
+    /// Builds the index from names in any order. [`StoreError::Damaged`] if a name is there twice. Fastest from a few runs
+    /// that are sorted.
+    pub(super) fn build(mut all: Vec<Named>) -> Result<Self, StoreError> {
         // a stable sort merges runs
         all.sort_by(in_order);
         if !all.is_sorted_by(|a, b| in_order(a, b) == Ordering::Less) {
-            return None;
+            return Err(StoreError::Damaged("two records have one name"));
         }
         let mut index = Self::default();
         let mut rest = all.into_iter().peekable();
@@ -54,7 +55,7 @@ impl NameIndex {
             let targets = iter::once((target, place)).chain(others).collect();
             index.0.insert(service, targets);
         }
-        Some(index)
+        Ok(index)
     }
 
     pub(super) fn get(&self, service: &Service, target: &Target) -> Option<Place> {

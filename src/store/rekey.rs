@@ -30,7 +30,7 @@ use super::{
 use crate::secret::SecretValue;
 
 /// How often progress is told, in records.
-const TELL: u64 = 512;
+pub(super) const TELL: u64 = 512;
 
 /// Told while records are sealed anew: how many are done, and how many there are.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);

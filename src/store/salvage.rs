@@ -41,6 +41,7 @@ use crate::{
     name::{Service, Target},
     policy::Authorized,
     secret::wipe_stack,
+    text::counted,
 };
 
 /// How much of a vault is intact.
@@ -60,13 +61,13 @@ impl Extent {
     /// One clause for people.
     pub fn words(&self) -> String {
         let Self { intact, damaged, earlier, whole } = self;
-        let records = if *intact == 1 { "record" } else { "records" };
+        let records = counted(*intact, "record", "records");
         let state = match earlier {
             true => "; it was put back to an earlier state, and later changes are not in it",
             false if *whole => "; no damage was found",
             false => "",
         };
-        format!("{intact} {records} can be read, {damaged} can't{state}")
+        format!("{records} can be read, {damaged} can't{state}")
     }
 }
 
@@ -110,7 +111,7 @@ impl Salvage {
         if count != header.count || sum != header.sum {
             return Err(StoreError::Damaged("a record is missing, added or replaced by an older one"));
         }
-        let names = NameIndex::build(named).ok_or(StoreError::Damaged("two records have one name"))?;
+        let names = NameIndex::build(named)?;
         let mut seat = Seat::open(&folder, key.derive("audit state", &vault), vault)?;
         let keys: Vec<&VaultKey> = [Some(&key), other.as_ref()].into_iter().flatten().collect();
         let reached = match Head::told(&folder, &keys, vault)? {
@@ -252,6 +253,10 @@ impl Store for Salvage {
     }
 
     fn waiting(&self) -> usize {
+        0
+    }
+
+    fn lost(&self) -> usize {
         0
     }
 

@@ -2,29 +2,24 @@
 //!
 //! Works on a shadow of the file: nothing on the disk is written, whatever is found.
 
-use std::collections::BTreeSet;
-
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::{
     batch::StoreError,
-    disk::{self, GONE, RECORDS, failed},
+    disk::{self, RECORDS, failed},
     fetch::{Fault, Row, each_value},
     files::Folder,
     head::Head,
     key::VaultKey,
     keychain::{HANDFUL, Keychain, StoreKind, Way},
-    names::toggle,
-    rekey::Progress,
+    names::{NameIndex, Place, toggle},
+    rekey::{Progress, TELL},
     seal::{Fingerprint, Label, RecordKey, Sealer, VaultId, has_value},
     seat::Seat,
     slot::{Slot, SlotKeys},
     source::KeyMaterial,
 };
 use crate::name::{Service, Target};
-
-/// How often progress is told, in records.
-const TELL: u64 = 512;
 
 /// Of a vault, or of `vault.head` with it.
 const EARLIER: &str = "it was put back to an earlier state";
@@ -53,7 +48,8 @@ pub struct InKeychain {
     pub waiting: u64,
     /// Items that claim to be of this vault, and of no record of it. They have no effect.
     pub foreign: u64,
-    /// Why values could not be tried, and how many, if the keychain did not let itself be asked.
+    /// Why values could not be tried, and how many, if the keychain did not let itself be asked. None of them, if it only
+    /// could not say which items there are.
     pub untried: Option<(u64, StoreError)>,
 }
 
@@ -71,7 +67,8 @@ pub struct DamagedRecord {
 impl Findings {
     /// Whether everything was tried, and nothing is wrong.
     pub fn is_whole(&self) -> bool {
-        self.problems.is_empty() && self.damaged.is_empty() && self.untried() == 0
+        let tried = self.keychain.as_ref().is_none_or(|found| found.untried.is_none());
+        tried && self.problems.is_empty() && self.damaged.is_empty()
     }
 
     fn untried(&self) -> u64 {
@@ -178,7 +175,8 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// Tries every record, and sums up those whose label opens, whatever is wrong with their values.
+    /// Tries every record, and sums up those whose label opens, whatever is wrong with their values. No name may be there
+    /// twice.
     fn records(&mut self, snapshot: &ReadTransaction) -> Result<Fingerprint, StoreError> {
         let mut sum = Fingerprint::default();
         let Ok(table) = snapshot.open_table(RECORDS) else {
@@ -186,7 +184,7 @@ impl Trial<'_> {
             return Ok(sum);
         };
         self.findings.keychain = self.keychain.map(|_| InKeychain::default());
-        let mut elsewhere = Vec::new();
+        let (mut elsewhere, mut named) = (Vec::new(), Vec::new());
         for entry in table.iter().map_err(failed)? {
             let Ok((at, sealed)) = entry else {
                 self.findings.problems.push("the rest of the records can't be reached");
@@ -198,6 +196,8 @@ impl Trial<'_> {
                 continue;
             };
             toggle(&mut sum, &self.sealer.fingerprint(at, &nonce));
+            let place = Place { at: *at, nonce, bare: label.attributes.is_empty() };
+            named.push((label.service.clone(), label.target.clone(), place));
             match &mut self.findings.keychain {
                 Some(_) if !has_value(sealed) => elsewhere.push((*at, sealed.to_vec())),
                 found => {
@@ -210,6 +210,9 @@ impl Trial<'_> {
             }
         }
         self.fetch(&mut elsewhere)?;
+        if let Err(StoreError::Damaged(what)) = NameIndex::build(named) {
+            self.findings.problems.push(what);
+        }
         Ok(sum)
     }
 
@@ -256,20 +259,23 @@ impl Trial<'_> {
         let (Some(keychain), Some(found)) = (self.keychain, &mut self.findings.keychain) else {
             return Ok(());
         };
-        let mut gone = BTreeSet::new();
-        match snapshot.open_table(GONE) {
-            Ok(table) => {
-                for entry in table.iter().map_err(failed)? {
-                    gone.insert(*entry.map_err(failed)?.0.value());
-                }
+        // told already where it can't be opened
+        let Ok(records) = snapshot.open_table(RECORDS) else { return Ok(()) };
+        let removed = match disk::removed(snapshot, &records) {
+            Ok(removed) => removed,
+            Err(StoreError::Damaged(what)) => {
+                self.findings.problems.push(what);
+                return Ok(());
             }
-            Err(_) => self.findings.problems.push("the table of removed records can't be opened"),
+            Err(error) => return Err(error),
+        };
+        found.waiting += removed.len() as u64;
+        if found.untried.is_some() {
+            return Ok(());
         }
-        found.waiting += gone.len() as u64;
-        let (Ok(records), None) = (snapshot.open_table(RECORDS), &found.untried) else { return Ok(()) };
         match keychain.reading.list(&self.vault) {
             Ok(items) => {
-                for at in items.into_iter().filter(|at| !gone.contains(at)) {
+                for at in items.into_iter().filter(|at| !removed.contains(at)) {
                     found.foreign += u64::from(!records.get(&at).is_ok_and(|record| record.is_some()));
                 }
             }

@@ -129,6 +129,7 @@ fn a_locked_keychain_is_told_within_5_s_changes_nothing_and_hinders_nobody_else(
     assert_refused(&client.write("s", &[("k", "w")]), "error", "store_locked");
     assert_refused(&client.request(&search), "error", "store_locked");
     assert_eq!(status(&world)["keychain"]["state"], "locked");
+    all_say_that_the_keychain_is_what_is_locked(&world, &mut client);
     let check = json!({"type": "REQUEST", "action": "check", "service": "s"});
     assert_eq!(client.request(&check)["status"], "success", "what needs no secret is served");
     keyring.unlock();
@@ -136,7 +137,64 @@ fn a_locked_keychain_is_told_within_5_s_changes_nothing_and_hinders_nobody_else(
     assert_eq!(client.write("s", &[("k", "w")]), written());
     assert_eq!(client.read("s", &["k"]), found(&[("k", "w")]));
     let refused = world.audit().into_iter().filter(|record| record["reason"] == "store_locked").count();
-    assert_eq!(refused, 3, "each has its record");
+    assert_eq!(refused, 4, "each has its record");
+}
+
+/// No advice leads to the vault, which is open.
+fn all_say_that_the_keychain_is_what_is_locked(world: &World, client: &mut Client) {
+    let reply = client.read("s", &["k"]);
+    let message = reply["message"].as_str().unwrap();
+    assert!(message.contains("keychain, where the secrets rest, is locked; unlock it"), "{reply}");
+    assert!(!message.contains("vault unlock"), "{reply}");
+    let why = "keychain, where the secrets rest, was locked";
+    let told = world.cli(&["vault", "status"]).done();
+    assert!(told.contains(why) && told.contains("store_locked"), "{told}");
+    let told = world.cli(&["vault", "unlock"]);
+    assert!(
+        told.code == Some(0) && told.out.contains("unlocked already") && told.err.contains(why),
+        "{told:?}"
+    );
+    let rows = doctor(world, "vault");
+    assert!(rows[0]["means"].as_str().unwrap().contains(why), "{rows:?}");
+    let log = world.log();
+    assert!(log.contains("the keychain is locked") && !log.contains("the store is locked"), "{log}");
+}
+
+/// The rows of `doctor` by this name, with its exit code held to what it says.
+fn doctor(world: &World, name: &str) -> Vec<Value> {
+    let told = world.cli(&["doctor", "--json"]);
+    let report: Value = serde_json::from_str(&told.out).unwrap_or_else(|_| panic!("{told:?}"));
+    assert_eq!(told.code, Some(i32::from(report["bad"] != json!(0))), "{told:?}");
+    report["checks"].as_array().unwrap().iter().filter(|row| row["name"] == name).cloned().collect()
+}
+
+#[test]
+fn items_that_the_keychain_has_lost_are_told_by_status_and_doctor_until_they_are_written_anew() {
+    let Some((mut world, keyring)) = world() else { return };
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start();
+    assert_eq!(Client::connected(&world, &tool).write("s", &[("a", "1"), ("b", "2")]), written());
+    carried(&world);
+    assert_eq!(status(&world)["keychain"]["lost"], json!(0));
+    assert!(doctor(&world, "keychain items").is_empty());
+    assert!(world.stop().success());
+    keyring.items(&OURS).iter().for_each(|item| keyring.remove(item));
+    world.start();
+    let lost = |count: u64| (status(&world)["keychain"]["lost"] == json!(count)).then_some(());
+    await_that("the start has looked", || lost(2));
+    let told = world.cli(&["status"]).done();
+    assert!(told.contains("2 secrets have lost their items"), "{told}");
+    let rows = doctor(&world, "keychain items");
+    assert!(rows.len() == 1 && rows[0]["state"] == "bad" && rows[0]["found"] == "2 lost", "{rows:?}");
+    assert!(world.log().contains("2 secrets have lost their items in the keychain"), "{}", world.log());
+    assert_eq!(Client::connected(&world, &tool).write("s", &[("a", "3")]), written());
+    await_that("one is mended", || lost(1));
+    let told = world.cli(&["status"]).done();
+    assert!(told.contains("1 secret has lost its item"), "{told}");
+    assert_eq!(Client::connected(&world, &tool).write("s", &[("b", "4")]), written());
+    await_that("both are mended", || lost(0));
+    assert!(doctor(&world, "keychain items").is_empty());
 }
 
 #[test]

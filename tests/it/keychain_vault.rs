@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use age::secrecy::ExposeSecret;
@@ -213,10 +213,9 @@ fn commands_do_not_wait_for_a_keychain_that_is_locked_or_away_and_change_nothing
     let refused = |world: &World, keyring: &Keyring, words: &str| {
         let [key, ..] = files(world);
         for command in commands {
-            let begun = Instant::now();
+            // each ends by itself while the keychain is still so: one that waited on would be killed, and have no exit code
             let said = cli(world, keyring, command);
             assert!(said.code == Some(1) && said.err.contains(words), "{command:?}: {said:?}");
-            assert!(begun.elapsed() < Duration::from_secs(20), "no wait without an end");
         }
         assert_eq!(files(world)[0], key, "one key, and the same");
         assert!(!out.exists());

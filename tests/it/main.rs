@@ -45,6 +45,7 @@ mod locking;
 mod model;
 mod moving;
 mod operator;
+mod policy_review;
 mod quickstart;
 mod records;
 mod reference;

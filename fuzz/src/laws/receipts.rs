@@ -17,6 +17,8 @@ const RECORDS: u32 = 20_000;
 struct Ledger {
     log: Log,
     left: u32,
+    /// The lines of changes that it has.
+    lines: u64,
     // removed with its content
     _folder: TempDir,
 }
@@ -41,19 +43,21 @@ pub(super) fn receipt(outcome: Outcome) -> Receipt {
         uid: 1,
         count: None,
     };
-    with_log(|log, _| log.append(&event).expect("the log takes a record"))
+    with_log(|Ledger { log, .. }| log.append(&event).expect("the log takes a record"))
 }
 
-/// The receipt of a committed change. Many stores share the log, so its line gets a number of the log's own.
+/// The receipt of a committed change. Many stores share the log, so its line gets a number of the log's own, which takes
+/// no line behind one that is missing.
 pub(super) fn logged(entry: &OutboxEntry) -> Receipt {
-    with_log(|log, id| {
-        let entry = OutboxEntry { id, line: entry.line.clone() };
+    with_log(|Ledger { log, lines, .. }| {
+        *lines += 1;
+        let entry = OutboxEntry { id: *lines, line: entry.line.clone() };
         let receipt = log.append_rendered(&entry).expect("the log takes a committed line");
         receipt.expect("it is not in the log yet")
     })
 }
 
-fn with_log(append: impl FnOnce(&mut Log, u64) -> Receipt) -> Receipt {
+fn with_log(append: impl FnOnce(&mut Ledger) -> Receipt) -> Receipt {
     LEDGER.with_borrow_mut(|ledger| {
         if ledger.as_ref().is_none_or(|ledger| ledger.left == 0) {
             *ledger = None;
@@ -67,9 +71,9 @@ fn with_log(append: impl FnOnce(&mut Log, u64) -> Receipt) -> Receipt {
                 Rotation::default(),
             )
             .expect("a log");
-            Ledger { log, left: RECORDS, _folder: folder }
+            Ledger { log, left: RECORDS, lines: 0, _folder: folder }
         });
         ledger.left -= 1;
-        append(&mut ledger.log, u64::from(RECORDS - ledger.left))
+        append(ledger)
     })
 }

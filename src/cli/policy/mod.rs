@@ -22,7 +22,8 @@ pub(super) enum Command {
     Seal,
     /// Accept any config.json again
     Unseal,
-    /// Show what config.json says differently than the policy that was sealed last; exit code 1 when it does
+    /// Show what config.json says differently than the policy that was sealed last; exit code 1 when it does, and when the
+    /// vault's key was not given to prove it
     Review,
 }
 

@@ -15,6 +15,7 @@ use super::{
         failure::Failure,
         output::Output,
         owner::{MAX_READ, Owner},
+        words::counted,
     },
     chosen,
     import::passphrase_descriptor,
@@ -33,7 +34,7 @@ const CONFIRMATION: &str = "plaintext";
 
 #[derive(clap::Args)]
 pub(in super::super) struct Args {
-    /// The file to write; one that is there already is left alone
+    /// The file to write, never standard output; one that is there already is left alone
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
     /// Only this service; may be repeated
@@ -52,6 +53,12 @@ pub(in super::super) struct Args {
 
 pub(super) fn run(args: &Args, cx: &Context, keychain: Keychain, out: &mut Output) -> Result<(), Failure> {
     // whatever is wrong with the command line is said before anybody is asked for a passphrase
+    if args.output.as_os_str() == "-" {
+        return Err(Failure::new(
+            "an export is a file of its own, never standard output",
+            "name the file: keychain-auth vault export --output secrets.age",
+        ));
+    }
     ExportFile::look(&args.output)?;
     let secrecy = args.secrecy()?;
     let words = secrecy.words();
@@ -85,8 +92,8 @@ pub(super) fn run(args: &Args, cx: &Context, keychain: Keychain, out: &mut Outpu
     out.end_progress();
     owner.close()?;
     file.finish()?;
-    let noun = if count == 1 { "secret" } else { "secrets" };
-    out.line(&format!("Exported {count} {noun} to {}, {words}", args.output.display()));
+    let secrets = counted(count as u64, "secret", "secrets");
+    out.line(&format!("Exported {secrets} to {}, {words}", args.output.display()));
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use super::super::{
     daemon_link::DaemonLink,
     failure::Failure,
     output::Output,
+    status_query::{Found, KeychainState, ask},
 };
 use crate::store::{KeyHolder, Slot, StoreError};
 
@@ -34,6 +35,7 @@ pub(super) fn unlock(cx: &Context, out: &mut Output) -> Result<(), Failure> {
     let told = link.ask(ASK)?;
     if told.state == "unlocked" {
         out.line("The vault is unlocked already");
+        note_keychain(cx, out);
         return Ok(());
     }
     let slot = Slot::peek(&cx.paths.data_dir)?.ok_or(StoreError::Absent)?;
@@ -45,7 +47,16 @@ pub(super) fn unlock(cx: &Context, out: &mut Output) -> Result<(), Failure> {
     let carried = HEXLOWER.encode(&KeyHolder::new(&slot, &material)?.carry_key(&nonce)?);
     link.ask(&format!("{{\"type\":\"UNLOCK\",\"nonce\":\"{}\",\"key\":\"{carried}\"}}\n", told.nonce))?;
     out.line("Unlocked the vault");
+    note_keychain(cx, out);
     Ok(())
+}
+
+/// The vault may be open and nothing be served: what rests in the keychain, this command unlocks for nobody.
+fn note_keychain(cx: &Context, out: &mut Output) {
+    let Found::Running(status) = ask(&cx.paths.socket, cx.uid) else { return };
+    if let Some(why) = status.keychain.as_ref().and_then(KeychainState::refuses) {
+        out.note(&format!("{why}: unlock it; until then requests are answered with store_locked"));
+    }
 }
 
 fn link(cx: &Context) -> Result<DaemonLink, Failure> {

@@ -5,6 +5,7 @@ use super::super::{
     failure::Failure,
     output::Output,
     owner::{Owner, alone, take, vault_record},
+    words::counted,
 };
 use crate::{
     keys::{Asking, KeyError, forget_item},
@@ -26,7 +27,7 @@ pub(in super::super) struct ChangeArgs {
 pub(super) fn rekey(cx: &Context, keychain: Keychain, out: &mut Output) -> Result<(), Failure> {
     // not beside a locked daemon: it goes on with the audit chain under the old key
     let alone = alone(cx)?;
-    let taken = Taken::take(&cx.paths.data_dir)?.reaching(keychain);
+    let taken = take(cx)?.reaching(keychain);
     let material = material(&taken, cx)?;
     let record = vault_record(cx, "vault given another key");
     let vault = taken.rekey(&material, record, &mut |done, all| out.steps(done, all));
@@ -37,8 +38,8 @@ pub(super) fn rekey(cx: &Context, keychain: Keychain, out: &mut Output) -> Resul
     owner.carry(out);
     owner.close_alone(&alone)?;
     out.line(&format!(
-        "Gave the vault another key; {count} {} sealed anew",
-        if count == 1 { "secret is" } else { "secrets are" }
+        "Gave the vault another key; {} sealed anew",
+        counted(count, "secret is", "secrets are")
     ));
     Ok(())
 }

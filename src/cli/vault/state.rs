@@ -6,7 +6,7 @@ use super::super::{
     context::Context,
     failure::Failure,
     output::{Output, Style},
-    status_query::{Found, ask},
+    status_query::{Found, KeychainState, ask},
 };
 use crate::{daemon::StartError, store::Slot};
 
@@ -35,9 +35,9 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
         Failure::new(error.to_string(), error.advice())
     })?;
     let source = slot.map(|slot| slot.source());
-    let vault = match ask(&cx.paths.socket, cx.uid) {
-        Found::Running(status) => Some(status.vault.unwrap_or_default()),
-        _ => None,
+    let (vault, keychain) = match ask(&cx.paths.socket, cx.uid) {
+        Found::Running(status) => (Some(status.vault.unwrap_or_default()), status.keychain),
+        _ => (None, None),
     };
     let damaged = vault.as_ref().is_none_or(|vault| vault.damaged != Some(false));
     let state = match (source, vault) {
@@ -66,7 +66,12 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
             "no damage was found; the daemon serves it for reading only, until it is started without --salvage"
         }
         "locked" => "the daemon runs without the key; requests are answered with store_locked",
-        _ => "the daemon has the key and serves",
+        _ => match keychain.as_ref().and_then(KeychainState::refuses) {
+            Some(why) => {
+                &format!("the daemon has the key; {why}, and requests are answered with store_locked")
+            }
+            None => "the daemon has the key and serves",
+        },
     };
     out.cells(&[
         (Style::Plain, "state           "),

@@ -7,6 +7,7 @@ use super::super::{
     failure::Failure,
     output::{Output, Style},
     owner::take,
+    words::counted,
 };
 use crate::{
     store::{Findings, KeyMaterial, Keychain, StoreError, Taken},
@@ -78,16 +79,12 @@ pub(super) fn run(args: &Args, cx: &Context, keychain: Keychain, out: &mut Outpu
 impl Report {
     /// What to do about it.
     fn failure(&self) -> Failure {
-        if let Some(InKeychain { values_untried, untried_because: Some(why), .. }) = &self.keychain
+        if let Some(untried) = self.keychain.as_ref().and_then(InKeychain::untried)
             && self.damaged.is_empty()
             && self.problems.is_empty()
         {
-            let values =
-                if *values_untried == 1 { "1 value".to_owned() } else { format!("{values_untried} values") };
             return Failure::new(
-                format!(
-                    "{values} in the keychain could not be tried: {why}; the vault's own files are whole"
-                ),
+                format!("{untried}; the vault's own files are whole"),
                 "unlock the keychain, and run it within the desktop session",
             );
         }
@@ -163,25 +160,33 @@ fn report(findings: &Findings) -> Report {
 }
 
 impl InKeychain {
+    /// What could not be tried, and why.
+    fn untried(&self) -> Option<String> {
+        let why = self.untried_because.as_ref()?;
+        Some(match self.values_untried {
+            0 => format!("the keychain did not say which items there are: {why}"),
+            count => {
+                format!("{} in the keychain could not be tried: {why}", counted(count, "value", "values"))
+            }
+        })
+    }
+
     /// What is to be told, one clause each.
     fn words(&self) -> Vec<String> {
-        let counted = |count: u64, one: &str, more: &str| match count {
-            0 => None,
-            1 => Some(format!("1 {one}")),
-            count => Some(format!("{count} {more}")),
-        };
+        let some = |count: u64, one: &str, several: &str| (count > 0).then(|| counted(count, one, several));
         [
-            counted(self.values_whole, "value rests there, and opens", "values rest there, and open"),
-            counted(
+            some(self.values_whole, "value rests there, and opens", "values rest there, and open"),
+            some(
                 self.changes_waiting,
                 "change waits in vault.redb, and is brought there by the daemon",
                 "changes wait in vault.redb, and are brought there by the daemon",
             ),
-            counted(
+            some(
                 self.items_foreign,
                 "item claims to be of this vault, and is not; it has no effect",
                 "items claim to be of this vault, and are not; they have no effect",
             ),
+            self.untried(),
         ]
         .into_iter()
         .flatten()
@@ -204,12 +209,32 @@ fn show(report: &Report, out: &mut Output) {
         out.cells(&[(Style::Plain, "keychain "), (Style::Plain, &told)]);
     }
     if report.whole {
-        let count = report.records_whole;
-        let found = if count == 1 {
-            "1 record is there, and all that belongs to it".to_owned()
-        } else {
-            format!("{count} records are there, and all that belongs to them")
-        };
+        let found = counted(
+            report.records_whole,
+            "record is there, and all that belongs to it",
+            "records are there, and all that belongs to them",
+        );
         out.cells(&[(Style::Good, "whole    "), (Style::Plain, &found)]);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keychain_that_lists_nothing_is_told_and_never_under_whole() {
+        let mut findings = Findings { whole: 2, keychain: Some(Default::default()), ..Default::default() };
+        assert!(report(&findings).whole);
+        let away = StoreError::Unreachable("no answer in time".to_owned());
+        findings.keychain.as_mut().unwrap().untried = Some((0, away));
+        let report = report(&findings);
+        assert!(!report.whole);
+        let told = "the keychain did not say which items there are: ";
+        let words = report.keychain.as_ref().unwrap().words();
+        assert!(words.len() == 1 && words.iter().all(|said| said.starts_with(told)), "{words:?}");
+        let failure = report.failure();
+        assert!(failure.sentence().starts_with(told) && failure.sentence().contains("files are whole"));
     }
 }

@@ -59,7 +59,7 @@ impl Fake {
 impl Items for Fake {
     fn ready(&self) -> Result<(), StoreError> {
         if self.locked.load(Ordering::Relaxed) {
-            Err(StoreError::Locked)
+            Err(StoreError::KeychainLocked)
         } else if self.left.load(Ordering::Relaxed) == UNREACHABLE {
             Err(StoreError::Unreachable("played".to_owned()))
         } else {
@@ -154,6 +154,10 @@ impl Store for Carried {
 
     fn waiting(&self) -> usize {
         self.0.waiting()
+    }
+
+    fn lost(&self) -> usize {
+        self.0.lost()
     }
 
     fn note_audit(&self, head: Head, ended: Option<Checkpoint>) {
@@ -267,10 +271,10 @@ fn a_locked_keychain_serves_and_changes_nothing() {
     fake.locked.store(true, Ordering::Relaxed);
     for values in [true, false] {
         let answer = vault.read(query(selection("s", Names::All, &[]), values));
-        assert_eq!(answer.err(), Some(StoreError::Locked), "also what was not carried yet");
+        assert_eq!(answer.err(), Some(StoreError::KeychainLocked), "also what was not carried yet");
     }
-    assert_eq!(commit_one(&vault, write("s", &[("a", "2")], &[])).err(), Some(StoreError::Locked));
-    assert_eq!(vault.carry(), Err(StoreError::Locked));
+    assert_eq!(commit_one(&vault, write("s", &[("a", "2")], &[])).err(), Some(StoreError::KeychainLocked));
+    assert_eq!(vault.carry(), Err(StoreError::KeychainLocked));
     drop(vault);
     let vault = open(dir.path(), &fake).unwrap();
     fake.locked.store(false, Ordering::Relaxed);
@@ -321,7 +325,7 @@ fn items_that_are_lost_or_foreign_are_counted_and_nothing_else() {
     let vault = open(dir.path(), &fake).unwrap();
     let difference = |vault: &Vault| {
         let found = vault.compare(vault.carrier.as_ref().unwrap()).unwrap();
-        (found.missing, found.foreign)
+        (found.missing.len(), found.foreign)
     };
     done(&vault, write("s", &[("a", "1"), ("b", "1"), ("c", "1")], &[]));
     assert_eq!(difference(&vault), (0, 0), "nothing is carried yet");
@@ -338,6 +342,35 @@ fn items_that_are_lost_or_foreign_are_counted_and_nothing_else() {
     assert_eq!(difference(&vault), (1, 2));
     carry_all(&vault);
     assert_eq!(fake.items().len(), 3, "what is foreign is left alone");
+}
+
+#[test]
+fn what_the_keychain_lost_is_counted_from_the_start_or_the_read_that_sees_it_until_it_is_mended() {
+    let (dir, fake) = (scratch(), Fake::new());
+    let vault = open(dir.path(), &fake).unwrap();
+    done(&vault, write("s", &[("a", "1"), ("b", "1"), ("c", "1")], &[]));
+    carry_all(&vault);
+    assert_eq!(vault.lost(), 0);
+    let kept = fake.items().clone();
+    fake.items().clear();
+    assert!(read(&vault, "s", Names::Exact(targets(&["a", "b"]))).is_err());
+    assert_eq!(vault.lost(), 2, "a read has seen it");
+    drop(vault);
+    let vault = open(dir.path(), &fake).unwrap();
+    carry_all(&vault);
+    assert_eq!(vault.lost(), 3, "a start looks at all");
+    // written anew, removed, and put back
+    done(&vault, write("s", &[("a", "2")], &[]));
+    carry_all(&vault);
+    assert_eq!(vault.lost(), 2);
+    done(&vault, delete(selection("s", Names::Exact(targets(&["b"])), &[])));
+    carry_all(&vault);
+    assert_eq!(vault.lost(), 1);
+    for (at, items) in kept {
+        fake.items().entry(at).or_insert(items);
+    }
+    assert_eq!(read(&vault, "s", Names::All).unwrap(), ["a=2", "c=1"]);
+    assert_eq!(vault.lost(), 0);
 }
 
 #[test]

@@ -6,7 +6,10 @@ use super::{
     keychain::{Fake, carry_all, keychain, open},
     *,
 };
-use crate::store::{keychain::HANDFUL, seal::RecordKey};
+use crate::store::{
+    keychain::HANDFUL,
+    seal::{RecordKey, VaultId},
+};
 
 /// More than are fetched at once.
 const TARGETS: usize = HANDFUL + 10;
@@ -48,7 +51,10 @@ fn a_keychain_that_fails_before_the_commit_of_a_rekey_leaves_the_old_key_and_aft
         told.push((at, all));
         fake.locked.store(true, Ordering::Relaxed);
     });
-    assert_eq!((locked.err(), told), (Some(StoreError::Locked), vec![(HANDFUL as u64, TARGETS as u64)]));
+    assert_eq!(
+        (locked.err(), told),
+        (Some(StoreError::KeychainLocked), vec![(HANDFUL as u64, TARGETS as u64)])
+    );
     // and when nothing was begun yet
     let between = || open_taken(dir.path()).slot().unwrap().is_between_keys();
     assert!(between());
@@ -56,7 +62,7 @@ fn a_keychain_that_fails_before_the_commit_of_a_rekey_leaves_the_old_key_and_aft
     is_whole(dir.path(), &fake);
     assert!(!between());
     fake.locked.store(true, Ordering::Relaxed);
-    assert_eq!(rekey(dir.path(), &fake, &mut |_, _| {}).err(), Some(StoreError::Locked));
+    assert_eq!(rekey(dir.path(), &fake, &mut |_, _| {}).err(), Some(StoreError::KeychainLocked));
     assert!(!between(), "what can't be done is not begun");
     fake.locked.store(false, Ordering::Relaxed);
     // an item that is not the one of its record
@@ -159,5 +165,58 @@ fn verify_tries_every_item_says_what_it_could_not_try_and_writes_nothing() {
     fake.locked.store(true, Ordering::Relaxed);
     let found = verify();
     assert!(!found.is_whole() && found.damaged.is_empty() && found.problems.is_empty());
-    assert_eq!(found.keychain.unwrap().untried, Some((TARGETS as u64 - 1, StoreError::Locked)));
+    assert_eq!(found.keychain.unwrap().untried, Some((TARGETS as u64 - 1, StoreError::KeychainLocked)));
+}
+
+/// A keychain that gives every item, and does not say which there are.
+struct Unlisted(Arc<Fake>);
+
+impl Items for Unlisted {
+    fn ready(&self) -> Result<(), StoreError> {
+        self.0.ready()
+    }
+
+    fn list(&self, _: &VaultId) -> Result<Vec<RecordKey>, StoreError> {
+        Err(StoreError::Unreachable("no answer in time".to_owned()))
+    }
+
+    fn get(&self, vault: &VaultId, keys: &[RecordKey], take: Take<'_>) -> Result<(), StoreError> {
+        self.0.get(vault, keys, take)
+    }
+
+    fn put(&self, vault: &VaultId, key: &RecordKey, sealed: &[u8]) -> Result<(), StoreError> {
+        self.0.put(vault, key, sealed)
+    }
+
+    fn delete(&self, vault: &VaultId, key: &RecordKey) -> Result<(), StoreError> {
+        self.0.delete(vault, key)
+    }
+}
+
+#[test]
+fn a_keychain_that_does_not_say_which_items_it_has_is_not_called_tried() {
+    let (dir, fake) = (scratch(), Fake::new());
+    filled(dir.path(), &fake);
+    let taken = open_taken(dir.path()).reaching(Keychain::by_one_way(Arc::new(Unlisted(fake))));
+    let found = taken.verify(&KeyMaterial::File, &mut |_, _| {}).unwrap();
+    assert_eq!((found.whole, found.damaged.len(), found.problems.len()), (TARGETS as u64, 0, 0));
+    assert!(!found.is_whole(), "{found:?}");
+    let untried = found.keychain.unwrap().untried;
+    assert_eq!(untried, Some((0, StoreError::Unreachable("no answer in time".to_owned()))));
+}
+
+#[test]
+fn an_order_to_remove_what_is_there_is_found_by_verify_as_by_a_start() {
+    let (dir, fake) = (scratch(), Fake::new());
+    filled(dir.path(), &fake);
+    super::damage::edit(dir.path(), |transaction| {
+        let at = *fake.items().keys().next().unwrap();
+        transaction.open_table(super::super::disk::GONE).unwrap().insert(&at, ()).unwrap();
+    });
+    let taken = open_taken(dir.path()).reaching(keychain(&fake));
+    let found = taken.verify(&KeyMaterial::File, &mut |_, _| {}).unwrap();
+    drop(taken);
+    let refused = open(dir.path(), &fake).err();
+    let Some(StoreError::Damaged(what)) = refused else { panic!("{refused:?}") };
+    assert_eq!((found.problems.as_slice(), found.is_whole()), (&[what][..], false));
 }

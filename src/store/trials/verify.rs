@@ -60,3 +60,44 @@ fn a_record_that_was_removed_or_a_vault_that_was_put_back_is_told() {
     std::fs::remove_file(dir.path().join("vault.head")).unwrap();
     assert_eq!(verified(dir.path()).unwrap().problems, ["vault.head is missing"]);
 }
+
+/// As one who has the key, and seals the name of a record at a second place, with a header that speaks of both.
+fn double_a_name(dir: &Path) {
+    use super::super::{disk, key::VaultKey, names::toggle, seal::Sealer};
+    use redb::{ReadableDatabase, ReadableTable};
+
+    let key = std::fs::read_to_string(dir.join("vault.key")).unwrap();
+    let key = data_encoding::HEXLOWER.decode(key.trim().as_bytes()).unwrap();
+    let key = VaultKey::from_buffer(Buffer::from(key.as_slice())).unwrap();
+    let db = redb::Database::open(dir.join("vault.redb")).unwrap();
+    let sealer = Sealer::new(&key, disk::identify(&db, &key).unwrap());
+    let mut header = disk::read_header(&db.begin_read().unwrap(), &sealer).unwrap();
+    let transaction = db.begin_write().unwrap();
+    {
+        let mut records = transaction.open_table(disk::RECORDS).unwrap();
+        let (label, _) = {
+            let (at, sealed) = records.first().unwrap().unwrap();
+            sealer.open_label(at.value(), sealed.value()).unwrap()
+        };
+        let (at, nonce) = ([9; 32], [9; 24]);
+        let sealed = sealer.seal_record(&at, &nonce, &label, &secret("another")).unwrap();
+        records.insert(&at, sealed.as_slice()).unwrap();
+        header.count += 1;
+        toggle(&mut header.sum, &sealer.fingerprint(&at, &nonce));
+    }
+    disk::write_header(&transaction, &sealer, &header).unwrap();
+    transaction.commit().unwrap();
+    db.close().unwrap();
+}
+
+#[test]
+fn two_records_of_one_name_are_found_by_verify_as_by_a_start() {
+    let dir = scratch();
+    filled(dir.path());
+    double_a_name(dir.path());
+    let found = verified(dir.path()).unwrap();
+    let refused = open_vault(dir.path()).err();
+    let Some(StoreError::Damaged(what)) = refused else { panic!("{refused:?}") };
+    assert_eq!(found.problems, [what]);
+    assert!(found.whole == 201 && found.damaged.is_empty() && !found.is_whole());
+}

@@ -54,6 +54,10 @@ impl Store for Vault {
         self.carrier.as_ref().map_or(0, Carrier::count)
     }
 
+    fn lost(&self) -> usize {
+        self.carrier.as_ref().map_or(0, |carrier| carrier.lost().len())
+    }
+
     fn note_audit(&self, head: chain::Head, ended: Option<Checkpoint>) {
         let mut noted = self.noted();
         noted.head = head;

@@ -239,6 +239,7 @@ fn an_export_in_plaintext_needs_a_word_typed_on_a_terminal() {
     fill(&mut world, &tool, "s");
     let out = world.tmp("clear");
     let export = ["vault", "export", "--output", text(&out), "--plaintext"];
+    refused(&world.cli(&["vault", "export", "--output", "-", "--plaintext"]), "never standard output");
     // a session of its own has no terminal
     let binary = world.binary();
     let alone = run(world.command(Path::new("/usr/bin/setsid")).arg("-w").arg(&binary).args(export));

@@ -49,10 +49,10 @@ fn running(status: &DaemonStatus, config: &Path) -> Vec<Row> {
                 .but(State::Unknown, "stop it and start the newest version"),
         );
     }
-    rows.extend(status.vault.as_ref().map(vault));
+    rows.extend(status.vault.as_ref().map(|found| vault(found, status.keychain.as_ref())));
     let source = status.vault.as_ref().map_or("", |vault| vault.key_source.as_str());
     rows.extend(status.policy.as_ref().map(|policy| seal(policy, source)));
-    rows.extend(status.keychain.as_ref().map(keychain));
+    rows.extend(status.keychain.iter().flat_map(keychain));
     rows.extend(status.protections.iter().map(protection));
     rows.extend(status.memory.as_ref().map(memory));
     if let Some(audit) = &status.audit {
@@ -86,17 +86,30 @@ fn chain(audit: &AuditStatus) -> Row {
     }
 }
 
-fn keychain(found: &KeychainState) -> Row {
-    let KeychainState { state, waiting } = found;
+fn keychain(found: &KeychainState) -> Vec<Row> {
+    let KeychainState { state, waiting, lost } = found;
     let waiting = counted(*waiting, "changed record waits", "changed records wait");
     let means = format!("the secrets rest in your keychain; {waiting} for it");
     let row = Row::ok(Area::Daemon, "keychain", state.as_str(), means);
-    match state.as_str() {
+    let row = match state.as_str() {
         "unlocked" => row,
         "unknown" => row.but(State::Unknown, "it is asked with the first request"),
         "locked" => row.but(State::Warn, "unlock it; until then every request is answered store_locked"),
         _ => row.but(State::Bad, "start your keychain (gnome-keyring, KWallet, KeePassXC) and unlock it"),
+    };
+    let mut rows = vec![row];
+    if *lost > 0 {
+        let means = counted(
+            *lost,
+            "secret can't be read: its item in the keychain is missing or was changed",
+            "secrets can't be read: their items in the keychain are missing or were changed",
+        );
+        rows.push(Row::ok(Area::Daemon, "keychain items", format!("{lost} lost"), means).but(
+            State::Bad,
+            "put the items back from a backup of the keychain, or write these secrets anew; with the daemon stopped, keychain-auth vault verify names them",
+        ));
     }
+    rows
 }
 
 fn version(status: &DaemonStatus) -> Row {
@@ -111,7 +124,7 @@ fn version(status: &DaemonStatus) -> Row {
     if version == OURS { row } else { row.but(State::Warn, "restart the daemon, so that both are the same") }
 }
 
-fn vault(vault: &VaultState) -> Row {
+fn vault(vault: &VaultState, keychain: Option<&KeychainState>) -> Row {
     if let Some(extent) = vault.salvage.as_ref().filter(|_| vault.damaged == Some(false)) {
         let means = format!("served for reading only: {extent}");
         return Row::ok(Area::Daemon, "vault", vault.state.as_str(), means)
@@ -122,10 +135,12 @@ fn vault(vault: &VaultState) -> Row {
         return Row::ok(Area::Daemon, "vault", vault.state.as_str(), means)
             .but(State::Bad, "restore it from a backup, and start the daemon without --salvage");
     }
-    let means = if vault.state == "locked" {
-        "the daemon has no key, and answers requests with store_locked"
-    } else {
-        "the daemon has the key, and serves"
+    let means = match keychain.and_then(KeychainState::refuses) {
+        _ if vault.state == "locked" => {
+            "the daemon has no key, and answers requests with store_locked".to_owned()
+        }
+        Some(why) => format!("the daemon has the key; {why}, and requests are answered store_locked"),
+        None => "the daemon has the key, and serves".to_owned(),
     };
     Row::ok(Area::Daemon, "vault", vault.state.as_str(), means)
 }
