@@ -18,7 +18,8 @@ pub enum AuditError {
     /// The disk has no room for another record; what is kept in reserve is for refusals.
     #[error("the audit log can't be written: no room for a line on its disk")]
     Full,
-    /// More lines of committed changes wait than can be kept; they are in the store's outbox.
+    /// A line of a committed change is missing, or may be: it is in the store's outbox, and everything that would follow it
+    /// waits there or is refused.
     #[error("audit lines wait in the store's outbox")]
     Incomplete,
 }

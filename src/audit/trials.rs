@@ -15,7 +15,7 @@ use super::*;
 use crate::{
     chain::Head,
     name::{Service, Target},
-    store::{OutboxEntry, files::scratch, seat::tests::seat},
+    store::{Outbox, OutboxEntry, files::scratch, seat::tests::seat},
     wire,
 };
 
@@ -38,6 +38,11 @@ fn event(target: &str) -> Event {
 
 fn entry(id: u64, target: &str) -> OutboxEntry {
     OutboxEntry { id, line: event(target).render() }
+}
+
+/// An outbox in which these are the last lines.
+fn of(lines: &[OutboxEntry]) -> Outbox {
+    Outbox { lines: lines.to_vec(), last: lines.last().map_or(0, |entry| entry.id) }
 }
 
 /// Every line as its targets, `epoch N` for a boundary, or `: detail` for what the log says about itself.
@@ -215,20 +220,22 @@ fn an_exposed_or_linked_log_is_refused() {
 fn the_outbox_is_replayed_without_losing_or_doubling_a_line() {
     let (_dir, path, mut log) = begun();
     let twin = event("twin").render();
-    let outbox: Vec<OutboxEntry> = [entry(5, "in the log"), entry(6, "lost"), entry(7, "in the log too")]
+    let outbox: Vec<OutboxEntry> = [entry(5, "in the log"), entry(6, "in the log too"), entry(7, "lost")]
         .into_iter()
         .chain([8, 9].map(|id| OutboxEntry { id, line: twin.clone() }))
         .collect();
-    for logged in [0, 2, 3] {
-        let _ = log.append_rendered(&outbox[logged]).unwrap();
+    assert_eq!(log.replay(&Outbox { lines: Vec::new(), last: 4 }).unwrap(), 0);
+    for logged in &outbox[..2] {
+        let _ = log.append_rendered(logged).unwrap();
     }
-    assert_eq!(synced(&mut log), Some(8));
+    let _ = log.append(&event("between")).unwrap();
+    assert_eq!(synced(&mut log), Some(6));
     drop(log);
     let mut log = open(&path).unwrap();
-    assert_eq!(log.replay(&outbox).unwrap(), 2);
+    assert_eq!(log.replay(&of(&outbox)).unwrap(), 3);
     assert_eq!(synced(&mut log), Some(9));
-    assert_eq!(said(&path)[6..], [": epoch 1", "lost", "twin"]);
-    assert_eq!(log.replay(&outbox).unwrap(), 0);
+    assert_eq!(said(&path)[6..], [": epoch 1", "lost", "twin", "twin"]);
+    assert_eq!(log.replay(&of(&outbox)).unwrap(), 0);
 }
 
 #[test]
@@ -236,14 +243,40 @@ fn a_change_that_is_told_of_after_a_replay_brought_its_line_is_not_written_again
     let (_dir, path, mut log) = begun();
     let [first, second, third] =
         [(1, "first"), (2, "second"), (3, "third")].map(|(id, line)| entry(id, line));
-    let _ = log.append_rendered(&second).unwrap();
-    // the first and the third were committed, and whoever waits for them did not have his turn yet
-    assert_eq!(log.replay(&[first.clone(), second, third.clone()]).unwrap(), 2);
-    for late in [&third, &first] {
+    let _ = log.append_rendered(&first).unwrap();
+    // the others were committed, and whoever waits for them did not have his turn yet
+    assert_eq!(log.replay(&of(&[first.clone(), second.clone(), third.clone()])).unwrap(), 2);
+    for late in [&third, &second, &first] {
         assert!(log.append_rendered(late).unwrap().is_none());
     }
     assert!(log.append_rendered(&entry(4, "fourth")).unwrap().is_some());
-    assert_eq!(said(&path)[3..], ["second", "first", "third", "fourth"]);
+    assert_eq!(said(&path)[3..], ["first", "second", "third", "fourth"]);
+}
+
+#[test]
+fn a_line_behind_one_that_never_came_is_not_taken_and_nothing_is_granted_until_the_outbox_was_asked() {
+    let (_dir, path, mut log) = begun();
+    let lines = [(1, "first"), (2, "never told of"), (3, "third"), (4, "fourth")];
+    let lines = lines.map(|(id, line)| entry(id, line));
+    let _ = log.append_rendered(&lines[0]).unwrap();
+    for behind in &lines[2..] {
+        assert_eq!(log.append_rendered(behind), Err(AuditError::Incomplete));
+    }
+    assert_eq!(synced(&mut log), Some(1), "the store must not forget what is not here");
+    assert_eq!(log.append(&event("granted")), Err(AuditError::Incomplete));
+    assert_eq!(log.ready(), Err(AuditError::Incomplete));
+    let refused = Event { outcome: Outcome::Denied, ..event("refused") };
+    let _ = log.append(&refused).unwrap();
+    assert_eq!(log.replay(&of(&lines)).unwrap(), 3);
+    let _ = log.append(&event("granted")).unwrap();
+    assert_eq!(said(&path)[3..], ["first", "refused", "never told of", "third", "fourth", "granted"]);
+    assert_eq!(synced(&mut log), Some(4));
+
+    // nor where the store alone knows whether there is another line
+    log.doubt();
+    assert_eq!(log.append(&event("granted")), Err(AuditError::Incomplete));
+    assert_eq!(log.replay(&Outbox { lines: Vec::new(), last: 4 }).unwrap(), 0);
+    assert!(log.append_rendered(&entry(5, "fifth")).unwrap().is_some());
 }
 
 #[test]
@@ -255,7 +288,7 @@ fn replay_looks_back_as_far_as_the_oldest_entry_and_no_line_is_missed() {
         let _ = log.append(&event("between")).unwrap();
     }
     let last = entry(2, "last");
-    assert_eq!(log.replay(&[first, last]).unwrap(), 1);
+    assert_eq!(log.replay(&of(&[first, last])).unwrap(), 1);
     assert_eq!(said(&path).last().unwrap(), "last");
 
     // old lines before the slack are not read, and hide nothing
@@ -269,7 +302,7 @@ fn replay_looks_back_as_far_as_the_oldest_entry_and_no_line_is_missed() {
     }
     let new = entry(1, "new");
     let _ = log.append_rendered(&new).unwrap();
-    assert_eq!(log.replay(std::slice::from_ref(&new)).unwrap(), 0);
+    assert_eq!(log.replay(&of(std::slice::from_ref(&new))).unwrap(), 0);
 }
 
 const CHILD: &str = "KEYCHAIN_AUTH_FULL_LOG";

@@ -13,6 +13,7 @@ use std::{collections::BTreeMap, fmt, io};
 use super::{
     archive::LogFile,
     boundary::{Boundary, announced},
+    log::REMOVED,
     query::{Line, Lines, RecordLine},
 };
 use crate::chain::{ChainId, Checkpoint, Hash, Head, Linked, Ratchet, VerificationKey, fits};
@@ -73,6 +74,11 @@ pub enum Wrong {
         /// How many stand here.
         is: u64,
     },
+    /// The daemon found its file removed, and no earlier one is there.
+    Removed {
+        /// The last record that is missing.
+        to: u64,
+    },
     /// What the daemon or its vault knows of this record is something else.
     Known {
         /// The first record that may have been changed.
@@ -106,6 +112,9 @@ impl fmt::Display for Wrong {
             Self::Unannounced => f.write_str("a chain begins that the record before it does not announce"),
             Self::Count { was, is } => {
                 write!(f, "the epoch that ended had {was} records, and {is} are there")
+            }
+            Self::Removed { to } => {
+                write!(f, "the file before this one was removed or replaced: records up to {to} are missing")
             }
             Self::Known { from, to } => {
                 write!(
@@ -217,7 +226,8 @@ impl Verifier {
         self.place = (file, line.number);
         self.verdict.lines += 1;
         let Ok(record) = &line.record else { return self.wrong(Wrong::NoRecord) };
-        self.verdict.noticed += u64::from(record.reason.as_deref() == Some("audit_log_changed"));
+        let noticed = record.reason.as_deref() == Some("audit_log_changed");
+        self.verdict.noticed += u64::from(noticed);
         let Some(linked) = Linked::of(&line.bytes) else {
             match self.head {
                 None if record.mac.is_none() => self.verdict.unchained += 1,
@@ -225,6 +235,14 @@ impl Verifier {
             }
             return;
         };
+        // a file that was removed leaves no gap where it was the first
+        let begins = self.verdict.first.filter(|first| first + 1 == linked.seq && *first > 1);
+        if let Some(first) = begins
+            && noticed
+            && record.detail.as_deref() == Some(REMOVED)
+        {
+            self.wrong(Wrong::Removed { to: first - 1 });
+        }
         self.record(record, &linked, &line.bytes);
     }
 

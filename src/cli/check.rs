@@ -57,8 +57,13 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
     let policy = cx.policy_source().current(cx.uid)?;
     let standing = policy.recognise(measured.path(), measured.digest(), cx.now);
     let entry = match standing {
-        Standing::Registered(entry) => Some(entry),
-        Standing::Expired | Standing::Unusable(_) | Standing::HashDiffers | Standing::Unknown => None,
+        // the daemon compares the size before it hashes
+        Standing::Registered(entry) if entry.size().is_none_or(|size| size == measured.size()) => Some(entry),
+        Standing::Registered(_)
+        | Standing::Expired
+        | Standing::Unusable(_)
+        | Standing::HashDiffers
+        | Standing::Unknown => None,
     };
     let acceptance = Acceptance::ask(cx);
     let denied = acceptance.refusal().map(|(reason, failure)| (reason.to_owned(), failure));
@@ -127,6 +132,10 @@ fn not_recognised(standing: Standing<'_>, policy: &Policy, measured: &Measured) 
             format!(
                 "{path} has an entry whose hash is none (sha256: and 64 hexadecimal digits), so it matches nothing"
             ),
+            format!("if you trust the file as it is: keychain-auth upgrade {}", word(measured.path())),
+        ),
+        (Standing::Registered(_), None) => Failure::new(
+            format!("{path} is registered with another size, so its entry matches nothing"),
             format!("if you trust the file as it is: keychain-auth upgrade {}", word(measured.path())),
         ),
         (Standing::HashDiffers, None) => Failure::new(

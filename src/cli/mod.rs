@@ -164,7 +164,7 @@ fn keychain_item(task: ItemTask, item: &str) -> ExitCode {
 
 fn dispatch(verb: Verb, cx: Context, out: &mut Output) -> Result<(), Failure> {
     match verb {
-        Verb::Start(args) => start::run(&args, cx),
+        Verb::Start(args) => start::run(&args, cx, out),
         Verb::Status(args) => status::run(&args, &cx, out),
         Verb::Register(args) => register::register(&args, &cx, out),
         Verb::Upgrade(args) => register::upgrade(&args, &cx, out),

@@ -5,7 +5,6 @@ use std::{
     io::{self, IsTerminal, Write},
     panic::{self, PanicHookInfo},
     sync::Mutex,
-    time::Duration,
 };
 
 use tracing::level_filters::LevelFilter;
@@ -19,9 +18,6 @@ const LOG_LEVEL: &str = "KEYCHAIN_AUTH_LOG";
 const JOURNAL: &str = "JOURNAL_STREAM";
 /// Longest line. A pipe takes as much whole or not at all (`PIPE_BUF`).
 const MAX_LINE: usize = 4096;
-
-/// How long the end after a fault waits until somebody takes the line that tells of it.
-const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Lines on their way to stderr, and how many did not get there.
 struct OperatorLog {
@@ -64,8 +60,26 @@ fn tell_fault(fault: &PanicHookInfo<'_>) {
     let place = fault.location().map(|place| format!(" at {}:{}", place.file(), place.line()));
     let line = format!("keychain-auth: a fault of its own{}; please report it\n", place.unwrap_or_default());
     // it ends all the same, whether anybody hears why or not
-    let _ = stderr::write(line.as_bytes());
-    stderr::finish(LAST_WORDS);
+    stderr::end_with(line.as_bytes());
+}
+
+/// Lets what the daemon said before it ended reach whoever reads it.
+pub(super) fn finish() {
+    stderr::finish();
+}
+
+/// What a daemon that ends by itself says of it: behind all lines of the log, and without a wait for ever.
+pub(super) struct LastWords;
+
+impl Write for LastWords {
+    fn write(&mut self, words: &[u8]) -> io::Result<usize> {
+        stderr::end_with(words);
+        Ok(words.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl OperatorLog {

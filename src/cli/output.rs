@@ -88,6 +88,11 @@ impl Output {
         }
     }
 
+    /// Says what comes from now on to another stream for people.
+    pub(super) fn say_through(&mut self, stderr: Box<dyn Write>) {
+        self.stderr = stderr;
+    }
+
     /// Whether stdout is a terminal.
     pub(super) fn is_terminal(&self) -> bool {
         self.terminal
@@ -191,9 +196,15 @@ impl Output {
 
     /// One line of prose for people.
     pub(super) fn note(&mut self, text: &str) {
+        self.notes(&[text]);
+    }
+
+    /// Some lines of prose that belong together.
+    fn notes(&mut self, texts: &[&str]) {
         self.flush();
+        let lines: String = texts.iter().flat_map(|text| [plain(text), "\n".into()]).collect();
         // without stderr there is nobody to tell
-        let _ = writeln!(self.stderr, "{}", plain(text));
+        let _ = self.stderr.write_all(lines.as_bytes());
     }
 
     /// The end of a command that did what it was asked.
@@ -208,8 +219,8 @@ impl Output {
 
     /// The end of a command that was refused or failed: one sentence, one line of advice.
     pub(super) fn failure(&mut self, failure: &Failure) -> ExitCode {
-        self.note(&format!("error: {}", failure.sentence()));
-        self.note(&format!("  try: {}", failure.advice()));
+        let (sentence, advice) = (failure.sentence(), failure.advice());
+        self.notes(&[&format!("error: {sentence}"), &format!("  try: {advice}")]);
         ExitCode::FAILURE
     }
 

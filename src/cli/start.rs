@@ -2,7 +2,7 @@
 
 use std::env;
 
-use super::{context::Context, failure::Failure, operator_log};
+use super::{context::Context, failure::Failure, operator_log, output::Output};
 use crate::{
     audit::Rotation,
     daemon::{self, AuditSettings, Durability, Opening},
@@ -42,7 +42,7 @@ pub(super) struct Args {
     audit_max_files: u16,
 }
 
-pub(super) fn run(args: &Args, cx: Context) -> Result<(), Failure> {
+pub(super) fn run(args: &Args, cx: Context, out: &mut Output) -> Result<(), Failure> {
     if args.salvage && args.store == Some(StoreKind::Keychain) {
         return Err(Failure::new(
             "--salvage reads the vault's own file, and the secrets shall rest in the keychain",
@@ -50,6 +50,7 @@ pub(super) fn run(args: &Args, cx: Context) -> Result<(), Failure> {
         ));
     }
     operator_log::begin();
+    out.say_through(Box::new(operator_log::LastWords));
     let rotation = Rotation {
         max_size: args.audit_max_size << 20,
         max_age: i64::from(args.audit_max_age) * 24 * 60 * 60,
@@ -59,5 +60,7 @@ pub(super) fn run(args: &Args, cx: Context) -> Result<(), Failure> {
     let Args { key: source, store, salvage, .. } = *args;
     let opening = Opening { source, store, passphrase: cx.passphrase, salvage, audit };
     daemon::run(cx.paths, args.hardening, opening, |name| env::var_os(name))
-        .map_err(|error| Failure::new(error.to_string(), error.advice()))
+        .map_err(|error| Failure::new(error.to_string(), error.advice()))?;
+    operator_log::finish();
+    Ok(())
 }

@@ -72,21 +72,8 @@ async fn serve(
     // the daemon itself: asked how it is, locked or unlocked by any process of its user
     let message = match message {
         Ok(message) if session.identity.is_of(house.observer.uid) => match message {
-            Message::Status => return Ok(Reply::status(&house.status())),
-            Message::Lock => {
-                return house.lock(session.id, &session.identity, frame.writer()).await;
-            }
-            Message::Unlock(carried) => {
-                let given = &mut session.nonce;
-                return house.unlock(given, carried, session.id, &session.identity, frame.writer()).await;
-            }
-            Message::AskSeal(theirs) => {
-                return house.tell_seal(&mut session.nonce, &theirs);
-            }
-            Message::Seal(carried) => {
-                return house.seal(&mut session.nonce, carried, session.id, session.identity.shown()).await;
-            }
-            other => Ok(other),
+            Message::Hello | Message::Request(_) => Ok(message),
+            others => return serve_anybody(others, frame.writer(), session, note).await,
         },
         other => other,
     };
@@ -128,6 +115,29 @@ async fn serve(
             Ok(Reply::allowed(receipt))
         }
     }
+}
+
+/// What any process of the daemon's user may send. Whoever holds a descriptor of this connection can have written it: what
+/// is refused is told of that process, and not of the one that connected.
+async fn serve_anybody(
+    message: Message,
+    writer: wire::Writer,
+    session: &mut Session<'_>,
+    note: &mut Note,
+) -> Result<Reply, Refusal> {
+    let Session { house, id, identity, nonce, .. } = session;
+    let served = match message {
+        Message::Status => Ok(Reply::status(&house.status())),
+        Message::Lock => house.lock(*id, identity, writer).await,
+        Message::Unlock(carried) => house.unlock(nonce, carried, *id, identity, writer).await,
+        Message::AskSeal(theirs) => house.tell_seal(nonce, &theirs),
+        Message::Seal(carried) => house.seal(nonce, carried, *id, identity, writer).await,
+        Message::Hello | Message::Request(_) => Err(Refusal::unlisted()),
+    };
+    if served.is_err() {
+        note.sent_by(identity.sender(writer, house).await);
+    }
+    served
 }
 
 /// One snapshot, one record, one release, with no pause between them in which the caller could become another; where the
@@ -222,13 +232,14 @@ async fn answer_change(
 /// A refusal has its record before it is said; without one only that is said.
 async fn refuse(refusal: Refusal, note: &Note, session: &Session<'_>) -> Answer {
     let closes = refusal.closes;
-    let event = note.refused(session.identity.shown(), &refusal);
-    let reply = match session.house.record_refusal(event, session.identity.was_verified()).await {
+    let (shown, seen) = note.refused_as(&session.identity);
+    let event = note.refused(&shown, &refusal);
+    let reply = match session.house.record_refusal(event, seen).await {
         Ok(receipt) => Reply::refusal(refusal.reason, &refusal.message, &receipt),
         Err(_) => Reply::unrecorded(),
     };
     if let Some(stranger) = refusal.stranger {
-        session.house.strangers.saw(stranger, session.identity.shown(), note);
+        session.house.strangers.saw(stranger, &shown, note);
     }
     Answer { reply, closes }
 }

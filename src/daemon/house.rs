@@ -19,16 +19,16 @@ use super::{
     keychain::KeychainLink,
     listener::Closer,
     locking::Turn,
-    note::Note,
+    note::{Known, Note},
     refusal::Refusal,
     strangers::{QueueState, Strangers},
     sync::{Durability, Synced, is_synced},
     untaken::Untaken,
     witness_link::WitnessLink,
-    writer::Writer,
+    writer::{News, Writer},
 };
 use crate::{
-    audit::{Event, Log, Receipt},
+    audit::{Event, Log, Outcome, Receipt},
     caller::Observer,
     chain::{Checkpoint, Head},
     paths::Paths,
@@ -205,10 +205,15 @@ impl House {
     }
 
     /// The record of a refusal. Those of strangers are gathered where there are too many, whatever the reason; never those
-    /// of a registered executable, nor of one that was `verified` on its connection before nobody could be any more.
-    pub(super) async fn record_refusal(&self, event: Event, verified: bool) -> Result<Receipt, Refusal> {
-        let known = |hash| self.policy.borrow().last().knows(&event.binary_path, &hash);
-        if verified || event.binary_hash.is_some_and(known) {
+    /// of a registered executable, nor of one that was verified on its connection before nobody could be any more.
+    pub(super) async fn record_refusal(&self, event: Event, seen: Known) -> Result<Receipt, Refusal> {
+        let registered = |hash| self.policy.borrow().last().knows(&event.binary_path, &hash);
+        let told_apart = match seen {
+            Known::Verified => true,
+            Known::Peer => event.binary_hash.is_some_and(registered),
+            Known::Writer => false,
+        };
+        if told_apart {
             return self.record(event).await;
         }
         let receipt = self.append_refusal(&event)?;
@@ -236,6 +241,11 @@ impl House {
     }
 
     pub(super) fn append(&self, event: Event) -> Result<Receipt, Refusal> {
+        match event.outcome {
+            Outcome::Granted => self.complete_log()?,
+            // what was refused is said also while that is not known
+            Outcome::Denied | Outcome::Error => self.log_committed(),
+        }
         let receipt = self.log.borrow_mut().append(&event).map_err(|error| self.unrecorded(&error))?;
         self.unsynced.notify_one();
         self.note_chain();
@@ -258,19 +268,49 @@ impl House {
 
     /// Says that another change may be committed: its record could follow it, and those of earlier ones are on their way.
     pub(super) fn ready_for_change(&self) -> Result<(), Refusal> {
-        self.log_committed();
+        self.complete_log()?;
         self.log.borrow_mut().ready().map_err(|error| self.unrecorded(&error))
+    }
+
+    /// Brings to the log what was committed, also where the store could not tell at first whether it was. Nothing is granted
+    /// before: a change that is in force would have no record, or its record come after what it allowed.
+    pub(super) fn complete_log(&self) -> Result<(), Refusal> {
+        self.log_committed();
+        if !self.log.borrow().is_incomplete() {
+            return Ok(());
+        }
+        let replayed = match self.store.outbox() {
+            Ok(outbox) => self.log.borrow_mut().replay(&outbox).map_err(|error| self.unrecorded(&error)),
+            Err(error) => {
+                self.say_once(format!(
+                    "{error}; nothing is released until it is known which changes were made"
+                ));
+                Err(Refusal::unrecorded())
+            }
+        };
+        let lines = replayed?;
+        tracing::warn!("{lines} records that had not come to the audit log were in the store's outbox");
+        self.unsynced.notify_one();
+        self.note_chain();
+        // one of them may tell of another seal
+        self.accept_sealed_policy();
+        Ok(())
     }
 
     /// Brings the records that changes have made durable with themselves from the store's outbox to the log, in the order of
     /// the commits. What the log does not take now goes out before the next record: the change has happened, and saying
     /// otherwise would be a lie.
     pub(super) fn log_committed(&self) {
-        while let Some(line) = self.writer.committed_line() {
-            match self.log.borrow_mut().append_rendered(&line) {
-                Ok(_) => self.unsynced.notify_one(),
-                Err(error) => tracing::error!("{error}; the record waits in the store's outbox"),
+        while let Some(news) = self.writer.news() {
+            let mut log = self.log.borrow_mut();
+            match news {
+                News::Unknown => log.doubt(),
+                News::Line(line) => match log.append_rendered(&line) {
+                    Ok(_) => self.unsynced.notify_one(),
+                    Err(error) => tracing::error!("{error}; the record waits in the store's outbox"),
+                },
             }
+            drop(log);
             self.note_chain();
         }
     }

@@ -15,6 +15,7 @@ use rustix::io::pread;
 use super::{
     house::House,
     in_force::{InForce, SETTLING},
+    note::Sender,
     refusal::Refusal,
     witness_link::{NotSeen, Pin, Seen},
 };
@@ -143,7 +144,16 @@ impl Identity {
         }
         let mut looked = false;
         for _ in 0..SETTLING {
-            let in_force = house.policy().await.map_err(Unverified::Refused)?;
+            let in_force = match house.policy().await {
+                Ok(in_force) => in_force,
+                Err(refusal) => {
+                    // nobody may ask now; the record names whoever did, which proves nothing
+                    if self.shown.path.is_empty() {
+                        self.show_writer(writer, house).await;
+                    }
+                    return Err(Unverified::Refused(refusal));
+                }
+            };
             if self.holds(&in_force) && self.pinned() && (looked || self.unchanged()) {
                 return Ok(in_force);
             }
@@ -295,6 +305,13 @@ impl Identity {
     /// Names the process that wrote on somebody else's connection, for the record.
     async fn show_writer(&mut self, writer: Writer, house: &House) {
         self.shown = self.look_at(writer, house).await;
+    }
+
+    /// Who wrote a line for which nobody has to be verified.
+    pub(super) async fn sender(&self, writer: Writer, house: &House) -> Sender {
+        let is_peer = self.peer == (Some(writer.pid), writer.uid);
+        let shown = self.look_at(writer, house).await;
+        Sender { shown, verified: is_peer && self.was_verified() && self.pinned() }
     }
 
     /// What a record says of whoever wrote here, also where nobody has to be verified. Proves nothing.

@@ -1,9 +1,14 @@
 //! Which policy is in force, and what the log is told of it.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
-use super::{house::House, note::policy_events, refusal::Refusal};
+use super::{
+    house::House,
+    note::{NoPolicy, policy_events},
+    refusal::Refusal,
+};
 use crate::{
+    audit::Event,
     policy::{Policy, PolicyError},
     store::StoreError,
 };
@@ -17,7 +22,9 @@ pub(super) struct Recorded {
     /// The last one that was in force.
     policy: Option<Arc<Policy>>,
     /// Why there is none since.
-    refused: Option<String>,
+    refused: Option<NoPolicy>,
+    /// What the log has not taken yet of that.
+    unwritten: VecDeque<Event>,
 }
 
 /// The policy that was in force at a moment. A verdict under another generation does not count.
@@ -31,11 +38,13 @@ impl House {
     /// and the return.
     pub(super) async fn policy(&self) -> Result<InForce, Refusal> {
         for _ in 0..SETTLING {
+            // who may ask can hang on a seal that was committed and not told
+            self.complete_log()?;
             // the look is over before anything is recorded of it
             let looked = self.policy.borrow_mut().current(self.observer.uid);
             let policy = looked.map_err(|error| self.no_policy(&error))?;
             let generation = self.policy.borrow().generation();
-            self.record_policy(Ok(Arc::clone(&policy)));
+            self.record_policy(Ok(Arc::clone(&policy)))?;
             if self.watched.get() == generation {
                 return Ok(InForce { policy, generation });
             }
@@ -65,14 +74,21 @@ impl House {
     /// Why there is none now: once for the operator, and in one record.
     ///
     /// An owner may seal another one while the vault is locked. What can't be told then is no finding against
-    /// config.json; it is looked at, and recorded, before the unlock is answered.
+    /// config.json: it is recorded under a word of its own, since it may be put back before the unlock, and for what it is
+    /// before the unlock is answered.
     fn no_policy(&self, error: &PolicyError) -> Refusal {
         let fault = self.policy_fault(error);
         self.say_once(format!("{fault}; every request is denied meanwhile"));
-        if !self.is_untold(error) {
-            self.record_policy(Err(fault));
-        }
-        self.policy_refusal(error)
+        let refused = match error {
+            PolicyError::Unsealed { found, .. } if self.is_untold(error) => {
+                let file = found.map_or("no config.json".to_owned(), |hash| format!("config.json {hash}"));
+                let why = format!("{file} is not what was sealed when the vault was locked");
+                NoPolicy { reason: "policy_untold", why }
+            }
+            _ => NoPolicy { reason: "policy_refused", why: fault },
+        };
+        let recorded = self.record_policy(Err(refused));
+        recorded.err().unwrap_or_else(|| self.policy_refusal(error))
     }
 
     /// Whether only a vault that is locked knows if this is an error.
@@ -80,27 +96,38 @@ impl House {
         matches!(error, PolicyError::Unsealed { .. }) && !self.vault.serves()
     }
 
-    /// Records what is different from the policy that was recorded last. If the log does not take it, it is tried again at
-    /// the next look, and no request is served before that.
-    fn record_policy(&self, now: Result<Arc<Policy>, String>) {
+    /// Records what is different from the policy that was recorded last. What the log does not take is tried again at the
+    /// next look, and no request is served before that.
+    fn record_policy(&self, now: Result<Arc<Policy>, NoPolicy>) -> Result<(), Refusal> {
         let mut recorded = self.recorded.borrow_mut();
+        // whoever changes it again and again meanwhile gathers nothing here
+        self.write_policy_events(&mut recorded.unwritten)?;
         match (&now, &*recorded) {
-            (Ok(policy), Recorded { policy: Some(before), refused: None }) if Arc::ptr_eq(policy, before) => {
-                return;
+            (Ok(policy), Recorded { policy: Some(before), refused: None, .. })
+                if Arc::ptr_eq(policy, before) =>
+            {
+                return Ok(());
             }
-            (Err(error), Recorded { refused: Some(before), .. }) if error == before => return,
+            (Err(error), Recorded { refused: Some(before), .. }) if error == before => return Ok(()),
             _ => {}
         }
         let before = recorded.policy.as_deref();
         let digest = self.policy.borrow().digest();
-        for event in policy_events(before, now.as_deref(), digest, self.observer.uid) {
-            if self.append(event).is_err() {
-                return;
-            }
-        }
+        let mut unwritten = VecDeque::from(policy_events(before, now.as_deref(), digest, self.observer.uid));
         match now {
-            Ok(policy) => *recorded = Recorded { policy: Some(policy), refused: None },
+            Ok(policy) => (recorded.policy, recorded.refused) = (Some(policy), None),
             Err(error) => recorded.refused = Some(error),
         }
+        let written = self.write_policy_events(&mut unwritten);
+        recorded.unwritten = unwritten;
+        written
+    }
+
+    fn write_policy_events(&self, unwritten: &mut VecDeque<Event>) -> Result<(), Refusal> {
+        while let Some(event) = unwritten.front() {
+            let _ = self.append(event.clone())?;
+            unwritten.pop_front();
+        }
+        Ok(())
     }
 }

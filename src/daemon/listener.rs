@@ -95,7 +95,7 @@ impl Listener {
             match accepted {
                 Ok(connection) => admit(connection, house),
                 Err(error) if is_shortage(&error) => {
-                    tracing::warn!("no descriptors or memory for another connection");
+                    house.say_once("no descriptors or memory for another connection".into());
                     displace_oldest(house);
                     sleep(BACKLOG_PAUSE).await;
                 }

@@ -1,7 +1,8 @@
 //! `LOCK` and `UNLOCK`: for any process of the daemon's user, as stopping it is; who unlocks must have the vault's key.
 //!
 //! Nobody looks who asks before, so a line that changes nothing costs next to nothing, and leaves no record if it is
-//! answered. Whoever has no key does not reach the writing thread.
+//! answered; whoever wrote one that is refused is looked at for its record. Whoever has no key does not reach the writing
+//! thread.
 
 use std::{cell::Cell, sync::Arc, time::Duration};
 
@@ -16,7 +17,7 @@ use super::{
 use crate::{
     audit::{self, Event, Outcome},
     store::{Store, StoreError},
-    wire::{Carried, Nonce, Reply, Writer},
+    wire::{Carried, Nonce, Reason, Reply, Writer},
 };
 
 /// How often a lock whose record is written asks for a place in the writing thread's queue, and how long it waits between.
@@ -137,9 +138,7 @@ impl House {
         let receipt = match recorded {
             Ok(receipt) => receipt,
             Err(refusal) => {
-                // it is said to be locked, so nothing of the key may stay
-                let vault = Arc::clone(&self.vault);
-                let _ = self.writer.task(move || vault.lock()).await;
+                self.lock_again().await;
                 return Err(refusal);
             }
         };
@@ -147,12 +146,23 @@ impl House {
         self.accept_sealed_policy();
         // what was sealed meanwhile is recorded before anybody hears that it counts; a policy that can't be used is told to
         // those who ask
-        let _ = self.policy().await;
+        if let Err(refusal) = self.policy().await
+            && refusal.reason == Reason::AuditUnavailable
+        {
+            self.lock_again().await;
+            return Err(refusal);
+        }
         if let Some(keychain) = &self.keychain {
             keychain.bell.ring();
         }
         tracing::info!("the vault is unlocked");
         Ok(Reply::vault("UNLOCK", "unlocked", receipt))
+    }
+
+    /// It is said to be locked, so nothing of the key may stay.
+    async fn lock_again(&self) {
+        let vault = Arc::clone(&self.vault);
+        let _ = self.writer.task(move || vault.lock()).await;
     }
 
     /// Brings to the log what commands did while the vault was locked. No change can be committed before.
@@ -188,7 +198,6 @@ pub(super) fn event(shown: &Shown, outcome: Outcome, what: &'static str) -> Even
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::wire::Reason;
 
     #[test]
     fn one_at_a_time_locks_or_unlocks_and_the_next_is_told_to_come_back() {

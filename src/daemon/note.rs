@@ -4,7 +4,10 @@ use std::{borrow::Cow, path::Path};
 
 use jiff::Timestamp;
 
-use super::{identity::Shown, refusal::Refusal};
+use super::{
+    identity::{Identity, Shown},
+    refusal::Refusal,
+};
 use crate::{
     audit::{self, Event, Outcome},
     digest::Digest,
@@ -15,31 +18,68 @@ use crate::{
     wire::{Action, Asked, Malformed, Message, Status},
 };
 
-/// What a line asked, as far as it could be read. It holds names, never values.
+/// What a line asked, as far as it could be read, and who wrote it. It holds names, never values.
 #[derive(Default)]
-pub(super) struct Note(Option<Asked>);
+pub(super) struct Note {
+    asked: Option<Asked>,
+    /// Where nobody had to be verified: who was seen to have written it.
+    sender: Option<Sender>,
+}
+
+/// Who wrote a line that needs no verified caller.
+pub(super) struct Sender {
+    pub(super) shown: Shown,
+    /// Whether it is the process that was verified on its connection.
+    pub(super) verified: bool,
+}
+
+/// How far it is known of whom a refusal is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    /// A caller was verified on the connection.
+    Verified,
+    /// Nobody was; the policy may know path and hash all the same.
+    Peer,
+    /// The writer was looked at and had nothing to prove.
+    Writer,
+}
 
 impl Note {
     /// Keeps what a well-formed request asks.
     pub(super) fn asked(&mut self, message: &Result<Message, Malformed>) {
         if let Ok(Message::Request(request)) = message {
-            self.0 = Some(request.asked().clone());
+            self.asked = Some(request.asked().clone());
+        }
+    }
+
+    /// Keeps who wrote the line, whoever connected.
+    pub(super) fn sent_by(&mut self, sender: Sender) {
+        self.sender = Some(sender);
+    }
+
+    /// Of whom a refusal is told: what is known of the connection's peer, or of the line's own writer.
+    pub(super) fn refused_as(&self, identity: &Identity) -> (Shown, Known) {
+        match &self.sender {
+            Some(Sender { shown, verified: true }) => (shown.clone(), Known::Verified),
+            Some(Sender { shown, verified: false }) => (shown.clone(), Known::Writer),
+            None if identity.was_verified() => (identity.shown().clone(), Known::Verified),
+            None => (identity.shown().clone(), Known::Peer),
         }
     }
 
     /// The action, where the line was a request.
     pub(super) fn action(&self) -> Option<Action> {
-        self.0.as_ref().map(|asked| asked.action)
+        self.asked.as_ref().map(|asked| asked.action)
     }
 
     /// The namespace, where the line was a request.
     pub(super) fn service(&self) -> Option<&Service> {
-        self.0.as_ref().map(|asked| &asked.service)
+        self.asked.as_ref().map(|asked| &asked.service)
     }
 
     /// The names that were asked for. A prefix is a filter, not a name.
     pub(super) fn targets(&self) -> &[Target] {
-        match &self.0 {
+        match &self.asked {
             Some(asked) if !asked.prefix => &asked.targets,
             _ => &[],
         }
@@ -47,7 +87,7 @@ impl Note {
 
     /// The record of an answer that releases `records`.
     pub(super) fn granted(&self, shown: &Shown, admitted: &Admitted<'_>, records: &[Record]) -> Event {
-        let found = self.0.as_ref().is_some_and(|asked| asked.prefix || asked.action == Action::Search);
+        let found = self.asked.as_ref().is_some_and(|asked| asked.prefix || asked.action == Action::Search);
         let targets = if found {
             records.iter().map(|record| record.target.clone()).collect()
         } else {
@@ -59,7 +99,7 @@ impl Note {
     /// The record of a change, made inside its transaction from the names that it touched.
     pub(super) fn granted_later(&self, shown: &Shown, admitted: &Admitted<'_>) -> RenderRecord {
         let event = self.granted(shown, admitted, &[]);
-        let touched = self.0.as_ref().is_some_and(|asked| asked.prefix);
+        let touched = self.asked.as_ref().is_some_and(|asked| asked.prefix);
         Box::new(move |names| if touched { event.render_with(names) } else { event.render() })
     }
 
@@ -95,10 +135,17 @@ impl Note {
 /// Most changes of one policy that have records of their own; a last one tells of the others.
 const MOST_CHANGES: usize = 256;
 
+/// Why no policy is in force, as the log says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NoPolicy {
+    pub(super) reason: &'static str,
+    pub(super) why: String,
+}
+
 /// What the log says of a policy: each entry that is different, and which file is in force where none is or at first.
 pub(super) fn policy_events(
     before: Option<&Policy>,
-    now: Result<&Policy, &String>,
+    now: Result<&Policy, &NoPolicy>,
     file: Option<Digest>,
     uid: u32,
 ) -> Vec<Event> {
@@ -118,9 +165,9 @@ pub(super) fn policy_events(
     };
     let policy = match now {
         Ok(policy) => policy,
-        Err(error) => {
-            let refused = event(Path::new(""), None, error.clone());
-            return vec![Event { outcome: Outcome::Error, reason: Some("policy_refused"), ..refused }];
+        Err(NoPolicy { reason, why }) => {
+            let refused = event(Path::new(""), None, why.clone());
+            return vec![Event { outcome: Outcome::Error, reason: Some(reason), ..refused }];
         }
     };
     let differences = before.map(|before| changes(before, policy)).unwrap_or_default();

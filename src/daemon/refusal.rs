@@ -164,7 +164,7 @@ impl Refusal {
         .detailed(error.to_string())
     }
 
-    /// The store failed. Nothing was changed or released.
+    /// The store failed. Nothing was released, and nothing was changed unless it says that this is not known.
     pub(super) fn store(error: &StoreError) -> Self {
         match error {
             StoreError::Locked => Self::new(
@@ -188,6 +188,11 @@ impl Refusal {
             )
             .detailed(error.to_string()),
             StoreError::TooLarge => Self::too_large(),
+            StoreError::Unknown(_) => Self::new(
+                Reason::InternalError,
+                "the disk failed, and the store can't tell whether this was done: it may or may not have been made; look before you ask for it again",
+            )
+            .detailed(error.to_string()),
             other => Self::new(
                 Reason::InternalError,
                 "the store could not serve this; nothing was changed; see the daemon's own messages",
@@ -227,7 +232,7 @@ impl Refusal {
         Self::new(Reason::InternalError, message).detailed("not unlocked: started with --salvage")
     }
 
-    /// The seal was not changed.
+    /// The seal was not changed, or it is not known.
     pub(super) fn not_sealed(error: &StoreError) -> Self {
         let message = match error {
             StoreError::WrongKey => {
@@ -237,9 +242,16 @@ impl Refusal {
             StoreError::Salvaged => {
                 "the vault is served for reading only, so the seal stays as it is; see what is wrong with it: keychain-auth doctor; then start the daemon without --salvage"
             }
+            StoreError::Unknown(_) => {
+                "the disk failed, and the store can't tell whether the seal was changed; see which holds: keychain-auth policy review"
+            }
             _ => "the seal could not be stored, and stays as it is; see the daemon's own messages",
         };
-        Self::new(Reason::StoreLocked, message).detailed(format!("not sealed: {error}"))
+        let (reason, outcome) = match error {
+            StoreError::Unknown(_) => (Reason::InternalError, "perhaps sealed"),
+            _ => (Reason::StoreLocked, "not sealed"),
+        };
+        Self::new(reason, message).detailed(format!("{outcome}: {error}"))
     }
 
     /// A message about the daemon itself from another user's process.

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use super::{
     house::House,
-    identity::Shown,
+    identity::Identity,
     locking::{OneNonce, event},
     refusal::Refusal,
 };
 use crate::{
     audit::Outcome,
     store::{PolicySeal, StoreError},
-    wire::{Carried, Nonce, Reply},
+    wire::{Carried, Nonce, Reply, Writer},
 };
 
 impl House {
@@ -35,7 +35,8 @@ impl House {
         given: &mut OneNonce,
         carried: Carried,
         connection: u64,
-        shown: &Shown,
+        identity: &Identity,
+        writer: Writer,
     ) -> Result<Reply, Refusal> {
         // as every change: not begun while its record could not follow it
         self.ready_for_change()?;
@@ -46,7 +47,8 @@ impl House {
         fits.map_err(|error| Refusal::not_sealed(&error))?;
         // nor may strangers end the connection of whoever has one: half of this would be done
         self.admission.borrow_mut().prove(connection);
-        let event = event(shown, Outcome::Granted, "another seal for the policy");
+        let shown = identity.look_at(writer, self).await;
+        let event = event(&shown, Outcome::Granted, "another seal for the policy");
         let vault = Arc::clone(&self.vault);
         let taken = self.writer.commit(move || {
             vault.take_policy_seal(nonce.as_bytes(), &key, Box::new(move |_| event.render()))

@@ -9,7 +9,6 @@ use std::{
     },
     rc::Rc,
     sync::{Arc, mpsc::SyncSender},
-    time::Duration,
 };
 
 use tokio::{
@@ -52,9 +51,6 @@ use crate::{
     },
 };
 
-/// How long the end waits for whoever reads the operator's log, where only a thread of its own may write it.
-const LAST_WORDS: Duration = Duration::from_millis(500);
-
 /// What the runtime begins with.
 pub(super) struct Beginning {
     pub(super) paths: Paths,
@@ -85,7 +81,6 @@ pub(super) fn serve(
     // ends every connection, and with the last of them the threads that work for them
     drop(connections);
     threads.wait_ended();
-    stderr::finish(LAST_WORDS);
     ended
 }
 

@@ -33,12 +33,32 @@ enum Job {
     Probe(Applied, SyncSender<Vec<Protection>>),
 }
 
-type Task = Box<dyn FnOnce(&Sender<OutboxEntry>) + Send>;
+/// What the log hears of a commit.
+#[derive(Debug)]
+pub(super) enum News {
+    /// It is durable, with this line.
+    Line(OutboxEntry),
+    /// The store could not tell whether it is.
+    Unknown,
+}
+
+impl News {
+    /// None of a change that was not made.
+    fn of<'a>(outcome: Result<Option<&'a OutboxEntry>, &'a StoreError>) -> Option<Self> {
+        match outcome {
+            Ok(line) => line.cloned().map(Self::Line),
+            Err(StoreError::Unknown(_)) => Some(Self::Unknown),
+            Err(_) => None,
+        }
+    }
+}
+
+type Task = Box<dyn FnOnce(&Sender<News>) + Send>;
 
 /// Hands changes to the writing thread, and takes the audit lines of what was committed from it.
 pub(super) struct Writer {
     jobs: SyncSender<Job>,
-    lines: Receiver<OutboxEntry>,
+    news: Receiver<News>,
 }
 
 /// The queue of the writing thread is full, or the thread is gone.
@@ -55,9 +75,9 @@ impl Writer {
     ) -> io::Result<Self> {
         let (jobs, queue) = sync_channel(QUEUE);
         // without a bound of its own: no change is queued before the lines of earlier ones were taken
-        let (committed, lines) = channel();
+        let (committed, news) = channel();
         threads.start("writer", move || write(&*store, bell.as_ref(), &queue, &committed))?;
-        Ok(Self { jobs, lines })
+        Ok(Self { jobs, news })
     }
 
     /// What is in force for the thread that handles secrets on their way to the disk; it asks the kernel itself.
@@ -92,10 +112,10 @@ impl Writer {
         task: impl FnOnce() -> Result<OutboxEntry, StoreError> + Send + 'static,
     ) -> Result<Result<OutboxEntry, StoreError>, QueueFull> {
         let (done, outcome) = oneshot::channel();
-        let job = Job::Task(Box::new(move |lines| {
+        let job = Job::Task(Box::new(move |told| {
             let committed = task();
-            if let Ok(line) = &committed {
-                let _ = lines.send(line.clone());
+            if let Some(news) = News::of(committed.as_ref().map(Some)) {
+                let _ = told.send(news);
             }
             let _ = done.send(committed);
         }));
@@ -103,13 +123,13 @@ impl Writer {
         outcome.await.map_err(|_| QueueFull)
     }
 
-    /// The next audit line that was committed, in the order of the commits. It is here before the outcome of its change, and
-    /// also when nobody waits for that any more.
+    /// What became of the next commit, in their order. It is here before the outcome of its change, and also when nobody
+    /// waits for that any more.
     ///
     /// The log may say "every line up to this one is here" only because it gets them in this order: those who wait for their
     /// outcomes wake in any order, or not at all, and the store forgets what the log has.
-    pub(super) fn committed_line(&self) -> Option<OutboxEntry> {
-        self.lines.try_recv().ok()
+    pub(super) fn news(&self) -> Option<News> {
+        self.news.try_recv().ok()
     }
 
     /// Queues a change. The outcome arrives when it is durable, whether or not somebody still waits for it.
@@ -122,7 +142,7 @@ impl Writer {
     }
 }
 
-fn write(store: &dyn Store, bell: Option<&Bell>, queue: &Receiver<Job>, lines: &Sender<OutboxEntry>) {
+fn write(store: &dyn Store, bell: Option<&Bell>, queue: &Receiver<Job>, told: &Sender<News>) {
     while let Ok(first) = queue.recv() {
         let mut changes = Vec::new();
         let mut waiting = Vec::new();
@@ -150,8 +170,8 @@ fn write(store: &dyn Store, bell: Option<&Bell>, queue: &Receiver<Job>, lines: &
             tracing::warn!("the head of the audit log could not be kept: {error}");
         }
         for (outcome, done) in store.commit(changes).into_iter().zip(waiting) {
-            if let Some(line) = outcome.as_ref().ok().and_then(Committed::outbox) {
-                let _ = lines.send(line.clone());
+            if let Some(news) = News::of(outcome.as_ref().map(Committed::outbox)) {
+                let _ = told.send(news);
             }
             // a client that is gone has its change all the same, and its record
             let _ = done.send(outcome);
@@ -160,7 +180,7 @@ fn write(store: &dyn Store, bell: Option<&Bell>, queue: &Receiver<Job>, lines: &
             bell.ring();
         }
         if let Some(work) = task {
-            work(lines);
+            work(told);
         }
     }
 }
@@ -200,14 +220,17 @@ mod tests {
         let [gone, late, first] = names.map(|name| writer.queue(write_of(name)).unwrap());
         drop(gone);
         assert!(first.blocking_recv().unwrap().is_ok());
-        let lines: Vec<_> = std::iter::from_fn(|| writer.committed_line()).collect();
-        let said = |at: usize| lines.get(at).map(|line| (line.id, line.line.as_slice()));
+        let news: Vec<_> = std::iter::from_fn(|| writer.news()).collect();
+        let said = |at: usize| match news.get(at) {
+            Some(News::Line(line)) => Some((line.id, line.line.as_slice())),
+            _ => None,
+        };
         assert_eq!(
             [said(0), said(1), said(2)],
             [(1, names[0]), (2, names[1]), (3, names[2])].map(|(id, name)| Some((id, name.as_bytes())))
         );
         assert!(late.blocking_recv().unwrap().is_ok());
-        assert!(writer.committed_line().is_none(), "each once");
+        assert!(writer.news().is_none(), "each once");
         drop(writer);
         threads.wait_ended();
     }

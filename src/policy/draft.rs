@@ -130,7 +130,9 @@ impl Draft {
         size: u64,
         now: Timestamp,
     ) -> Result<Registration, DraftError> {
-        let known = |entry: &Map<String, Value>| hash_of(entry) == Some(*digest);
+        // the daemon compares the size first: an entry with a wrong one matches nothing
+        let sized = |entry: &Map<String, Value>| entry.get("size").is_none_or(|known| *known == json!(size));
+        let known = |entry: &Map<String, Value>| hash_of(entry) == Some(*digest) && sized(entry);
         let mut found: Vec<_> = self.with_path(path).collect();
         if found.iter().filter(|entry| known(entry)).count() == 1 {
             return Ok(Registration::Unchanged);

@@ -45,6 +45,8 @@ pub enum PolicyError {
     Unsealed {
         /// The file.
         file: PathBuf,
+        /// The SHA-256 of what is there instead; none where nothing is.
+        found: Option<Digest>,
         /// Where it is no policy at all, and why: an edit that was never finished.
         broken: Option<ConfigError>,
     },
@@ -196,7 +198,7 @@ impl PolicySource {
     fn reread(&mut self, uid: u32, now: SystemTime) -> Result<(), PolicyError> {
         let Some(loaded) = load(&self.path, uid)? else {
             if self.seal.is_some() {
-                return Err(PolicyError::Unsealed { file: self.path.clone(), broken: None });
+                return Err(PolicyError::Unsealed { file: self.path.clone(), found: None, broken: None });
             }
             self.seen = Some(Seen { uid, stamp: None, settled: true });
             self.become_effective(Effective::Missing, Policy::empty);
@@ -205,7 +207,8 @@ impl PolicySource {
         let digest: [u8; 32] = Sha256::digest(&loaded.bytes).into();
         if self.seal.is_some_and(|seal| seal != digest) {
             let broken = Policy::parse(&loaded.bytes).err();
-            return Err(PolicyError::Unsealed { file: self.path.clone(), broken });
+            let found = Some(Digest::new(digest));
+            return Err(PolicyError::Unsealed { file: self.path.clone(), found, broken });
         }
         let effective = Effective::Bytes(digest);
         if self.effective != effective {

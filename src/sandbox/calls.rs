@@ -43,6 +43,7 @@ const RUNTIME: &[Call] = &calls! {
     SYS_gettid => "abort",
     SYS_tgkill if Only::Own(0) => "abort: a signal to itself, to no other process",
     SYS_writev if Only::Is(0, 2) => "the C library's last words before abort",
+    SYS_setitimer if Only::Is(0, libc::ITIMER_REAL.cast_unsigned()) => "the end, where somebody holds up the last words",
 };
 
 /// Calls that both processes make on descriptors that they hold.

@@ -48,6 +48,7 @@ impl StoreError {
             Self::OtherStore { .. } => {
                 "nothing was changed; start it without --store, and it goes on where its secrets are"
             }
+            Self::Unknown(_) => "look at the disk, then see whether it was done before you do it again",
             Self::TooLarge | Self::Io(_) => {
                 "nothing was changed; look at the disk and the folder, then try again"
             }

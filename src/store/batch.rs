@@ -102,6 +102,15 @@ pub struct OutboxEntry {
     pub line: Vec<u8>,
 }
 
+/// What the log may lack.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outbox {
+    /// Audit lines that may not have reached the log, oldest first.
+    pub lines: Vec<OutboxEntry>,
+    /// The number of the last line that was ever committed; 0 before the first. The next one has the number after it.
+    pub last: u64,
+}
+
 /// The outcome of a batch. Only a store makes one: after its transaction is durable, or from one snapshot.
 ///
 /// Every reply of success needs it, so that success can't be said earlier.
@@ -223,6 +232,12 @@ pub enum StoreError {
     /// Another process holds the vault.
     #[error("the vault is in use by another process")]
     InUse,
+    /// The disk took the change or not: it failed at the end of a commit, and then could not be read either. What there is
+    /// of it shows when the vault was opened again, and the line of the change is in the outbox if it was made.
+    #[error(
+        "the vault could not be written to the end, nor read again, so it is not known what it holds: {0}"
+    )]
+    Unknown(String),
     /// The disk said no. Nothing was changed.
     #[error("the vault could not be written or read: {0}")]
     Io(String),
@@ -244,13 +259,14 @@ pub trait Store: Send + Sync {
 
     /// Applies changes in the order given, all in one durable transaction, each whole or not at all.
     ///
-    /// Returns one result for each. When the transaction fails, every result is the error and nothing was changed. A
+    /// Returns one result for each. When the transaction fails, every result is the error and nothing was changed, except
+    /// for [`StoreError::Unknown`]: then all of it was changed or nothing, and [`Store::outbox`] tells. A
     /// delete of more than [`MAX_REMOVED`] records is [`StoreError::TooLarge`] and touches nothing; its record
     /// is not made, and the others of the group are applied.
     fn commit(&self, changes: Vec<PendingChange>) -> Vec<Result<Committed, StoreError>>;
 
-    /// Audit lines that may not have reached the log, oldest first; read at start.
-    fn outbox(&self) -> Result<Vec<OutboxEntry>, StoreError>;
+    /// Audit lines that may not have reached the log; read at start, and when the log misses one.
+    fn outbox(&self) -> Result<Outbox, StoreError>;
 
     /// Says that every line up to and with `id` is in the log; the next commit forgets them.
     fn settle(&self, id: u64);

@@ -10,7 +10,9 @@ use std::{
 };
 
 use super::{
-    batch::{AuditMemory, Committed, OutboxEntry, PendingChange, Query, RenderRecord, Store, StoreError},
+    batch::{
+        AuditMemory, Committed, Outbox, OutboxEntry, PendingChange, Query, RenderRecord, Store, StoreError,
+    },
     disk::VAULT_FILE,
     files::Folder,
     key::VaultKey,
@@ -277,7 +279,7 @@ impl Store for Lockable {
             .unwrap_or_else(|error| (0..count).map(|_| Err(error.clone())).collect())
     }
 
-    fn outbox(&self) -> Result<Vec<OutboxEntry>, StoreError> {
+    fn outbox(&self) -> Result<Outbox, StoreError> {
         match self.salvaging() {
             Some(salvage) => salvage.outbox(),
             None => self.state().vault.as_ref().map_or(Err(StoreError::Locked), |vault| vault.outbox()),

@@ -8,8 +8,8 @@ use std::{
 
 use super::{
     batch::{
-        Answer, AuditMemory, Change, Committed, MAX_REMOVED, Names, OutboxEntry, PendingChange, Query,
-        Record, Selection, Store, StoreError, WriteItem,
+        Answer, AuditMemory, Change, Committed, MAX_REMOVED, Names, Outbox, OutboxEntry, PendingChange,
+        Query, Record, Selection, Store, StoreError, WriteItem,
     },
     keychain::StoreKind,
 };
@@ -132,10 +132,11 @@ impl Store for Memory {
         changes.into_iter().map(|change| state.apply(change)).collect()
     }
 
-    fn outbox(&self) -> Result<Vec<OutboxEntry>, StoreError> {
+    fn outbox(&self) -> Result<Outbox, StoreError> {
         let state = self.state();
         let waiting = state.outbox.iter().filter(|(id, _)| **id > state.settled);
-        Ok(waiting.map(|(id, line)| OutboxEntry { id: *id, line: line.clone() }).collect())
+        let lines = waiting.map(|(id, line)| OutboxEntry { id: *id, line: line.clone() }).collect();
+        Ok(Outbox { lines, last: state.next_line - 1 })
     }
 
     fn settle(&self, id: u64) {

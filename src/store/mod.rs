@@ -37,8 +37,8 @@ mod vault;
 mod verify;
 
 pub use batch::{
-    AuditMemory, Change, Committed, MAX_ANSWER, MAX_REMOVED, Names, OutboxEntry, PendingChange, Query,
-    Record, RenderRecord, Selection, Store, StoreError, WriteItem,
+    AuditMemory, Change, Committed, MAX_ANSWER, MAX_REMOVED, Names, Outbox, OutboxEntry, PendingChange,
+    Query, Record, RenderRecord, Selection, Store, StoreError, WriteItem,
 };
 pub use carry::MAX_WAITING;
 pub use keychain::{Items, Keychain, StoreKind, Take, UnknownStore};

@@ -7,7 +7,7 @@
 
 use super::{
     batch::{
-        AuditMemory, Change, Committed, Names, OutboxEntry, Query, Record, RenderRecord, Selection, Store,
+        AuditMemory, Change, Committed, Names, Outbox, Query, Record, RenderRecord, Selection, Store,
         StoreError, WriteItem,
     },
     group::Step,
@@ -126,8 +126,8 @@ impl OwnedVault {
         self.perform(Step { change: None, policy: None, record }).map(drop)
     }
 
-    /// The lines that may not have reached the log, oldest first.
-    pub fn outbox(&self) -> Result<Vec<OutboxEntry>, StoreError> {
+    /// The lines that may not have reached the log.
+    pub fn outbox(&self) -> Result<Outbox, StoreError> {
         self.0.outbox()
     }
 

@@ -19,8 +19,8 @@ use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::{
     batch::{
-        Answer, AuditMemory, Committed, Names, OutboxEntry, PendingChange, Query, Record, Selection, Store,
-        StoreError,
+        Answer, AuditMemory, Committed, Names, Outbox, OutboxEntry, PendingChange, Query, Record, Selection,
+        Store, StoreError,
     },
     disk::{self, Header, RECORDS, failed},
     files::Folder,
@@ -236,8 +236,10 @@ impl Store for Salvage {
         changes.iter().map(|_| Err(StoreError::Salvaged)).collect()
     }
 
-    fn outbox(&self) -> Result<Vec<OutboxEntry>, StoreError> {
-        Ok(self.outbox.clone())
+    fn outbox(&self) -> Result<Outbox, StoreError> {
+        // no other line will ever follow these
+        let last = self.outbox.last().map_or(0, |entry| entry.id);
+        Ok(Outbox { lines: self.outbox.clone(), last })
     }
 
     fn settle(&self, _id: u64) {}

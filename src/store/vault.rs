@@ -220,7 +220,8 @@ impl Vault {
         }
     }
 
-    /// Stages and commits one group. On error nothing has changed, in memory or on the disk.
+    /// Stages and commits one group. On error nothing has changed, in memory or on the disk; only after
+    /// [`StoreError::Unknown`] the next look at the disk tells.
     fn transact(&self, writer: &mut Writer, changes: Vec<Step>) -> Result<Outcomes, StoreError> {
         if writer.db.is_none() {
             self.reopen(writer)?;
@@ -243,13 +244,21 @@ impl Vault {
         };
         if let Err(error) = transaction.commit() {
             let error = failed(error);
-            self.recover(writer, &error);
+            if let Err(error) = self.reopen(writer) {
+                tracing::warn!("after a disk error: {error}");
+            }
             // whether the last flush reached the disk is known only from the disk
-            if writer.db.is_none() || writer.header != staged.header {
+            if writer.db.is_none() {
+                return Err(StoreError::Unknown(error.to_string()));
+            }
+            if writer.header != staged.header {
                 return Err(error);
             }
         } else {
-            self.publish(writer, staged.overlay, staged.header)?;
+            // it is durable, whether or not it can be shown to the readers now
+            if let Err(error) = self.publish(writer, staged.overlay, staged.header) {
+                tracing::warn!("after a commit: {error}");
+            }
             if let Some(carrier) = &self.carrier {
                 carrier.add(staged.touched);
             }
@@ -300,8 +309,8 @@ impl Vault {
             tracing::warn!("{HEAD_FILE} could not be written: {error}");
         }
         self.reached.fetch_max(header.generation, Ordering::AcqRel);
-        let Ok(records) = opened else { return self.reopen(writer) };
         writer.header = header;
+        let Ok(records) = opened else { return self.reopen(writer) };
         let mut view = self.write_view();
         view.names.apply(overlay);
         view.records = Some(Arc::new(records));

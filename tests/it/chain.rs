@@ -243,6 +243,22 @@ fn a_log_that_was_cut_while_no_daemon_ran_is_said_and_the_daemon_serves_on() {
 }
 
 #[test]
+fn a_log_that_was_removed_beside_the_daemon_is_not_whole_and_what_is_gone_is_counted() {
+    let (world, tool, key) = sealed();
+    serve(&world, &tool);
+    let last = world.audit().last().unwrap()["seq"].as_u64().unwrap();
+    fs::remove_file(world.data().join("audit.log")).unwrap();
+    serve(&world, &tool);
+    for arguments in [vec![], vec!["--key", key.to_str().unwrap()]] {
+        let report = report(&world, &arguments);
+        assert_eq!(report["whole"], json!(false), "{report}");
+        let what = report["findings"][0]["what"].as_str().unwrap();
+        assert!(what.contains(&format!("records up to {last} are missing")), "{what}");
+        assert_eq!(report["records_before_the_first"], json!(last));
+    }
+}
+
+#[test]
 fn without_its_state_the_log_goes_on_with_another_chain_and_says_so() {
     let (mut world, tool, key) = sealed();
     world.stop();

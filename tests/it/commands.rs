@@ -145,6 +145,25 @@ fn upgrade_prints_the_new_hash_and_keeps_permissions() {
 }
 
 #[test]
+fn an_entry_with_a_wrong_size_matches_nothing_and_upgrade_and_register_mend_it() {
+    let mut world = World::new();
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start();
+    for mend in ["upgrade", "register"] {
+        let mut config: Value = serde_json::from_slice(&std::fs::read(world.config()).unwrap()).unwrap();
+        config["registered_binaries"][0]["size"] = json!(5);
+        world.write(&world.config(), config.to_string().as_bytes());
+        let said = world.cli(&["check", text(&tool), "s"]);
+        assert_eq!(said.code, Some(1), "{said:?}");
+        assert!(said.err.contains("another size") && said.err.contains("keychain-auth upgrade"), "{said:?}");
+        assert_ne!(Client::connected(&world, &tool).read("s", &["k"]), found(&[]));
+        world.cli(&[mend, text(&tool)]).done();
+        assert_eq!(Client::connected(&world, &tool).read("s", &["k"]), found(&[]));
+    }
+}
+
+#[test]
 fn upgrade_of_an_unknown_path_names_register() {
     let world = World::new();
     let tool = world.tool("tool");

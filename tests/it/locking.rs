@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::{
     client::{Client, assert_refused, found, written},
     keys::{askpass, cli_with, with_passphrase},
+    tools::{Link, hash_of},
     world::{Entry, World},
 };
 
@@ -273,6 +274,91 @@ fn a_flood_of_lock_unlock_and_seal_buries_nothing() {
     assert_eq!(told, 600, "none is lost");
     assert!(refused.len() < 250, "{} records", refused.len());
     assert!(world.cli(&["audit", "verify"]).code == Some(0));
+}
+
+#[test]
+fn a_refused_unlock_is_told_of_whoever_wrote_it_and_not_of_whoever_connected() {
+    const EACH: usize = 120;
+    let (mut world, tool) = started();
+    let thief = world.install("attacks/borrowed_fd.c", Link::Dynamic, "bin/borrowed_fd");
+    let key = json!({"type": "UNLOCK", "nonce": "00".repeat(32), "key": "00".repeat(72)});
+    let request = world.tmp("request");
+    world.write(&request, format!("{key}\n").as_bytes());
+    let mut client = Client::connected(&world, &tool);
+    let pid = client.pid();
+    assert_eq!(client.request(&json!({"type": "REQUEST", "action": "check", "service": "s"})), written());
+    for _ in 0..EACH {
+        let out = world.tmp("out");
+        client.order(&format!("run {} {} {}", thief.display(), request.display(), out.display()), &[]);
+    }
+    let records = |world: &World| -> Vec<Value> {
+        let all = world.audit_all();
+        all.into_iter().filter(|record| record["reason"] == "store_locked").collect()
+    };
+    let by_others = records(&world);
+    for record in &by_others {
+        assert!(record["binary_path"] == thief.to_str().unwrap() && record["pid"] != pid, "{record}");
+        assert_eq!(record["binary_hash"], "", "what no entry has is not hashed: {record}");
+    }
+    assert!(by_others.len() < EACH, "a flood of them is folded: {}", by_others.len());
+    // its own are told of it, each
+    for _ in 0..EACH {
+        assert_refused(&client.request(&key), "error", "store_locked");
+    }
+    let own = |record: &&Value| record["binary_path"] == tool.to_str().unwrap() && record["pid"] == pid;
+    let all = records(&world);
+    assert_eq!(all.iter().filter(own).count(), EACH, "{:#?}", all.last());
+    assert!(all.iter().filter(own).all(|record| record["binary_hash"] == hash_of(&tool)));
+    assert!(world.stop().success());
+    let told: u64 = records(&world).iter().map(|record| record["count"].as_u64().unwrap_or(1)).sum();
+    assert_eq!(told, 2 * EACH as u64, "none is lost");
+}
+
+#[test]
+fn another_seal_is_told_of_whoever_wrote_it_and_not_of_whoever_connected() {
+    let (world, tool) = started();
+    let thief = world.install("attacks/borrowed_fd.c", Link::Dynamic, "bin/borrowed_fd");
+    let (request, out) = (world.tmp("request"), world.tmp("out"));
+    let place = world.root().join("run/between");
+    world.folder(&place, 0o700);
+    let socket = place.join("agent.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    world.own(&socket, 0o600);
+    if crate::world::is_root() {
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o711)).unwrap();
+        fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
+    }
+    // between the owner's command and the daemon: the tool asks, and the thief writes what was sealed on its connection
+    let mut client = Client::connected(&world, &tool);
+    let pid = client.pid();
+    let sealing = thread::scope(|scope| {
+        let sealing = scope.spawn(|| {
+            let program = askpass(&world, "typed", RIGHT);
+            let env = [("KEYCHAIN_AUTH_ASKPASS", program.to_str().unwrap())];
+            cli_with(&world, &env, &["--socket", socket.to_str().unwrap(), "policy", "seal"])
+        });
+        'sealed: for stream in listener.incoming() {
+            let stream = stream.unwrap();
+            for line in BufReader::new(stream.try_clone().unwrap()).lines() {
+                let line: Value = serde_json::from_str(&line.unwrap()).unwrap();
+                if line["key"].is_null() {
+                    writeln!(&stream, "{}", client.request(&line)).unwrap();
+                    continue;
+                }
+                world.write(&request, format!("{line}\n").as_bytes());
+                client
+                    .order(&format!("run {} {} {}", thief.display(), request.display(), out.display()), &[]);
+                stream.shutdown(std::net::Shutdown::Both).unwrap();
+                break 'sealed;
+            }
+        }
+        drop(listener);
+        sealing.join().unwrap()
+    });
+    assert!(fs::read_to_string(&out).unwrap().contains("sealed"), "{sealing:?}");
+    let is_it = |record: &Value| record["detail"] == "another seal for the policy";
+    let record = world.audit_where("the seal is recorded", is_it);
+    assert!(record["binary_path"] == thief.to_str().unwrap() && record["pid"] != pid, "{record}");
 }
 
 #[test]

@@ -61,6 +61,7 @@ mod strict;
 mod tools;
 mod transcripts;
 mod ui;
+mod unknown;
 mod vault;
 mod verify;
 mod walkthrough;

@@ -13,6 +13,7 @@ use std::{
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     fs::{Mode, OFlags, fchmod, fcntl_getfl, fcntl_setfl, fstat},
     io::Errno,
     pipe::{PipeFlags, pipe_with},
@@ -26,7 +27,7 @@ use crate::{
 };
 
 /// A pipe that takes no more, its end to read first.
-fn full_pipe() -> (File, OwnedFd) {
+pub fn full_pipe() -> (File, OwnedFd) {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
     let flags = fcntl_getfl(&writer).unwrap();
     fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
@@ -256,6 +257,34 @@ fn without_memory_the_daemon_ends_as_such_and_not_as_one_that_was_taken_over() {
             .any(|words| log.contains(words));
         assert!(said && !log.contains("taken over"), "{log}");
     }
+}
+
+#[test]
+fn a_shortage_of_descriptors_is_told_once_however_long_it_lasts() {
+    let Some(prlimit) = need("prlimit") else { return };
+    let mut world = World::new();
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    world.start();
+    assert_eq!(Client::connected(&world, &tool).write("s", &[("k", "v")]), written());
+    let pid = world.pid().to_string();
+    // any process of the user can do that to the daemon
+    let limit = |limit: &str| run(world.command(&prlimit).args(["--pid", &pid]).arg(limit)).done();
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).map_or(24, Iterator::count);
+    limit(&format!("--nofile={}:", open + 3));
+    let idle: Vec<UnixStream> = (0..60).map(|_| UnixStream::connect(world.socket()).unwrap()).collect();
+    await_that("one after the other had to go", || {
+        let gone = |stream: &&UnixStream| {
+            let mut fds = [PollFd::new(*stream, PollFlags::RDHUP)];
+            poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 1
+        };
+        (idle.iter().filter(gone).count() >= 30).then_some(())
+    });
+    limit("--nofile=1024:");
+    drop(idle);
+    assert_eq!(Client::connected(&world, &tool).read("s", &["k"]), found(&[("k", "v")]));
+    let told = world.log().matches("no descriptors or memory for another connection").count();
+    assert_eq!(told, 1, "{}", world.log());
 }
 
 #[test]

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::{
     client::{Client, assert_refused, found, written},
     keys::{askpass, cli_with, with_passphrase},
+    tools::hash_of,
     world::{Entry, Outcome, World, await_that},
 };
 
@@ -334,4 +335,41 @@ fn an_edit_by_hand_beside_a_locked_daemon_is_recorded_as_refused_before_its_unlo
     knowing(&world, &["vault", "unlock"]).done();
     assert_eq!(of_policy(&world).last().unwrap().0, "policy_refused");
     refuses_all(&world, &tool);
+}
+
+#[test]
+fn an_edit_beside_a_locked_daemon_that_is_put_back_before_the_unlock_has_a_record_with_its_hash() {
+    let (world, tool) = sealed();
+    let good = fs::read(world.config()).unwrap();
+    world.cli(&["vault", "lock"]).done();
+    let evil = world.tool("evil");
+    world.policy(&[Entry::all(&tool, &["s"]), Entry::all(&evil, &["s"])]);
+    let hash = hash_of(&world.config());
+    let untold = || {
+        let said = of_policy(&world);
+        said.into_iter().filter(|(reason, _)| reason == "policy_untold").map(|(_, detail)| detail)
+    };
+    // nobody has to ask for it
+    await_that("the edit is recorded", || untold().next());
+    for _ in 0..3 {
+        is_untold(&world, &tool);
+    }
+    let said: Vec<String> = untold().collect();
+    assert!(said.len() == 1 && said[0].contains(&hash), "once for each: {said:?}");
+    let asked = world.audit_where("who asked is named", |record| record["action"] == "read");
+    assert_eq!(asked["binary_path"], tool.to_str().unwrap(), "{asked}");
+    assert_eq!(asked["binary_hash"], hash_of(&tool), "{asked}");
+    fs::remove_file(world.config()).unwrap();
+    await_that("so is another one", || {
+        untold().any(|detail| detail.contains("no config.json")).then_some(())
+    });
+    world.write(&world.config(), &good);
+    await_that("and that it was put back", || {
+        of_policy(&world).last().is_some_and(|(_, detail)| detail.starts_with("in force")).then_some(())
+    });
+    knowing(&world, &["vault", "unlock"]).done();
+    serves(&world, &tool);
+    assert!(of_policy(&world).iter().all(|(reason, _)| reason != "policy_refused"));
+    assert_eq!(world.cli(&["audit", "show", "--reason", "policy_untold"]).code, Some(0));
+    world.cli(&["audit", "verify"]).done();
 }

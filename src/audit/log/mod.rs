@@ -29,7 +29,7 @@ use super::{
 use crate::{
     chain::{Checkpoint, Epoch, Head, link},
     store::{
-        OutboxEntry, Seat,
+        Outbox, OutboxEntry, Seat,
         files::{FileError, Folder},
     },
 };
@@ -37,6 +37,8 @@ use crate::{
 /// Most lines of committed changes that wait for a log that can't be written. No change is committed while one waits
 /// (see [`Log::ready`]), so that only those of one group, committed when the log failed, are ever here.
 const MAX_WAITING: usize = 4096;
+/// What is said of a file that went with its records.
+pub(super) const REMOVED: &str = "the file was removed or replaced; this one continues it";
 /// The open audit log.
 ///
 /// What happens to its file from outside, removed, replaced, truncated or written by somebody else, is noticed at the
@@ -78,6 +80,7 @@ pub struct Log {
     gathered: VecDeque<Event>,
     /// Lines of committed changes that go out before any other.
     waiting: VecDeque<OutboxEntry>,
+    /// The store has lines that never came here, or may have. Only refusals are written before it is asked for them.
     incomplete: bool,
     /// The last outbox line that is in the log, with all before it: they come in the order of their numbers.
     logged: u64,
@@ -102,15 +105,20 @@ impl Log {
     /// Lines come in the order of their commits, none left out: once the disk has this one, [`Unsynced::sync`] lets the store
     /// forget it with all before it, and what was forgotten is not replayed after a crash.
     ///
-    /// If that fails, the line is kept and goes out before any other record; until then everything is refused.
+    /// If that fails, the line is kept and goes out before any other record; until then everything is refused. One that
+    /// does not follow the one before is [`AuditError::Incomplete`], with all that come after it.
     pub fn append_rendered(&mut self, entry: &OutboxEntry) -> Result<Option<Receipt>, AuditError> {
         if entry.id <= self.logged {
             return Ok(None);
         }
+        let before = self.waiting.back().map_or(self.logged, |waits| waits.id);
+        if self.incomplete || entry.id != before + 1 {
+            self.incomplete = true;
+            return Err(AuditError::Incomplete);
+        }
         let written = self.prepare(false).and_then(|()| self.put(&entry.line, false));
         match &written {
             Ok(_) => self.logged = entry.id,
-            Err(_) if self.incomplete => {}
             Err(_) if self.waiting.len() < MAX_WAITING => self.waiting.push_back(entry.clone()),
             Err(_) => self.incomplete = true,
         }
@@ -122,22 +130,33 @@ impl Log {
         self.prepare(true)
     }
 
+    /// Says that the store may have committed a line that nobody could tell of. Until the outbox was [replayed](Self::replay)
+    /// nothing is granted.
+    pub fn doubt(&mut self) {
+        self.incomplete = true;
+    }
+
+    /// Whether lines are missing, or may be.
+    pub fn is_incomplete(&self) -> bool {
+        self.incomplete
+    }
+
     /// Writes those lines of the store's whole outbox that the log lacks, and returns how many.
     ///
     /// Called at start, and after [`AuditError::Incomplete`].
-    pub fn replay(&mut self, outbox: &[OutboxEntry]) -> Result<usize, AuditError> {
+    pub fn replay(&mut self, outbox: &Outbox) -> Result<usize, AuditError> {
         self.look_at_file()?;
         // whatever waits is in the outbox too
         self.waiting.clear();
         self.incomplete = true;
         let earlier = self.archive.newest();
-        let missing = replay::missing(&self.file, self.length, earlier.as_deref(), outbox)
+        let missing = replay::missing(&self.file, self.length, earlier.as_deref(), &outbox.lines)
             .map_err(|error| failed(&error))?;
         self.flush()?;
         for entry in &missing {
             let _ = self.put(&entry.line, false)?;
         }
-        self.logged = outbox.last().map_or(self.logged, |entry| entry.id);
+        self.logged = outbox.last;
         // the lines that were there may have reached only the kernel
         self.dirty = true;
         self.incomplete = false;
@@ -188,7 +207,7 @@ impl Log {
     }
 
     fn prepare(&mut self, releases: bool) -> Result<(), AuditError> {
-        if self.incomplete {
+        if self.incomplete && releases {
             return Err(AuditError::Incomplete);
         }
         if !self.reserve.is_held() && releases {
@@ -227,11 +246,7 @@ impl Log {
                     self.advance(Because::Rotation);
                     return Ok(());
                 }
-                self.changed(if moved {
-                    "the file was moved away; this one continues it"
-                } else {
-                    "the file was removed or replaced; this one continues it"
-                });
+                self.changed(if moved { "the file was moved away; this one continues it" } else { REMOVED });
             }
         }
         Ok(())

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Reasons of records that answer nobody: a config.json that can't be used, and a log that somebody touched.
-const OWN_REASONS: [&str; 2] = ["policy_refused", "audit_log_changed"];
+const OWN_REASONS: [&str; 3] = ["policy_refused", "policy_untold", "audit_log_changed"];
 /// How a log comes to be.
 const START: &str = "keychain-auth start";
 

@@ -59,6 +59,7 @@ struct Report {
     records: u64,
     first: Option<u64>,
     last: Option<u64>,
+    records_before_the_first: u64,
     files: Vec<PathBuf>,
     compared_with: Compared,
     checked_with_key: u64,
@@ -134,6 +135,7 @@ fn report(verdict: &Verdict, files: Vec<PathBuf>, compared_with: Compared, keyed
         records: verdict.lines,
         first: verdict.first,
         last: verdict.last,
+        records_before_the_first: verdict.first.map_or(0, |first| first.saturating_sub(1)),
         compared_with,
         checked_with_key: verdict.keyed,
         lines_before_the_chain: verdict.unchained,
@@ -167,6 +169,10 @@ fn show(report: &Report, keyed: bool, out: &mut Output) {
         let records = counted(report.checked_with_key, "record", "records");
         out.line(&format!("the hashes of {records} checked with the key"));
     }
+    if report.records_before_the_first > 0 {
+        let before = counted(report.records_before_the_first, "record", "records");
+        out.line(&format!("{before} from before these are not here: rotated out, or removed"));
+    }
     if report.lines_before_the_chain > 0 {
         out.line(&counted(
             report.lines_before_the_chain,
@@ -188,6 +194,9 @@ fn show(report: &Report, keyed: bool, out: &mut Output) {
                 Style::Warn,
                 "nothing that is here was changed; whether its end is missing can't be told",
             )]);
+        }
+        _ if report.records_before_the_first > 0 => {
+            out.cells(&[(Style::Good, "what is here is whole and unchanged")]);
         }
         Compared::Daemon | Compared::Vault => out.cells(&[(Style::Good, "whole and unchanged")]),
     }

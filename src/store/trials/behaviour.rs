@@ -123,14 +123,14 @@ fn changes_of_a_group_are_seen_by_those_after_them(store: &dyn Store) {
 fn every_change_leaves_a_line_until_it_is_settled_and_another_commit_came(store: &dyn Store) {
     let first = commit_one(store, write("s", &[("a", "1")], &[])).unwrap().outbox().unwrap().clone();
     let second = commit_one(store, write("s", &[("b", "2")], &[])).unwrap().outbox().unwrap().clone();
-    assert_eq!(store.outbox().unwrap(), [first.clone(), second.clone()]);
+    assert_eq!(store.outbox().unwrap().lines, [first.clone(), second.clone()]);
     store.settle(first.id);
-    assert_eq!(store.outbox().unwrap(), std::slice::from_ref(&second));
+    assert_eq!(store.outbox().unwrap().lines, std::slice::from_ref(&second));
     let third = commit_one(store, delete(selection("s", Names::All, &[]))).unwrap().outbox().unwrap().clone();
     assert!(third.id > second.id);
-    assert_eq!(store.outbox().unwrap(), [second, third]);
+    assert_eq!(store.outbox().unwrap().lines, [second, third]);
     store.settle(u64::MAX);
-    assert!(store.outbox().unwrap().is_empty());
+    assert!(store.outbox().unwrap().lines.is_empty());
     assert!(store.commit(Vec::new()).is_empty());
 }
 
@@ -163,7 +163,7 @@ fn a_delete_beyond_the_limit_touches_nothing_and_spares_its_group(store: &dyn St
     assert!(results[1].is_ok());
     assert_eq!(read(store, "t", Names::All).unwrap(), ["a=1"]);
     assert_eq!(read(store, "s", prefixes(&[names[0].as_str()])).unwrap().len(), 1);
-    assert_eq!(store.outbox().unwrap().len(), 11);
+    assert_eq!(store.outbox().unwrap().lines.len(), 11);
 }
 
 fn a_reader_beside_a_writer_never_sees_two_writes_mixed(store: &dyn Store) {

@@ -73,7 +73,7 @@ fn a_killed_batch_is_whole_or_absent_and_an_acknowledged_one_is_there_with_its_l
         let values = read(&vault, "s", Names::All).unwrap();
         assert_eq!(values.len(), if batches == 0 { 0 } else { TARGETS });
         assert!(values.iter().all(|value| value.ends_with(&format!("={batches}"))), "round {round}: torn");
-        assert_eq!(vault.outbox().unwrap().len() as u64, batches);
+        assert_eq!(vault.outbox().unwrap().lines.len() as u64, batches);
         acknowledged = batches;
     }
     assert!(

@@ -136,7 +136,7 @@ impl Store for Carried {
         outcomes
     }
 
-    fn outbox(&self) -> Result<Vec<OutboxEntry>, StoreError> {
+    fn outbox(&self) -> Result<Outbox, StoreError> {
         self.0.outbox()
     }
 

@@ -140,7 +140,7 @@ fn read(store: &dyn Store, name: &str, names: Names) -> Result<Vec<String>, Stor
 }
 
 fn lines(store: &dyn Store) -> Vec<String> {
-    store.outbox().unwrap().into_iter().map(|entry| String::from_utf8(entry.line).unwrap()).collect()
+    store.outbox().unwrap().lines.into_iter().map(|entry| String::from_utf8(entry.line).unwrap()).collect()
 }
 
 fn copy_dir(from: &Path) -> tempfile::TempDir {

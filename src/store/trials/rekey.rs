@@ -54,7 +54,7 @@ fn after_a_rekey_the_old_key_opens_nothing_and_everything_is_there() {
     let vault = vault.unwrap();
     is_whole(&vault);
     assert_eq!(told, [(TARGETS as u64, TARGETS as u64)]);
-    let lines: Vec<_> = vault.outbox().unwrap().into_iter().map(|entry| entry.line).collect();
+    let lines: Vec<_> = vault.outbox().unwrap().lines.into_iter().map(|entry| entry.line).collect();
     assert!(
         lines.contains(&b"rekeyed".to_vec()) && lines[0].starts_with(b"write target/0,"),
         "old lines too"

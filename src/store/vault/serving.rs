@@ -9,7 +9,7 @@ use crate::{
     chain::{self, Checkpoint},
     policy::Authorized,
     store::{
-        batch::{AuditMemory, Committed, OutboxEntry, PendingChange, Query, Store, StoreError},
+        batch::{AuditMemory, Committed, Outbox, PendingChange, Query, Store, StoreError},
         carry::Carrier,
         disk::{self, failed},
         group::Step,
@@ -26,7 +26,7 @@ impl Store for Vault {
         self.perform(changes.into_iter().map(Step::from).collect())
     }
 
-    fn outbox(&self) -> Result<Vec<OutboxEntry>, StoreError> {
+    fn outbox(&self) -> Result<Outbox, StoreError> {
         let mut writer = self.write_lock();
         if writer.db.is_none() {
             self.reopen(&mut writer)?;
@@ -35,7 +35,7 @@ impl Store for Vault {
         let mut lines = disk::lines(&db.begin_read().map_err(failed)?, &self.sealer, &writer.header)?;
         let settled = self.settled.load(Ordering::Acquire);
         lines.retain(|entry| entry.id > settled);
-        Ok(lines)
+        Ok(Outbox { lines, last: writer.header.next_line - 1 })
     }
 
     fn settle(&self, id: u64) {

@@ -176,7 +176,7 @@ fn secret_pages() -> io::Result<NonNull<u8>> {
 
 /// Without the number of bytes that the library's own words tell: it could be the length of a value.
 fn out_of_memory() -> ! {
-    let _ = stderr::write(b"keychain-auth: there is no memory for a secret\n");
+    stderr::last_words(b"keychain-auth: there is no memory for a secret\n");
     std::process::abort()
 }
 

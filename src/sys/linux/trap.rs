@@ -3,12 +3,15 @@
 
 use std::{io, mem};
 
+use super::stderr;
+
 /// The exit code after a forbidden system call: 128 + SIGSYS, as a shell would show the signal itself.
 pub const EXIT_CODE: i32 = 128 + libc::SIGSYS;
 
 /// Installs the handler for `SIGSYS`. The filters deny `rt_sigaction` afterwards, so code that took the process over
 /// can't replace it; a blocked `SIGSYS` kills at once.
 pub fn install() -> io::Result<()> {
+    stderr::let_alarms_end();
     // SAFETY: a sigaction of zeroes is a valid one with an empty mask
     let mut action: libc::sigaction = unsafe { mem::zeroed() };
     action.sa_sigaction = report as *const () as libc::sighandler_t;
@@ -36,11 +39,10 @@ extern "C" fn report(_signal: libc::c_int, info: *mut libc::siginfo_t, _context:
             length += 1;
         }
     }
-    // SAFETY: write and _exit are async-signal-safe, and the line lives over the call
-    unsafe {
-        libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), length);
-        libc::_exit(EXIT_CODE);
-    }
+    // the other threads serve until this one has ended the process: nobody may make it wait
+    stderr::last_words(line.get(..length).unwrap_or_default());
+    // SAFETY: _exit is async-signal-safe
+    unsafe { libc::_exit(EXIT_CODE) }
 }
 
 /// Without allocation, since the handler may have interrupted the allocator.

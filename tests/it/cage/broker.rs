@@ -29,6 +29,7 @@ const UNSEEN: &[(&str, &str)] = &[
     ("gettid", "for abort, which the debugger plays"),
     ("tgkill Own(0)", "for abort, which the debugger plays"),
     ("writev Is(0, 2)", "the last words before abort, which the debugger plays"),
+    ("setitimer Is(0, 0)", "for the last words, where standard error is no socket, which the debugger plays"),
     ("ppoll", "for the message of a panic, where standard error is a pipe that can't be opened anew"),
     ("fcntl Is(1, 1)", "made by debug builds only"),
 ];

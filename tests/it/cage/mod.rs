@@ -6,6 +6,7 @@ mod broker;
 mod debugger;
 pub mod dump;
 mod inside;
+mod last_words;
 mod memory;
 pub(crate) mod older_kernels;
 mod outside;

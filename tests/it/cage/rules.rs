@@ -17,6 +17,7 @@ const UNSEEN: &[(&str, &str)] = &[
     ("gettid", "for abort, which the debugger plays"),
     ("tgkill Own(0)", "for abort, which the debugger plays"),
     ("writev Is(0, 2)", "the last words before abort, which the debugger plays"),
+    ("setitimer Is(0, 0)", "for the last words, where standard error is no socket, which the debugger plays"),
     ("write Is(0, 2)", "of the witness, the report of a violation, which the debugger plays"),
     ("statfs", "of the witness, where btrfs or overlayfs shows two device numbers of one file"),
     ("fcntl Is(1, 1)", "made by debug builds only"),

@@ -55,6 +55,8 @@ pub(super) fn rows(policy: &PolicyFacts, daemon: &Found, source: Option<KeySourc
 enum Worth {
     /// There is none, or they can get the key that seals.
     Nothing,
+    /// There is none, where it would need the passphrase.
+    Unsealed,
     /// Nobody tells whether there is one.
     Untold,
     /// Only who knows the passphrase can change what is accepted.
@@ -67,7 +69,11 @@ fn worth(seal: Seal, daemon: &Found, source: Option<KeySource>) -> Worth {
         (Found::Running(status), _) => {
             let sealed = status.policy.as_ref().is_some_and(|policy| policy.sealed);
             let known = status.vault.as_ref().is_some_and(|vault| passphrase(&vault.key_source));
-            if sealed && known { Worth::All } else { Worth::Nothing }
+            match (sealed, known) {
+                (true, true) => Worth::All,
+                (false, true) => Worth::Unsealed,
+                _ => Worth::Nothing,
+            }
         }
         (_, Seal::Untold { copy: true }) if source == Some(KeySource::Passphrase) => Worth::Untold,
         _ => Worth::Nothing,
@@ -92,13 +98,18 @@ fn writers(writers: &Writers, worth: Worth) -> Row {
             format!("a process of yours can change the file, through {place}; a seal would deny everything then"),
         )
         .but(State::Unknown, "start the daemon and ask again"),
+        Worth::Unsealed => row(
+            "you and root",
+            format!("any process of yours can register itself, through {place}"),
+        )
+        .but(State::Warn, "to close this: keychain-auth policy seal"),
         Worth::Nothing => row(
             "you and root",
             format!("any process of yours can register itself, through {place}"),
         )
         .but(
             State::Warn,
-            "to close this, seal the policy with a passphrase: keychain-auth vault change-key-source --key passphrase, then keychain-auth policy seal; or let root own the policy's folder and every folder above it, and name it in XDG_CONFIG_HOME",
+            "to close this, give the vault a passphrase while no daemon runs: keychain-auth vault change-key-source --key passphrase (where there is no vault yet: keychain-auth vault init --key passphrase); register what may ask, then keychain-auth policy seal; or let root own the policy's folder and every folder above it, and name it in XDG_CONFIG_HOME",
         ),
     }
 }
