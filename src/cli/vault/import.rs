@@ -14,6 +14,7 @@ use super::{
         failure::Failure,
         output::Output,
         owner::{Owner, free, names},
+        words::counted,
     },
     plan::show,
 };
@@ -267,19 +268,19 @@ impl Doing {
     fn allowed(&self, plan: &Plan) -> Result<(), Failure> {
         let refused = plan.refused().len();
         if refused > 0 && !self.skip_refused {
-            let verb = if refused == 1 { "entry is" } else { "entries are" };
+            let refused_are = counted(refused as u64, "entry is", "entries are");
             let advice = match (plan.len(), refused) {
                 (0, 1) => "what is wrong with it stands above; mend it, then try again",
                 (0, _) => "what is wrong with them stands above; mend them, then try again",
                 _ => "mend them at their source, or add --skip-refused to import the others",
             };
-            return Err(Failure::new(format!("{refused} {verb} refused, so nothing is imported"), advice));
+            return Err(Failure::new(format!("{refused_are} refused, so nothing is imported"), advice));
         }
         let existing = plan.existing();
         if existing > 0 && !self.overwrite && !self.keep {
-            let verb = if existing == 1 { "is" } else { "are" };
+            let existing = counted(existing as u64, "secret is", "secrets are");
             return Err(Failure::new(
-                format!("{} {verb} there already, so nothing is imported", secrets(existing)),
+                format!("{existing} there already, so nothing is imported"),
                 "add --overwrite to write over them, or --keep to leave them as they are",
             ));
         }
@@ -336,15 +337,14 @@ pub(super) fn passphrase_descriptor(number: i32) -> Result<OwnedFd, Failure> {
 }
 
 fn secrets(count: usize) -> String {
-    if count == 1 { "1 secret".to_owned() } else { format!("{count} secrets") }
+    counted(count as u64, "secret", "secrets")
 }
 
 fn would(count: usize, kept: usize) -> String {
-    let verb = if count == 1 { "is" } else { "are" };
     let kept = match kept {
         0 => String::new(),
         1 => ", 1 stays as it is".to_owned(),
         kept => format!(", {kept} stay as they are"),
     };
-    format!("{} {verb} to be written{kept}", secrets(count))
+    format!("{} to be written{kept}", counted(count as u64, "secret is", "secrets are"))
 }

@@ -4,7 +4,10 @@ use super::super::{
     facts::{Counted, PolicyFacts, Seal, Unusable, Writers},
     row::{Area, Row, State},
 };
-use crate::{cli::status_query::Found, store::KeySource};
+use crate::{
+    cli::{status_query::Found, words::counted},
+    store::KeySource,
+};
 
 /// Most warnings that are shown one by one: one screen.
 const SHOWN: usize = 20;
@@ -16,7 +19,7 @@ pub(super) fn rows(policy: &PolicyFacts, daemon: &Found, source: Option<KeySourc
             rows.push(Row::ok(
                 Area::Policy,
                 "policy",
-                if *entries == 1 { "1 entry".to_owned() } else { format!("{entries} entries") },
+                counted(*entries as u64, "entry", "entries"),
                 "what it does not name is denied",
             ));
             rows.extend(warnings.iter().take(SHOWN).map(|warning| {

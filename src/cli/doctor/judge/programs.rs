@@ -5,7 +5,7 @@ use super::super::{
     row::{Area, Row, State},
 };
 use crate::{
-    cli::words::left_open,
+    cli::words::{counted, left_open},
     policy::{Distrust, Risk},
     text::word,
 };
@@ -15,11 +15,11 @@ pub(super) fn rows(programs: &[Program]) -> Vec<Row> {
     let mut well = 0;
     for program in programs {
         let about = about(program, programs);
-        well += usize::from(about.is_empty());
+        well += u64::from(about.is_empty());
         rows.extend(about);
     }
     if well > 0 {
-        let found = if well == 1 { "1 program".to_owned() } else { format!("{well} programs") };
+        let found = counted(well, "program", "programs");
         rows.insert(
             0,
             Row::ok(Area::Programs, "unchanged", found, "as registered, with every identity check"),
@@ -143,7 +143,7 @@ fn replaceable(programs: &[Program]) -> Option<Row> {
         "any process of yours can put another file in its place, which is refused until you upgrade: {}",
         names.join(", ")
     );
-    let found = if names.len() == 1 { "1 program".to_owned() } else { format!("{} programs", names.len()) };
+    let found = counted(names.len() as u64, "program", "programs");
     Some(
         Row::ok(Area::Programs, "replaceable by you", found, means)
             .but(State::Warn, "install it where only root can write, and look before you upgrade"),
