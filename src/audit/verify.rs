@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, fmt, io};
 use super::{
     archive::LogFile,
     boundary::{Boundary, announced},
-    log::REMOVED,
+    log::{REMOVED, TRUNCATED},
     query::{Line, Lines, RecordLine},
 };
 use crate::chain::{ChainId, Checkpoint, Hash, Head, Linked, Ratchet, VerificationKey, fits};
@@ -74,7 +74,7 @@ pub enum Wrong {
         /// How many stand here.
         is: u64,
     },
-    /// The daemon found its file removed, and no earlier one is there.
+    /// The daemon found its file removed or emptied, and no earlier one is there.
     Removed {
         /// The last record that is missing.
         to: u64,
@@ -114,7 +114,7 @@ impl fmt::Display for Wrong {
                 write!(f, "the epoch that ended had {was} records, and {is} are there")
             }
             Self::Removed { to } => {
-                write!(f, "the file before this one was removed or replaced: records up to {to} are missing")
+                write!(f, "what was here before was removed: records up to {to} are missing")
             }
             Self::Known { from, to } => {
                 write!(
@@ -235,11 +235,11 @@ impl Verifier {
             }
             return;
         };
-        // a file that was removed leaves no gap where it was the first
+        // a file that was removed, or emptied, leaves no gap where it was the first
         let begins = self.verdict.first.filter(|first| first + 1 == linked.seq && *first > 1);
         if let Some(first) = begins
             && noticed
-            && record.detail.as_deref() == Some(REMOVED)
+            && matches!(record.detail.as_deref(), Some(REMOVED | TRUNCATED))
         {
             self.wrong(Wrong::Removed { to: first - 1 });
         }

@@ -37,6 +37,8 @@ use crate::{
 /// Most lines of committed changes that wait for a log that can't be written. No change is committed while one waits
 /// (see [`Log::ready`]), so that only those of one group, committed when the log failed, are ever here.
 const MAX_WAITING: usize = 4096;
+/// What is said of a file that was cut.
+pub(super) const TRUNCATED: &str = "the file was truncated";
 /// What is said of a file that went with its records.
 pub(super) const REMOVED: &str = "the file was removed or replaced; this one continues it";
 /// The open audit log.
@@ -231,11 +233,7 @@ impl Log {
                 }
                 let truncated = size < self.length;
                 self.continue_in(&stat)?;
-                self.changed(if truncated {
-                    "the file was truncated"
-                } else {
-                    "the file was written by others"
-                });
+                self.changed(if truncated { TRUNCATED } else { "the file was written by others" });
             }
             _ => {
                 let moved = fstat(&self.file).is_ok_and(|stat| stat.st_nlink > 0);
