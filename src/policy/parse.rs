@@ -258,8 +258,10 @@ impl Item for RawEntry {
                 fill_list(&mut self.libraries, map, fault, member!("libraries", "a list of objects"))
             }
             _ => {
-                if self.unknown.len() < MAX_UNKNOWN {
-                    self.unknown.push(name.chars().take(MAX_UNKNOWN_NAME).collect());
+                let shown: String = name.chars().take(MAX_UNKNOWN_NAME).collect();
+                // one that is given twice is one
+                if self.unknown.len() < MAX_UNKNOWN && !self.unknown.contains(&shown) {
+                    self.unknown.push(shown);
                 }
                 map.next_value::<IgnoredAny>().map(drop)
             }
