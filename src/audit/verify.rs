@@ -195,6 +195,8 @@ pub struct Verifier {
     /// Everything up to here is as the vault knows it, or is reported.
     settled: u64,
     place: (usize, u64),
+    /// The last line before the chain.
+    older: (usize, u64),
     verdict: Verdict,
 }
 
@@ -217,6 +219,7 @@ impl Verifier {
             troubled: false,
             settled: 0,
             place: (0, 0),
+            older: (0, 0),
             verdict: Verdict::default(),
         }
     }
@@ -230,7 +233,10 @@ impl Verifier {
         self.verdict.noticed += u64::from(noticed);
         let Some(linked) = Linked::of(&line.bytes) else {
             match self.head {
-                None if record.mac.is_none() => self.verdict.unchained += 1,
+                None if record.mac.is_none() => {
+                    self.verdict.unchained += 1;
+                    self.older = self.place;
+                }
                 _ => self.wrong(Wrong::Unchained),
             }
             return;
@@ -275,6 +281,12 @@ impl Verifier {
             self.settled = linked.seq.saturating_sub(1);
             self.epoch_before = self.settled;
             self.begins(&head);
+            // a chain that goes on here has records before it, and none of a version without one
+            if linked.seq > 1 && std::mem::take(&mut self.verdict.unchained) > 0 {
+                let here = std::mem::replace(&mut self.place, self.older);
+                self.wrong(Wrong::Unchained);
+                self.place = here;
+            }
         }
         if linked.seq <= head.seq {
             return self.wrong(Wrong::Repeated);
