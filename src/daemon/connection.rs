@@ -142,11 +142,13 @@ async fn say(socket: &AsyncFd<OwnedFd>, reply: &Reply, session: &Session<'_>) ->
     let Session { house, identity, .. } = session;
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     let mut rest = reply.as_bytes();
+    let still_itself = || match identity.was_verified() && !identity.pinned() {
+        true => Err(io::Error::from(io::ErrorKind::ConnectionAborted)),
+        false => Ok(()),
+    };
     if let Some(_waiting) = house.crowd.join(session.id, rest.len(), Instant::now()) {
         tokio::task::yield_now().await;
-        if identity.was_verified() && !identity.pinned() {
-            return Err(io::ErrorKind::ConnectionAborted.into());
-        }
+        still_itself()?;
     }
     let told = timeout(REPLY_TAKEN, async {
         while !rest.is_empty() {
@@ -156,9 +158,7 @@ async fn say(socket: &AsyncFd<OwnedFd>, reply: &Reply, session: &Session<'_>) ->
                 Err(Errno::AGAIN) => {
                     let _waiting = house.untaken.wait(&identity.shown().path, rest.len());
                     let again = |socket: &OwnedFd| {
-                        if identity.was_verified() && !identity.pinned() {
-                            return Err(io::ErrorKind::ConnectionAborted.into());
-                        }
+                        still_itself()?;
                         Ok(send(socket, rest, flags)?)
                     };
                     // watched only now: a client that takes its replies at once wakes nobody by it

@@ -99,7 +99,7 @@ impl House {
     /// Records what is different from the policy that was recorded last. What the log does not take is tried again at the
     /// next look, and no request is served before that.
     fn record_policy(&self, now: Result<Arc<Policy>, NoPolicy>) -> Result<(), Refusal> {
-        let mut recorded = self.recorded.borrow_mut();
+        let recorded = &mut *self.recorded.borrow_mut();
         // whoever changes it again and again meanwhile gathers nothing here
         self.write_policy_events(&mut recorded.unwritten)?;
         match (&now, &*recorded) {
@@ -113,14 +113,12 @@ impl House {
         }
         let before = recorded.policy.as_deref();
         let digest = self.policy.borrow().digest();
-        let mut unwritten = VecDeque::from(policy_events(before, now.as_deref(), digest, self.observer.uid));
+        recorded.unwritten.extend(policy_events(before, now.as_deref(), digest, self.observer.uid));
         match now {
             Ok(policy) => (recorded.policy, recorded.refused) = (Some(policy), None),
             Err(error) => recorded.refused = Some(error),
         }
-        let written = self.write_policy_events(&mut unwritten);
-        recorded.unwritten = unwritten;
-        written
+        self.write_policy_events(&mut recorded.unwritten)
     }
 
     fn write_policy_events(&self, unwritten: &mut VecDeque<Event>) -> Result<(), Refusal> {
