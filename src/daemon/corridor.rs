@@ -9,7 +9,7 @@ use super::{
     house::House,
     identity::{Identity, Stranger, Unverified},
     keychain::Reader,
-    locking::OneNonce,
+    locking::{Asker, OneNonce},
     note::Note,
     refusal::Refusal,
     sync::Durability,
@@ -126,12 +126,13 @@ async fn serve_anybody(
     note: &mut Note,
 ) -> Result<Reply, Refusal> {
     let Session { house, id, identity, nonce, .. } = session;
+    let asker = Asker { connection: *id, identity, writer };
     let served = match message {
         Message::Status => Ok(Reply::status(&house.status())),
-        Message::Lock => house.lock(*id, identity, writer).await,
-        Message::Unlock(carried) => house.unlock(nonce, carried, *id, identity, writer).await,
+        Message::Lock => house.lock(&asker).await,
+        Message::Unlock(carried) => house.unlock(nonce, carried, &asker).await,
         Message::AskSeal(theirs) => house.tell_seal(nonce, &theirs),
-        Message::Seal(carried) => house.seal(nonce, carried, *id, identity, writer).await,
+        Message::Seal(carried) => house.seal(nonce, carried, &asker).await,
         Message::Hello | Message::Request(_) => Err(Refusal::unlisted()),
     };
     if served.is_err() {

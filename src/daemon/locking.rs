@@ -13,14 +13,15 @@ use super::{
     house::House,
     identity::{Identity, Shown},
     refusal::Refusal,
+    writer::QueueFull,
 };
 use crate::{
-    audit::{self, Event, Outcome},
+    audit::{self, Event, Outcome, Receipt},
     store::{Store, StoreError},
     wire::{Carried, Nonce, Reason, Reply, Writer},
 };
 
-/// How often a lock whose record is written asks for a place in the writing thread's queue, and how long it waits between.
+/// How often a key that must go asks for a place in the writing thread's queue, and how long it waits between.
 const TRIES: usize = 1000;
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -40,6 +41,21 @@ impl Turn {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         self.0.0.set(false);
+    }
+}
+
+/// Whoever wrote a line that acts on the whole vault. Looked at only once the line changes something.
+pub(super) struct Asker<'a> {
+    pub(super) connection: u64,
+    pub(super) identity: &'a Identity,
+    pub(super) writer: Writer,
+}
+
+impl Asker<'_> {
+    /// What a record says of it. Strangers can't end its connection any more: what follows would be half done.
+    pub(super) async fn show(&self, house: &House) -> Shown {
+        house.admission.borrow_mut().prove(self.connection);
+        self.identity.look_at(self.writer, house).await
     }
 }
 
@@ -63,12 +79,7 @@ impl OneNonce {
 
 impl House {
     /// Forgets the vault's key. The record is there first: what follows can't be prevented any more.
-    pub(super) async fn lock(
-        &self,
-        connection: u64,
-        identity: &Identity,
-        writer: Writer,
-    ) -> Result<Reply, Refusal> {
+    pub(super) async fn lock(&self, asker: &Asker<'_>) -> Result<Reply, Refusal> {
         if self.vault.salvage().is_some() {
             return Err(Refusal::not_locked());
         }
@@ -77,21 +88,10 @@ impl House {
             return Ok(Reply::vault_unchanged("LOCK", "locked"));
         }
         // strangers must not end this connection between the record and the lock
-        self.admission.borrow_mut().prove(connection);
-        let shown = identity.look_at(writer, self).await;
+        let shown = asker.show(self).await;
         let receipt = self.record(event(&shown, Outcome::Granted, "vault locked")).await?;
-        let mut tries = 0;
-        let locked = loop {
-            let vault = Arc::clone(&self.vault);
-            match self.writer.task(move || vault.lock()).await {
-                Ok(locked) => break locked,
-                // the record says that it is locked
-                Err(_) if tries < TRIES => tries += 1,
-                Err(_) => return Err(Refusal::overloaded(false)),
-            }
-            sleep(PAUSE).await;
-        };
-        if let Err(error) = locked {
+        let locked = self.forget_key().await;
+        if let Err(error) = locked.map_err(|_| Refusal::overloaded(false))? {
             tracing::error!("the vault is locked, and was not closed cleanly: {error}");
         }
         tracing::info!("the vault is locked");
@@ -103,9 +103,7 @@ impl House {
         &self,
         given: &mut OneNonce,
         carried: Option<Carried>,
-        connection: u64,
-        identity: &Identity,
-        writer: Writer,
+        asker: &Asker<'_>,
     ) -> Result<Reply, Refusal> {
         let Some(Carried { nonce, key }) = carried else {
             let state = if self.vault.serves() { "unlocked" } else { "locked" };
@@ -122,36 +120,20 @@ impl House {
             return Ok(Reply::vault_unchanged("UNLOCK", "unlocked"));
         }
         // nor end that of whoever has the key: an open vault would be told to be locked
-        self.admission.borrow_mut().prove(connection);
-        let shown = identity.look_at(writer, self).await;
+        let shown = asker.show(self).await;
         let vault = Arc::clone(&self.vault);
         let opened = self.writer.task(move || vault.unlock(nonce.as_bytes(), &key)).await;
         let opened = opened.map_err(|_| Refusal::overloaded(false))?;
-        let taken_up = opened.and_then(|()| self.take_up()).map_err(|error| {
-            tracing::warn!("the vault was not unlocked: {error}");
-            Refusal::still_locked(&error)
-        });
-        let recorded = match taken_up {
-            Ok(()) => self.record(event(&shown, Outcome::Granted, "vault unlocked")).await,
-            Err(refusal) => Err(refusal),
-        };
-        let receipt = match recorded {
+        let receipt = match self.serve_again(opened, &shown).await {
             Ok(receipt) => receipt,
             Err(refusal) => {
-                self.lock_again().await;
+                // it is said to be locked, so nothing of the key may stay
+                if self.forget_key().await.is_err() {
+                    tracing::error!("the vault was not unlocked, and its key could not be forgotten");
+                }
                 return Err(refusal);
             }
         };
-        self.vault.resume();
-        self.accept_sealed_policy();
-        // what was sealed meanwhile is recorded before anybody hears that it counts; a policy that can't be used is told to
-        // those who ask
-        if let Err(refusal) = self.policy().await
-            && refusal.reason == Reason::AuditUnavailable
-        {
-            self.lock_again().await;
-            return Err(refusal);
-        }
         if let Some(keychain) = &self.keychain {
             keychain.bell.ring();
         }
@@ -159,10 +141,34 @@ impl House {
         Ok(Reply::vault("UNLOCK", "unlocked", receipt))
     }
 
-    /// It is said to be locked, so nothing of the key may stay.
-    async fn lock_again(&self) {
-        let vault = Arc::clone(&self.vault);
-        let _ = self.writer.task(move || vault.lock()).await;
+    /// The steps from an open vault to one that answers requests. If one fails, the vault must forget its key again.
+    async fn serve_again(&self, opened: Result<(), StoreError>, shown: &Shown) -> Result<Receipt, Refusal> {
+        opened.and_then(|()| self.take_up()).map_err(|error| {
+            tracing::warn!("the vault was not unlocked: {error}");
+            Refusal::still_locked(&error)
+        })?;
+        let receipt = self.record(event(shown, Outcome::Granted, "vault unlocked")).await?;
+        self.vault.resume();
+        self.accept_sealed_policy();
+        // what was sealed meanwhile is recorded before anybody hears that it counts; a policy that can't be used is told to
+        // those who ask
+        match self.policy().await {
+            Err(refusal) if refusal.reason == Reason::AuditUnavailable => Err(refusal),
+            _ => Ok(receipt),
+        }
+    }
+
+    /// Has the writing thread close the vault, also where its queue is full for a while: somebody is told that it is locked.
+    async fn forget_key(&self) -> Result<Result<(), StoreError>, QueueFull> {
+        let mut tries = 0;
+        loop {
+            let vault = Arc::clone(&self.vault);
+            match self.writer.task(move || vault.lock()).await {
+                Err(QueueFull) if tries < TRIES => tries += 1,
+                outcome => return outcome,
+            }
+            sleep(PAUSE).await;
+        }
     }
 
     /// Brings to the log what commands did while the vault was locked. No change can be committed before.

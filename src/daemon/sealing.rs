@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use super::{
     house::House,
-    identity::Identity,
-    locking::{OneNonce, event},
+    locking::{Asker, OneNonce, event},
     refusal::Refusal,
 };
 use crate::{
     audit::Outcome,
     store::{PolicySeal, StoreError},
-    wire::{Carried, Nonce, Reply, Writer},
+    wire::{Carried, Nonce, Reply},
 };
 
 impl House {
@@ -34,9 +33,7 @@ impl House {
         &self,
         given: &mut OneNonce,
         carried: Carried,
-        connection: u64,
-        identity: &Identity,
-        writer: Writer,
+        asker: &Asker<'_>,
     ) -> Result<Reply, Refusal> {
         // as every change: not begun while its record could not follow it
         self.ready_for_change()?;
@@ -46,8 +43,7 @@ impl House {
         let fits = self.vault.seal_fits(nonce.as_bytes(), &key);
         fits.map_err(|error| Refusal::not_sealed(&error))?;
         // nor may strangers end the connection of whoever has one: half of this would be done
-        self.admission.borrow_mut().prove(connection);
-        let shown = identity.look_at(writer, self).await;
+        let shown = asker.show(self).await;
         let event = event(&shown, Outcome::Granted, "another seal for the policy");
         let vault = Arc::clone(&self.vault);
         let taken = self.writer.commit(move || {
