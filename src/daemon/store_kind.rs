@@ -3,7 +3,7 @@
 
 use std::{io, path::Path};
 
-use super::start::{Opening, StartError};
+use super::start::{Opening, StartError, system};
 use crate::{
     store::{StoreError, StoreKind, Taken},
     sys::{process, trial},
@@ -61,7 +61,7 @@ fn pinned(data_dir: &Path) -> Result<Option<StoreKind>, StartError> {
         Found::Nothing => look(|| Taken::existing(data_dir)?.store_kind()),
         found => Ok(found),
     });
-    match found.map_err(|error| StartError::System { what: "a child", error })? {
+    match found.map_err(system("a child"))? {
         Found::Kind(kind) => Ok(Some(kind)),
         Found::NoVault | Found::Nothing => Ok(None),
         Found::InUse => Err(StoreError::InUse.into()),

@@ -10,7 +10,7 @@ use crate::{
     sys::trial,
 };
 
-use super::start::{Opening, StartError};
+use super::start::{Opening, StartError, system};
 
 /// The vault, unlocked with the key of its source; or what is intact of it, where only that was asked for.
 pub(super) fn open_store(
@@ -88,7 +88,7 @@ fn survives(taken: &Taken, material: &KeyMaterial) -> Result<(), StartError> {
         drop(dispatcher::with_default(&Dispatch::none(), || taken.try_salvage(material)));
         Some(b"survived".to_vec())
     });
-    let survived = survived.map_err(|error| StartError::System { what: "a process", error })?;
+    let survived = survived.map_err(system("a process"))?;
     if survived.is_empty() {
         return Err(
             StoreError::Damaged("its pages are damaged so badly that no record can be reached").into()

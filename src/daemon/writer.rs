@@ -99,11 +99,7 @@ impl Writer {
         &self,
         task: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, QueueFull> {
-        let (done, outcome) = oneshot::channel();
-        // who asked may be gone by then
-        let job = Job::Task(Box::new(move |_| drop(done.send(task()))));
-        self.jobs.try_send(job).map_err(|_| QueueFull)?;
-        outcome.await.map_err(|_| QueueFull)
+        self.run(move |_| task()).await
     }
 
     /// Does something that commits an audit line, in the same way.
@@ -111,16 +107,14 @@ impl Writer {
         &self,
         task: impl FnOnce() -> Result<OutboxEntry, StoreError> + Send + 'static,
     ) -> Result<Result<OutboxEntry, StoreError>, QueueFull> {
-        let (done, outcome) = oneshot::channel();
-        let job = Job::Task(Box::new(move |told| {
+        self.run(move |told| {
             let committed = task();
             if let Some(news) = News::of(committed.as_ref().map(Some)) {
                 let _ = told.send(news);
             }
-            let _ = done.send(committed);
-        }));
-        self.jobs.try_send(job).map_err(|_| QueueFull)?;
-        outcome.await.map_err(|_| QueueFull)
+            committed
+        })
+        .await
     }
 
     /// What became of the next commit, in their order. It is here before the outcome of its change, and also when nobody
@@ -139,6 +133,17 @@ impl Writer {
             Ok(()) => Ok(outcome),
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(QueueFull),
         }
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Sender<News>) -> T + Send + 'static,
+    ) -> Result<T, QueueFull> {
+        let (done, outcome) = oneshot::channel();
+        // who asked may be gone by then
+        let job = Job::Task(Box::new(move |told| drop(done.send(work(told)))));
+        self.jobs.try_send(job).map_err(|_| QueueFull)?;
+        outcome.await.map_err(|_| QueueFull)
     }
 }
 
