@@ -283,9 +283,7 @@ impl Verifier {
             self.begins(&head);
             // a chain that goes on here has records before it, and none of a version without one
             if linked.seq > 1 && std::mem::take(&mut self.verdict.unchained) > 0 {
-                let here = std::mem::replace(&mut self.place, self.older);
-                self.wrong(Wrong::Unchained);
-                self.place = here;
+                self.wrong_at(self.older, Wrong::Unchained);
             }
         }
         if linked.seq <= head.seq {
@@ -385,10 +383,13 @@ impl Verifier {
     }
 
     fn wrong(&mut self, wrong: Wrong) {
+        self.wrong_at(self.place, wrong);
+    }
+
+    fn wrong_at(&mut self, (file, line): (usize, u64), wrong: Wrong) {
         self.troubled = true;
         self.verdict.wrong += 1;
         if self.verdict.findings.len() < MAX_FINDINGS {
-            let (file, line) = self.place;
             self.verdict.findings.push(Finding { file, line, wrong });
         }
     }
