@@ -87,8 +87,7 @@ async fn serve(
     let request = match message.map_err(Refusal::malformed)? {
         Message::Request(request) => request,
         Message::Hello => return session.challenge.give().map_err(|error| house.internal(&error)),
-        Message::Status => return Ok(Reply::status(&house.status())),
-        Message::Lock | Message::Unlock(_) | Message::AskSeal(_) | Message::Seal(_) => {
+        Message::Status | Message::Lock | Message::Unlock(_) | Message::AskSeal(_) | Message::Seal(_) => {
             return Err(Refusal::unlisted());
         }
     };
@@ -234,13 +233,13 @@ async fn answer_change(
 async fn refuse(refusal: Refusal, note: &Note, session: &Session<'_>) -> Answer {
     let closes = refusal.closes;
     let (shown, seen) = note.refused_as(&session.identity);
-    let event = note.refused(&shown, &refusal);
+    let event = note.refused(shown, &refusal);
     let reply = match session.house.record_refusal(event, seen).await {
         Ok(receipt) => Reply::refusal(refusal.reason, &refusal.message, &receipt),
         Err(_) => Reply::unrecorded(),
     };
     if let Some(stranger) = refusal.stranger {
-        session.house.strangers.saw(stranger, &shown, note);
+        session.house.strangers.saw(stranger, shown, note);
     }
     Answer { reply, closes }
 }

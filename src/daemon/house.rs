@@ -28,14 +28,14 @@ use super::{
     writer::{News, Writer},
 };
 use crate::{
-    audit::{Event, Log, Outcome, Receipt},
+    audit::{AuditError, Event, Log, Outcome, Receipt},
     caller::Observer,
     chain::{Checkpoint, Head},
     paths::Paths,
     policy::PolicySource,
     sandbox::Protection,
     secret::Buffer,
-    store::{Lockable, Store, StoreError},
+    store::{Lockable, Outbox, Store, StoreError},
     sys::locked,
     wire::Reply,
 };
@@ -185,7 +185,7 @@ impl House {
     ///
     /// Where nothing is waited for there is no pause in here.
     pub(super) async fn record(&self, event: Event) -> Result<Receipt, Refusal> {
-        let receipt = self.append(event)?;
+        let receipt = self.append(&event)?;
         self.durable(receipt).await
     }
 
@@ -242,13 +242,13 @@ impl House {
         })
     }
 
-    pub(super) fn append(&self, event: Event) -> Result<Receipt, Refusal> {
+    pub(super) fn append(&self, event: &Event) -> Result<Receipt, Refusal> {
         match event.outcome {
             Outcome::Granted => self.complete_log()?,
             // what was refused is said also while that is not known
             Outcome::Denied | Outcome::Error => self.log_committed(),
         }
-        let receipt = self.log.borrow_mut().append(&event).map_err(|error| self.unrecorded(&error))?;
+        let receipt = self.log.borrow_mut().append(event).map_err(|error| self.unrecorded(&error))?;
         self.unsynced.notify_one();
         self.note_chain();
         Ok(receipt)
@@ -282,7 +282,7 @@ impl House {
             return Ok(());
         }
         let replayed = match self.store.outbox() {
-            Ok(outbox) => self.log.borrow_mut().replay(&outbox).map_err(|error| self.unrecorded(&error)),
+            Ok(outbox) => self.replay(&outbox).map_err(|error| self.unrecorded(&error)),
             Err(error) => {
                 self.say_once(format!(
                     "{error}; nothing is released until it is known which changes were made"
@@ -292,11 +292,17 @@ impl House {
         };
         let lines = replayed?;
         tracing::warn!("{lines} records that had not come to the audit log were in the store's outbox");
-        self.unsynced.notify_one();
-        self.note_chain();
         // one of them may tell of another seal
         self.accept_sealed_policy();
         Ok(())
+    }
+
+    /// Writes those lines of the store's outbox that the log lacks, and returns how many.
+    pub(super) fn replay(&self, outbox: &Outbox) -> Result<usize, AuditError> {
+        let lines = self.log.borrow_mut().replay(outbox)?;
+        self.unsynced.notify_one();
+        self.note_chain();
+        Ok(lines)
     }
 
     /// Brings the records that changes have made durable with themselves from the store's outbox to the log, in the order of
@@ -391,17 +397,7 @@ impl House {
                 waiting: self.store.waiting(),
                 lost: self.store.lost(),
             }),
-            vault: VaultState {
-                state: match (self.vault.salvage(), self.vault.serves()) {
-                    (Some(_), _) => "salvaged",
-                    (None, true) => "unlocked",
-                    (None, false) => "locked",
-                },
-                salvage: self.vault.salvage().map(|extent| extent.words()),
-                damaged: self.vault.salvage().map(|extent| !extent.whole),
-                key_source: self.vault.source().as_str(),
-                key_means: self.vault.source().means(),
-            },
+            vault: self.vault_state(),
             policy,
             missing: self.missing.clone(),
             protections: self.protections.iter().map(Protection::now).collect(),
@@ -409,6 +405,21 @@ impl House {
             connections: self.admission.borrow().len(),
             queue: self.strangers.state(),
             audit: self.audit_state(),
+        }
+    }
+
+    fn vault_state(&self) -> VaultState {
+        let (salvage, source) = (self.vault.salvage(), self.vault.source());
+        VaultState {
+            state: match (&salvage, self.vault.serves()) {
+                (Some(_), _) => "salvaged",
+                (None, true) => "unlocked",
+                (None, false) => "locked",
+            },
+            salvage: salvage.as_ref().map(|extent| extent.words()),
+            damaged: salvage.as_ref().map(|extent| !extent.whole),
+            key_source: source.as_str(),
+            key_means: source.means(),
         }
     }
 

@@ -15,7 +15,7 @@ use rustix::io::pread;
 use super::{
     house::House,
     in_force::{InForce, SETTLING},
-    note::Sender,
+    note::{Known, Sender},
     refusal::Refusal,
     witness_link::{NotSeen, Pin, Seen},
 };
@@ -311,7 +311,8 @@ impl Identity {
     pub(super) async fn sender(&self, writer: Writer, house: &House) -> Sender {
         let is_peer = self.peer == (Some(writer.pid), writer.uid);
         let shown = self.look_at(writer, house).await;
-        Sender { shown, verified: is_peer && self.was_verified() && self.pinned() }
+        let verified = is_peer && self.was_verified() && self.pinned();
+        Sender { shown, known: if verified { Known::Verified } else { Known::Writer } }
     }
 
     /// What a record says of whoever wrote here, also where nobody has to be verified. Proves nothing.

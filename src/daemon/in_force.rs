@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     house::House,
-    note::{NoPolicy, policy_events},
+    note::{NoPolicy, config_file, policy_events},
     refusal::Refusal,
 };
 use crate::{
@@ -81,7 +81,7 @@ impl House {
         self.say_once(format!("{fault}; every request is denied meanwhile"));
         let refused = match error {
             PolicyError::Unsealed { found, .. } if self.is_untold(error) => {
-                let file = found.map_or("no config.json".to_owned(), |hash| format!("config.json {hash}"));
+                let file = config_file(*found);
                 let why = format!("{file} is not what was sealed when the vault was locked");
                 NoPolicy { reason: "policy_untold", why }
             }
@@ -123,7 +123,7 @@ impl House {
 
     fn write_policy_events(&self, unwritten: &mut VecDeque<Event>) -> Result<(), Refusal> {
         while let Some(event) = unwritten.front() {
-            let _ = self.append(event.clone())?;
+            let _ = self.append(event)?;
             unwritten.pop_front();
         }
         Ok(())

@@ -174,11 +174,7 @@ impl House {
     /// Brings to the log what commands did while the vault was locked. No change can be committed before.
     fn take_up(&self) -> Result<(), StoreError> {
         let outbox = self.vault.outbox()?;
-        let replayed = self.log.borrow_mut().replay(&outbox);
-        replayed.map_err(|error| StoreError::Io(error.to_string()))?;
-        self.unsynced.notify_one();
-        self.note_chain();
-        Ok(())
+        self.replay(&outbox).map(drop).map_err(|error| StoreError::Io(error.to_string()))
     }
 }
 

@@ -29,8 +29,8 @@ pub(super) struct Note {
 /// Who wrote a line that needs no verified caller.
 pub(super) struct Sender {
     pub(super) shown: Shown,
-    /// Whether it is the process that was verified on its connection.
-    pub(super) verified: bool,
+    /// Verified only where it is the process that was verified on its connection.
+    pub(super) known: Known,
 }
 
 /// How far it is known of whom a refusal is told.
@@ -58,12 +58,11 @@ impl Note {
     }
 
     /// Of whom a refusal is told: what is known of the connection's peer, or of the line's own writer.
-    pub(super) fn refused_as(&self, identity: &Identity) -> (Shown, Known) {
+    pub(super) fn refused_as<'a>(&'a self, identity: &'a Identity) -> (&'a Shown, Known) {
         match &self.sender {
-            Some(Sender { shown, verified: true }) => (shown.clone(), Known::Verified),
-            Some(Sender { shown, verified: false }) => (shown.clone(), Known::Writer),
-            None if identity.was_verified() => (identity.shown().clone(), Known::Verified),
-            None => (identity.shown().clone(), Known::Peer),
+            Some(Sender { shown, known }) => (shown, *known),
+            None if identity.was_verified() => (identity.shown(), Known::Verified),
+            None => (identity.shown(), Known::Peer),
         }
     }
 
@@ -178,12 +177,17 @@ pub(super) fn policy_events(
         .collect();
     let more = differences.len().saturating_sub(MOST_CHANGES);
     if more > 0 || events.is_empty() {
-        let file = file.map_or("no config.json".to_owned(), |hash| format!("config.json {hash}"));
+        let file = config_file(file);
         let more = if more > 0 { format!("; {more} more entries changed") } else { String::new() };
         let entries = counted(policy.entries().len() as u64, "entry", "entries");
         events.push(event(Path::new(""), None, format!("in force: {file}, {entries}{more}")));
     }
     events
+}
+
+/// A config.json by its hash; or that there is none.
+pub(super) fn config_file(hash: Option<Digest>) -> String {
+    hash.map_or("no config.json".to_owned(), |hash| format!("config.json {hash}"))
 }
 
 /// What a reader of the log must know of a caller that was served: checks that failed and that its entry turns off, and
