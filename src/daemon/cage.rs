@@ -59,11 +59,6 @@ impl Cage {
         })
     }
 
-    /// The life of the broker.
-    pub(super) fn broker(&self, channels: &[BorrowedFd<'_>], bus: BusAddress) -> ExitCode {
-        live_as_broker(channels, bus, self.hardening)
-    }
-
     /// The keeper holds no capability.
     pub(super) fn drop_privileges(&mut self) {
         if self.hardening != Hardening::Off {

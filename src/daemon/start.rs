@@ -12,7 +12,7 @@ use std::{
 use rustix::{fs::Mode, process::umask};
 
 use super::{
-    cage::Cage,
+    cage::{Cage, live_as_broker},
     identity::Shown,
     keychain::Broker,
     listener::{Listener, passed_sockets, private_folder},
@@ -209,7 +209,7 @@ pub fn run(
     };
     // before any lock, secret or thread: the children must inherit none
     let witness = process::spawn(|[channel]| cage.witness(channel)).map_err(StartError::Witness)?;
-    let broker = bus.map(|bus| process::spawn(|channels| cage.broker(&channels, bus)));
+    let broker = bus.map(|bus| process::spawn(|channels| live_as_broker(&channels, bus, hardening)));
     let broker = broker.transpose().map_err(StartError::Broker)?.map(Broker::new);
     cage.drop_privileges();
     // behind the children, which shall not share it, and before the sandbox

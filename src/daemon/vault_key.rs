@@ -90,9 +90,7 @@ fn survives(taken: &Taken, material: &KeyMaterial) -> Result<(), StartError> {
     });
     let survived = survived.map_err(system("a process"))?;
     if survived.is_empty() {
-        return Err(
-            StoreError::Damaged("its pages are damaged so badly that no record can be reached").into()
-        );
+        return Err(StoreError::Damaged(StoreError::PAGES_LOST).into());
     }
     Ok(())
 }

@@ -246,6 +246,11 @@ pub enum StoreError {
     Io(String),
 }
 
+impl StoreError {
+    /// What is [`Self::Damaged`] where a process that looked at the pages has ended over them.
+    pub(crate) const PAGES_LOST: &str = "its pages are damaged so badly that no record can be reached";
+}
+
 /// What a store remembers of the audit log, so that a log that was cut or changed shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditMemory {

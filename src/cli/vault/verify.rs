@@ -126,10 +126,7 @@ fn in_a_child(taken: &Taken, material: &KeyMaterial, out: &mut Output) -> Result
     match serde_json::from_slice::<Result<Report, (String, String)>>(&said) {
         Ok(Ok(report)) => Ok(report),
         Ok(Err((sentence, advice))) => Err(Failure::new(sentence, advice)),
-        Err(_) => Ok(Report {
-            problems: vec!["its pages are damaged so badly that no record can be reached".to_owned()],
-            ..Report::default()
-        }),
+        Err(_) => Ok(Report { problems: vec![StoreError::PAGES_LOST.to_owned()], ..Report::default() }),
     }
 }
 
