@@ -14,7 +14,7 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, Wr
 
 use super::{
     batch::{RenderRecord, StoreError},
-    disk::{self, CHECKPOINTS, GONE, Header, OUTBOX, RECORDS, VAULT_FILE, failed, nonce},
+    disk::{self, ASTRAY, CHECKPOINTS, GONE, Header, OUTBOX, RECORDS, VAULT_FILE, failed, nonce},
     fetch::{AMISS, Row, each_value},
     files::Folder,
     group::Step,
@@ -168,7 +168,7 @@ impl Change<'_> {
         }
         self.fetch(&mut elsewhere, &mut anew)?;
         if anew.count != header.count {
-            return Err(StoreError::Damaged("a record is missing, added or replaced by an older one"));
+            return Err(StoreError::Damaged(ASTRAY));
         }
         (self.progress)(anew.count, header.count);
         Ok(anew.sum)

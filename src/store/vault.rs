@@ -13,7 +13,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 use super::{
     batch::{Answer, AuditMemory, Committed, Names, Query, Record, Selection, Store, StoreError},
     carry::Carrier,
-    disk::{self, Disk, GONE, Header, RECORDS, Records, VAULT_FILE, failed},
+    disk::{self, Disk, EARLIER, GONE, Header, RECORDS, Records, VAULT_FILE, failed},
     files::Folder,
     group::{Applied, Group, Step, current},
     head::{HEAD_FILE, Head},
@@ -163,7 +163,7 @@ impl Vault {
         let mut seat = Seat::open(&folder, key.derive("audit state", &vault), vault)?;
         // one that can't be read is the log's to tell
         if seat.load().is_ok() && disk.header.generation < seat.generation() {
-            return Err(StoreError::Damaged("it was put back to an earlier state"));
+            return Err(StoreError::Damaged(EARLIER));
         }
         let reached = seat.counter();
         reached.store(disk.header.generation, Ordering::Release);
@@ -448,7 +448,7 @@ pub(super) fn kind(keychain: Option<&Keychain>) -> StoreKind {
 
 fn not_behind(header: &Header, head: &Head) -> Result<(), StoreError> {
     if header.generation < head.generation()? {
-        return Err(StoreError::Damaged("it was put back to an earlier state"));
+        return Err(StoreError::Damaged(EARLIER));
     }
     Ok(())
 }
