@@ -236,7 +236,7 @@ impl Trial<'_> {
             return Ok(());
         }
         // its value is dropped, and wiped, at once
-        let tried = each_value(&*keychain.reading, &self.vault, self.sealer, &rows, &mut |_, _| Ok(()));
+        let tried = each_value(&*keychain.reading, &self.vault, self.sealer, &rows, &mut |_, _, _| Ok(()));
         match tried {
             Ok(faults) => {
                 let whole = (rows.len() - faults.len()) as u64;
