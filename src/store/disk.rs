@@ -330,7 +330,11 @@ pub(super) fn add_checkpoints(
         None => Vec::new(),
     };
     // those of a commit whose outcome was not known are there already
-    all.extend(new.iter().filter(|one| !all.contains(one)).copied().collect::<Vec<_>>());
+    for one in new {
+        if !all.contains(one) {
+            all.push(*one);
+        }
+    }
     if all.len() > MAX_CHECKPOINTS {
         let mut index = 0;
         all.retain(|_| {

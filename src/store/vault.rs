@@ -244,9 +244,7 @@ impl Vault {
         };
         if let Err(error) = transaction.commit() {
             let error = failed(error);
-            if let Err(error) = self.reopen(writer) {
-                tracing::warn!("after a disk error: {error}");
-            }
+            self.reopen_or_tell(writer);
             // whether the last flush reached the disk is known only from the disk
             if writer.db.is_none() {
                 return Err(StoreError::Unknown(error.to_string()));
@@ -320,9 +318,13 @@ impl Vault {
     /// After a disk error redb refuses everything; what the disk holds is then read anew. If even that fails, the next
     /// request tries again.
     pub(super) fn recover(&self, writer: &mut Writer, error: &StoreError) {
-        if matches!(error, StoreError::Io(_))
-            && let Err(error) = self.reopen(writer)
-        {
+        if matches!(error, StoreError::Io(_)) {
+            self.reopen_or_tell(writer);
+        }
+    }
+
+    fn reopen_or_tell(&self, writer: &mut Writer) {
+        if let Err(error) = self.reopen(writer) {
             tracing::warn!("after a disk error: {error}");
         }
     }
