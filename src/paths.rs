@@ -58,6 +58,11 @@ impl Paths {
         self.data_dir.join("pending.json")
     }
 
+    /// What a daemon holds as long as it has the data folder.
+    pub fn daemon_lock(&self) -> PathBuf {
+        self.data_dir.join("daemon.lock")
+    }
+
     /// The audit log.
     pub fn audit_log(&self) -> PathBuf {
         self.data_dir.join("audit.log")

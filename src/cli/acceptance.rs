@@ -77,7 +77,7 @@ fn said(status: &DaemonStatus, cx: &Context) -> Acceptance {
     let Some(policy) = status.policy.as_ref().filter(|policy| policy.state == "error") else {
         return Acceptance::InForce;
     };
-    let reason = policy.reason.clone().unwrap_or_else(|| "internal_error".to_owned());
+    let reason = policy.reason.clone().unwrap_or_else(|| Reason::InternalError.as_str().to_owned());
     Acceptance::Refused(Refused {
         advice: match reason.as_str() {
             UNSEALED => put_policy_back(cx),

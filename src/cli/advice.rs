@@ -52,7 +52,7 @@ impl Holder {
 
 /// The pid of the daemon that has the data folder, where its lock tells it; None where no daemon has it. Nothing is made.
 pub(super) fn holder(cx: &Context) -> Option<Option<u32>> {
-    let lock = cx.paths.data_dir.join("daemon.lock");
+    let lock = cx.paths.daemon_lock();
     match lock.exists().then(|| Lock::take(&lock)) {
         Some(Err(LockError::Held(pid))) => Some(pid),
         _ => None,

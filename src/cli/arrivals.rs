@@ -5,11 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    context::Context,
-    output::Output,
-    status_query::{Found, QueueState, ask},
-};
+use super::{context::Context, output::Output, status_query::QueueState};
 
 /// How long a command waits for them: the daemon's second, and what hashing a large program takes.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -34,8 +30,5 @@ pub(super) fn await_arrivals(cx: &Context, out: &mut Output) {
 }
 
 fn state(cx: &Context) -> Option<QueueState> {
-    match ask(&cx.paths.socket, cx.uid) {
-        Found::Running(status) => status.queue,
-        Found::Nobody | Found::Unwell(_) => None,
-    }
+    cx.daemon()?.queue
 }

@@ -72,7 +72,7 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
             decide(entry, &args.service).err().map(|denial| not_allowed(denial, &args.service, &measured))
         }
         None => {
-            let unregistered = "unregistered_binary_pending_approval".to_owned();
+            let unregistered = Reason::UnregisteredBinary.as_str().to_owned();
             Some((unregistered, not_recognised(standing, &policy, &measured)))
         }
     });

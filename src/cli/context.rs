@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::{
     failure::{Failure, unusable_path},
     sealing::{seal_edit, seems_sealed},
+    status_query::{DaemonStatus, Found, ask},
     text::word,
 };
 use crate::{
@@ -44,6 +45,14 @@ impl Context {
             return registry.sealed_by(Box::new(|before, after| seal_edit(self, before, after)));
         }
         registry
+    }
+
+    /// How the daemon is, where one runs that answers.
+    pub(super) fn daemon(&self) -> Option<Box<DaemonStatus>> {
+        match ask(&self.paths.socket, self.uid) {
+            Found::Running(status) => Some(status),
+            _ => None,
+        }
     }
 
     pub(super) fn policy_source(&self) -> PolicySource {

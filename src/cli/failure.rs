@@ -1,13 +1,13 @@
 //! What a command says when it does not do what it was asked: one sentence, and one line of advice.
 
-use std::{ffi::OsStr, io, path::Path};
+use std::{io, path::Path};
 
 use super::text::word;
 use crate::{
     paths::NoHome,
     policy::{
         CandidateError, Distrust, DraftError, LibraryError, MeasureError, PendingError, PolicyError,
-        RegistryError, Risk, is_interpreter,
+        RegistryError, Risk, runs_others,
     },
     transfer::TransferError,
 };
@@ -190,8 +190,7 @@ impl From<TransferError> for Failure {
 
 /// How a program is registered that is not: one that runs what others write is refused without a word about it.
 pub(super) fn registering(path: &Path) -> String {
-    let interpreter = path.file_name().and_then(OsStr::to_str).is_some_and(is_interpreter);
-    if interpreter {
+    if runs_others(path) {
         return format!(
             "let a compiled program ask for the secret and register that, or, if you trust everything that it runs: keychain-auth register --allow-interpreter {}",
             word(path)

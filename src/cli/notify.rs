@@ -25,12 +25,12 @@ use super::{
     unhashed::{Sighted, Unhashed},
     untold::Failures,
 };
-use crate::{audit::RecordLine, policy::PendingQueue};
+use crate::{audit::RecordLine, policy::PendingQueue, wire::Reason};
 
 /// The refusal of those that the queue has.
-const QUEUED: &str = "unregistered_binary_pending_approval";
+const QUEUED: &str = Reason::UnregisteredBinary.as_str();
 /// The refusals that a person should hear of.
-const REASONS: [&str; 2] = [QUEUED, "untrusted_caller"];
+const REASONS: [&str; 2] = [QUEUED, Reason::UntrustedCaller.as_str()];
 /// Most strangers that are remembered; beyond it all are told again.
 const REMEMBERED: usize = 10_000;
 /// What shows notices on the desktop.

@@ -252,7 +252,7 @@ impl Style {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(super) mod tests {
     use std::{cell::RefCell, rc::Rc};
 
     use super::*;
@@ -269,8 +269,15 @@ mod tests {
         }
     }
 
+    /// Keeps what is written.
     #[derive(Clone, Default)]
-    struct Kept(Rc<RefCell<Vec<u8>>>);
+    pub(in crate::cli) struct Kept(Rc<RefCell<Vec<u8>>>);
+
+    impl Kept {
+        pub(in crate::cli) fn text(&self) -> String {
+            String::from_utf8(self.0.borrow().clone()).unwrap()
+        }
+    }
 
     impl Write for Kept {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

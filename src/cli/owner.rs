@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 
 use super::{
-    advice::{STOP, held, numbered},
+    advice::{STOP, held, holder, numbered},
     context::Context,
     failure::Failure,
     output::Output,
@@ -118,7 +118,7 @@ impl Owner {
             let waits = counted(waiting, "changed secret waits", "changed secrets wait");
             out.note(&format!(
                 "{waits} in the vault's own file, and the daemon brings them to the keychain: {}",
-                Failure::from(error).sentence()
+                error
             ));
         }
     }
@@ -130,7 +130,7 @@ impl Owner {
 
     /// Brings the records to the audit log, unless a daemon is there to do it, and closes the vault.
     pub(super) fn close(self) -> Result<(), Failure> {
-        match Lock::take(&self.paths.data_dir.join("daemon.lock")) {
+        match Lock::take(&self.paths.daemon_lock()) {
             Ok(lock) => self.close_log(&lock, |_| Ok(())),
             // a locked daemon has the log; it takes the lines from the vault when it is unlocked
             Err(LockError::Held(_)) => Ok(self.vault.close()?),
@@ -211,9 +211,9 @@ pub(super) fn take(cx: &Context) -> Result<Taken, Failure> {
         if error != StoreError::InUse {
             return error.into();
         }
-        match Lock::take(&cx.paths.data_dir.join("daemon.lock")) {
-            Err(LockError::Held(pid)) => held(cx, pid),
-            _ => error.into(),
+        match holder(cx) {
+            Some(pid) => held(cx, pid),
+            None => error.into(),
         }
     })
 }
@@ -238,7 +238,7 @@ pub(super) fn alone(cx: &Context) -> Result<Lock, Failure> {
     // the folder first, where the lock lies
     let free = Taken::existing(&cx.paths.data_dir).map(drop);
     let lock = match &free {
-        Ok(()) | Err(StoreError::InUse) => Lock::take(&cx.paths.data_dir.join("daemon.lock")),
+        Ok(()) | Err(StoreError::InUse) => Lock::take(&cx.paths.daemon_lock()),
         Err(error) => return Err(error.clone().into()),
     };
     let lock = lock.map_err(unlockable)?;
@@ -382,7 +382,7 @@ mod tests {
     fn beside_a_daemon_the_records_stay_in_the_vault_until_it_takes_them() {
         let (_dir, cx) = context();
         Taken::take(&cx.paths.data_dir).unwrap().create(&KeyMaterial::File).unwrap().close().unwrap();
-        let daemon = Lock::take(&cx.paths.data_dir.join("daemon.lock")).unwrap();
+        let daemon = Lock::take(&cx.paths.daemon_lock()).unwrap();
         let owner = Owner::open_without_values(&cx, "import env").unwrap();
         owner.write(vec![(Service::parse("s").unwrap(), vec![item("a", "1")], Attributes::new())]).unwrap();
         owner.close().unwrap();

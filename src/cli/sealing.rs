@@ -11,7 +11,6 @@ use super::{
     daemon_link::DaemonLink,
     failure::Failure,
     owner::{Owner, close_to_others, take},
-    status_query::{Found, ask},
 };
 use crate::{
     policy::{RegistryError, SealedCopy},
@@ -94,10 +93,7 @@ impl Seat {
 
 /// Whether a daemon says that it has the vault open.
 fn serves(cx: &Context) -> bool {
-    match ask(&cx.paths.socket, cx.uid) {
-        Found::Running(status) => status.vault.is_some_and(|vault| vault.state == "unlocked"),
-        _ => false,
-    }
+    cx.daemon().and_then(|daemon| daemon.vault).is_some_and(|vault| vault.state == "unlocked")
 }
 
 /// The seal of a file.
@@ -108,11 +104,7 @@ pub(super) fn seal_of(config: &[u8]) -> PolicySeal {
 /// Whether the policy is sealed, as far as that can be told without the key: where it is and nobody knows, an edit makes
 /// the daemon refuse everything, and `policy seal` mends it.
 pub(super) fn seems_sealed(cx: &Context) -> bool {
-    let daemon = match ask(&cx.paths.socket, cx.uid) {
-        Found::Running(status) => status.policy.is_some_and(|policy| policy.sealed),
-        _ => false,
-    };
-    daemon || copy(cx).exists()
+    cx.daemon().and_then(|daemon| daemon.policy).is_some_and(|policy| policy.sealed) || copy(cx).exists()
 }
 
 /// The copy of what was sealed last.

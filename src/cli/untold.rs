@@ -115,28 +115,14 @@ impl Failures {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::{cell::RefCell, fs, os::unix::fs::PermissionsExt, rc::Rc};
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
-    use crate::store::files::scratch;
-
-    #[derive(Clone, Default)]
-    struct Said(Rc<RefCell<Vec<u8>>>);
-
-    impl Write for Said {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.borrow_mut().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::{cli::output::tests::Kept, store::files::scratch};
 
     #[test]
     fn of_failures_within_a_period_the_first_is_said_and_the_next_period_counts_the_others() {
-        let (dir, said) = (scratch(), Said::default());
+        let (dir, said) = (scratch(), Kept::default());
         let mut out = Output::over(Box::new(io::sink()), Box::new(said.clone()));
         let mut failures = Failures::new(dir.path(), "/bin/tell");
         for number in 0..4 {
@@ -145,7 +131,7 @@ mod tests {
         assert_eq!(Untold::read(dir.path()).unwrap().why, "failure 0");
         failures.period = Duration::ZERO;
         failures.note(&io::Error::other("failure 4"), &mut out);
-        let text = String::from_utf8(said.0.borrow().clone()).unwrap();
+        let text = said.text();
         let warning = "warning: a notice could not be given by /bin/tell:";
         assert_eq!(text, format!("{warning} failure 0\n{warning} failure 4; 3 others before it\n"));
         assert_eq!(Untold::read(dir.path()).unwrap().why, "failure 4");

@@ -2,41 +2,19 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::{
-    cell::RefCell,
-    fs, io,
+    fs,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::Path,
-    rc::Rc,
 };
 
 use serde_json::Value;
 
-use super::*;
+use super::{output::tests::Kept, *};
 use crate::{
     digest::Digest,
     paths::Paths,
     policy::{COMMAND_PATIENCE, CommandLine, Sighting},
 };
-
-#[derive(Clone, Default)]
-struct Kept(Rc<RefCell<Vec<u8>>>);
-
-impl io::Write for Kept {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.borrow_mut().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Kept {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.borrow().clone()).unwrap()
-    }
-}
 
 /// What a command printed, and the failure it ended with.
 struct Ran {

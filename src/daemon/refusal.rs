@@ -1,10 +1,10 @@
 //! Refusals: the code for programs, the detail for the log, and a sentence for people that says what to do next.
 
-use std::{ffi::OsStr, path::Path};
+use std::path::Path;
 
 use crate::{
     caller::{Check, OTHER_NETWORK, Untrusted},
-    policy::{Admitted, Denial, PolicyError, is_interpreter},
+    policy::{Admitted, Denial, PolicyError, runs_others},
     store::StoreError,
     text::{plain, word},
     wire::{FrameError, Malformed, Reason, UNRECORDED},
@@ -41,10 +41,8 @@ impl Refusal {
     /// No entry allows the executable.
     pub(super) fn unregistered(stranger: Unregistered, shown: &Shown) -> Self {
         let path = if shown.path.is_empty() { "PATH".to_owned() } else { word(Path::new(&shown.path)) };
-        let interpreter =
-            Path::new(&shown.path).file_name().and_then(OsStr::to_str).is_some_and(is_interpreter);
         let message = match stranger.why {
-            WhyUnregistered::Unknown if interpreter => format!(
+            WhyUnregistered::Unknown if runs_others(Path::new(&shown.path)) => format!(
                 "this executable runs what others write, so it says nothing about who asks; let a compiled program ask for the secret and register that, or, if you trust everything that it runs: keychain-auth register --allow-interpreter {path}"
             ),
             WhyUnregistered::Unknown => {

@@ -218,7 +218,7 @@ pub fn run(
 
     make_folders(&paths, observer.uid)?;
     let _socket_lock = lock(&paths.socket.with_added_extension("lock"), &paths.socket)?;
-    let _data_lock = lock(&paths.data_dir.join("daemon.lock"), &paths.data_dir)?;
+    let _data_lock = lock(&paths.daemon_lock(), &paths.data_dir)?;
 
     let keychain = broker.as_ref().map(|broker| broker.keychain.clone());
     let opened = vault_key::open_store(&paths.data_dir, keychain, &opening, &var);

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    interpreter::is_interpreter,
+    interpreter::{is_interpreter, runs_others},
     measure::{MeasureError, Measured, Opened, hash},
     source::{Distrust, judge, open},
     stamp::Stamp,
@@ -107,9 +107,7 @@ impl Candidate {
         let opened = Opened::new(path)?;
         let refused = |risk| CandidateError::Refused { path: opened.path.clone(), risk };
         risk_of_content(&opened).map_err(refused)?;
-        if !allowed.interpreter
-            && opened.path.file_name().and_then(|name| name.to_str()).is_some_and(is_interpreter)
-        {
+        if !allowed.interpreter && runs_others(&opened.path) {
             return Err(refused(Risk::Interpreter));
         }
         if !allowed.setuid && gains_rights(&opened) {

@@ -1,5 +1,7 @@
 //! Programs that run what others write: registering one would trust every script, or every program it starts or debugs.
 
+use std::{ffi::OsStr, path::Path};
+
 /// Names without version. A name matches with a version behind it too: `python3.11`, `node18`, `lua-5.4`, `python3-dbg`.
 const NAMES: &[&str] = &[
     // shells
@@ -148,8 +150,13 @@ const NAMES: &[&str] = &[
 /// What may follow a version number: builds of Python, LuaJIT and the like.
 const TAILS: &[&str] = &["", "t", "d", "m", "u", "dm", "td", "-dbg", "-debug", "-intel64"];
 
+/// Whether the file at this path is known by its name to run what others write.
+pub fn runs_others(path: &Path) -> bool {
+    path.file_name().and_then(OsStr::to_str).is_some_and(is_interpreter)
+}
+
 /// Whether a file of this name is known to run what others write. Case doesn't matter.
-pub fn is_interpreter(file_name: &str) -> bool {
+pub(super) fn is_interpreter(file_name: &str) -> bool {
     let name = file_name.to_ascii_lowercase();
     let name = name.strip_suffix(".exe").unwrap_or(&name);
     is_loader(name) || NAMES.iter().any(|stem| name.strip_prefix(stem).is_some_and(is_version))

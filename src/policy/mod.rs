@@ -29,7 +29,7 @@ pub use changes::{PolicyChange, changes};
 pub use decide::{Admitted, Authorized, Denial, decide_change, decide_check, decide_query};
 pub use document::{Entry, Library, Policy, Standing, Warning};
 pub use draft::{Draft, DraftError, Grant, Registration};
-pub use interpreter::is_interpreter;
+pub use interpreter::runs_others;
 pub use library::{LibraryError, LibraryFile};
 pub use mask::mask_argument;
 pub use measure::{MeasureError, Measured};

@@ -7,12 +7,11 @@ use serde_json::Value;
 use crate::{
     client::{Client, found, written},
     keychain,
-    keys::{askpass, cli_with, with_passphrase},
+    keys::{PASSPHRASE, askpass, cli_with},
     salvage::{damage, filled},
+    sealed_policy::{knowing, sealed},
     world::{Entry, Outcome, World, run},
 };
-
-const RIGHT: &str = "correct horse battery staple";
 
 /// The line of advice of a command that failed.
 #[track_caller]
@@ -27,7 +26,7 @@ pub fn follow(world: &World, text: &str, words: &str) -> Outcome {
     let command = text.split_once(words).unwrap_or_else(|| panic!("{words:?} in {text:?}")).1;
     let command = command.split(';').next().unwrap();
     let path = format!("{}:/usr/bin:/bin", world.root().join("bin").display());
-    let asks = askpass(world, "follows", RIGHT);
+    let asks = askpass(world, "follows", PASSPHRASE);
     let mut shell = world.command(Path::new("/bin/sh"));
     run(shell.args(["-c", command]).env("PATH", path).env("KEYCHAIN_AUTH_ASKPASS", asks))
 }
@@ -96,18 +95,9 @@ fn a_broken_key_file_is_named_by_every_command_and_putting_it_back_mends_it() {
 
 /// A daemon with a policy that a passphrase seals, and without config.json.
 fn sealed_and_gone() -> (World, std::path::PathBuf) {
-    let mut world = with_passphrase();
-    let tool = world.tool("tool");
-    world.policy(&[Entry::all(&tool, &["s"])]);
-    world.start();
-    assert_eq!(Client::connected(&world, &tool).write("s", &[("a", "1")]), written());
-    knowing(&world, &["policy", "seal"]).done();
+    let (world, tool) = sealed();
     fs::remove_file(world.config()).unwrap();
     (world, tool)
-}
-
-fn knowing(world: &World, args: &[&str]) -> Outcome {
-    cli_with(world, &[("KEYCHAIN_AUTH_ASKPASS", askpass(world, "typed", RIGHT).to_str().unwrap())], args)
 }
 
 #[test]

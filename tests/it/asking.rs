@@ -4,13 +4,10 @@ use std::{fs, path::Path};
 
 use crate::{
     advice::advice,
-    keys::{askpass, cli_with, with_passphrase},
+    keys::{PASSPHRASE, askpass, cli_with, with_passphrase},
+    processes::text,
     world::{Outcome, World, run},
 };
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 /// A vault with a passphrase and without a daemon.
 fn closed() -> World {
@@ -88,6 +85,6 @@ fn a_new_passphrase_without_a_terminal_is_given_as_advised() {
     let secret = world.tmp("secret");
     world.write(&secret, b"correct horse battery staple\n");
     without_a_terminal(&world, &[&change[..], &["--new-passphrase-fd", "7"]].concat(), Some(&secret)).done();
-    let program = askpass(&world, "typed", "correct horse battery staple");
+    let program = askpass(&world, "typed", PASSPHRASE);
     cli_with(&world, &[("KEYCHAIN_AUTH_ASKPASS", text(&program))], &["vault", "verify"]).done();
 }

@@ -14,8 +14,9 @@ use rustix::{
 
 use crate::{
     client::{Client, assert_refused, found, written},
+    processes::served_by,
     skip::need,
-    world::{Entry, Guarded, World, await_that, run, spawn},
+    world::{Entry, World, run},
 };
 
 #[test]
@@ -78,10 +79,7 @@ fn a_disk_that_takes_no_more_ends_no_daemon() {
     let full = File::create(&said).unwrap();
     full.set_len(64 << 20).unwrap();
     command.stderr(File::options().append(true).open(&said).unwrap());
-    let mut daemon = Guarded(spawn(&mut command));
-    let mut client = Client::spawn(&world, &tool);
-    await_that("it listens", || (client.try_connect() == "ok").then_some(()));
-    assert_eq!(client.write("s", &[("k", "v")]), written());
+    let (mut daemon, mut client) = served_by(&world, &tool, command);
     // the daemon's user sets it, as nobody else may
     let limit = |bytes: String| {
         let mut limit = world.command(&prlimit);

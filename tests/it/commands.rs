@@ -6,13 +6,10 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Client, assert_refused, found, written},
+    processes::text,
     tools::hash_of,
     world::{Entry, World, await_that},
 };
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 /// Fails unless the command failed with one sentence and a line of advice that names `word`.
 #[track_caller]

@@ -5,13 +5,10 @@ use std::{fs, os::unix::net::UnixListener, path::Path, process::Stdio};
 use serde_json::{Value, json};
 
 use crate::{
+    processes::text,
     tools::{Link, hash_of},
     world::{Entry, Guarded, World, await_that, run, spawn},
 };
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 /// The report, with the exit code that must go with it.
 #[track_caller]

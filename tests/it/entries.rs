@@ -6,14 +6,11 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Client, assert_refused, found, written},
+    processes::text,
     skip::{need, skip},
     tools::{Link, hash_of},
     world::{Entry, World, await_that, is_root},
 };
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 /// A world with a daemon and a tool that may do everything on `s`.
 fn served() -> (World, std::path::PathBuf) {

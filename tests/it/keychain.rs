@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     client::{Client, Got, assert_refused, found, written},
     keyring::Keyring,
-    keys::{askpass, cli_with, with_keyring},
+    keys::{PASSPHRASE, askpass, cli_with, with_keyring},
     world::{Entry, World, await_that},
 };
 
@@ -398,7 +398,7 @@ fn commands_that_need_no_value_do_without_the_keychain_and_its_vault_gets_anothe
     assert!(world.cli(&["vault", "list"]).done().contains("s  a"));
     world.cli(&["audit", "verify"]).done();
     world.cli(&["policy", "seal"]).done();
-    let passphrase = askpass(&world, "askpass", "correct horse battery staple");
+    let passphrase = askpass(&world, "askpass", PASSPHRASE);
     let env = [("KEYCHAIN_AUTH_ASKPASS", passphrase.to_str().unwrap())];
     cli_with(&world, &env, &["vault", "change-key-source", "--key", "passphrase"]).done();
     assert!(fs::read_to_string(world.data().join("vault.key")).unwrap().contains("source passphrase"));

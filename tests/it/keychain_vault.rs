@@ -19,17 +19,18 @@ use crate::{
     keychain::{OURS, carried, world},
     keyring::Keyring,
     keys::cli_with,
+    processes::text,
     skip::skip,
     world::{Entry, Guarded, Outcome, World, await_that, is_root, spawn},
 };
 
 /// `keychain-auth ARGS` within the session of this keyring.
-fn cli(world: &World, keyring: &Keyring, args: &[&str]) -> Outcome {
+pub fn cli(world: &World, keyring: &Keyring, args: &[&str]) -> Outcome {
     cli_with(world, &[("DBUS_SESSION_BUS_ADDRESS", &keyring.address())], args)
 }
 
 /// A vault in the keychain that no daemon holds, with these secrets of the service `s`.
-fn at_rest(pairs: &[(&str, &str)]) -> Option<(World, Keyring, PathBuf)> {
+pub fn at_rest(pairs: &[(&str, &str)]) -> Option<(World, Keyring, PathBuf)> {
     let (mut world, keyring) = world()?;
     let tool = world.tool("tool");
     world.policy(&[Entry::all(&tool, &["s"])]);
@@ -44,10 +45,6 @@ fn file(world: &World, name: &str, text: &str) -> PathBuf {
     let path = world.tmp(name);
     world.write(&path, text.as_bytes());
     path
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
 }
 
 fn verified(world: &World, keyring: &Keyring) -> (Value, Outcome) {

@@ -12,7 +12,8 @@ use crate::{
     world::{Entry, Outcome, World, is_root, run},
 };
 
-const PASSPHRASE: &str = "correct horse battery staple";
+/// The passphrase of [`with_passphrase`].
+pub const PASSPHRASE: &str = "correct horse battery staple";
 
 /// A program that asks nobody and answers this.
 pub fn askpass(world: &World, name: &str, answer: &str) -> PathBuf {

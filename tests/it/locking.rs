@@ -13,12 +13,10 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Client, assert_refused, found, written},
-    keys::{askpass, cli_with, with_passphrase},
+    keys::{PASSPHRASE, askpass, cli_with, with_passphrase},
     tools::{Link, hash_of},
     world::{Entry, World},
 };
-
-const RIGHT: &str = "correct horse battery staple";
 
 fn started() -> (World, PathBuf) {
     let mut world = with_passphrase();
@@ -62,11 +60,11 @@ fn a_locked_vault_serves_nobody_until_somebody_gives_its_key() {
     assert_eq!(refused.code, Some(1));
     assert!(refused.err.contains("does not open vault.key"), "{}", refused.err);
     assert_refused(&client.read("s", &["a"]), "error", "store_locked");
-    unlock(&world, RIGHT).done();
+    unlock(&world, PASSPHRASE).done();
     assert_eq!(state(&world)["state"], "unlocked");
     assert_eq!(client.read("s", &["a"]), found(&[("a", "1")]));
     assert_eq!(client.write("s", &[("a", "2")]), written());
-    assert!(unlock(&world, RIGHT).done().contains("already"));
+    assert!(unlock(&world, PASSPHRASE).done().contains("already"));
     let log = fs::read_to_string(world.data().join("audit.log")).unwrap();
     for words in ["vault locked", "vault unlocked"] {
         assert!(log.contains(r#""action":"vault""#) && log.contains(words), "{words}: {log}");
@@ -106,7 +104,7 @@ fn a_key_that_was_sealed_for_another_nonce_or_another_daemon_opens_nothing() {
             heard
         })
     };
-    let program = askpass(&world, "typed", RIGHT);
+    let program = askpass(&world, "typed", PASSPHRASE);
     let socket = socket.to_str().unwrap().to_owned();
     if crate::world::is_root() {
         // this process's own user listens, whom the command of another user does not believe; root's it does
@@ -333,7 +331,7 @@ fn another_seal_is_told_of_whoever_wrote_it_and_not_of_whoever_connected() {
     let pid = client.pid();
     let sealing = thread::scope(|scope| {
         let sealing = scope.spawn(|| {
-            let program = askpass(&world, "typed", RIGHT);
+            let program = askpass(&world, "typed", PASSPHRASE);
             let env = [("KEYCHAIN_AUTH_ASKPASS", program.to_str().unwrap())];
             cli_with(&world, &env, &["--socket", socket.to_str().unwrap(), "policy", "seal"])
         });
@@ -369,27 +367,27 @@ fn a_vault_that_was_put_back_while_it_was_locked_is_not_opened() {
     let lock = || world.cli(&["vault", "lock"]).done();
     lock();
     let old: Vec<Vec<u8>> = files.iter().map(|name| fs::read(data.join(name)).unwrap()).collect();
-    unlock(&world, RIGHT).done();
+    unlock(&world, PASSPHRASE).done();
     assert_eq!(Client::connected(&world, &tool).write("s", &[("a", "2")]), written());
     lock();
     let new: Vec<Vec<u8>> = files.iter().map(|name| fs::read(data.join(name)).unwrap()).collect();
     for (name, bytes) in files.iter().zip(&old) {
         world.write(&data.join(name), bytes);
     }
-    let refused = unlock(&world, RIGHT);
+    let refused = unlock(&world, PASSPHRASE);
     assert!(refused.code == Some(1) && refused.err.contains("damaged"), "{}", refused.err);
     assert_eq!(state(&world)["state"], "locked");
     for (name, bytes) in files.iter().zip(&new) {
         world.write(&data.join(name), bytes);
     }
-    unlock(&world, RIGHT).done();
+    unlock(&world, PASSPHRASE).done();
     assert_eq!(Client::connected(&world, &tool).read("s", &["a"]), found(&[("a", "2")]));
 }
 
 #[test]
 fn init_makes_a_vault_once_and_start_takes_it() {
     let mut world = World::new();
-    let program = askpass(&world, "askpass", RIGHT);
+    let program = askpass(&world, "askpass", PASSPHRASE);
     let env = [("KEYCHAIN_AUTH_ASKPASS", program.to_str().unwrap())];
     let short = askpass(&world, "short", "short");
     let refused = cli_with(

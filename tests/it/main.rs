@@ -46,6 +46,7 @@ mod model;
 mod moving;
 mod operator;
 mod policy_review;
+mod processes;
 mod quickstart;
 mod records;
 mod reference;

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Client, assert_refused, found, written},
+    processes::served_by,
     skip::{need, skip},
     world::{Entry, Guarded, World, await_that, is_root, run, spawn},
 };
@@ -40,8 +41,8 @@ pub fn full_pipe() -> (File, OwnedFd) {
     (File::from(reader), writer)
 }
 
-/// Lets the daemon meet fault after fault to tell, and be served between them, while nobody reads what it tells.
-fn unheard() {
+#[test]
+fn a_daemon_whose_messages_nobody_reads_serves_on_and_says_later_that_some_are_missing() {
     let world = World::new();
     let tool = world.tool("tool");
     world.policy(&[Entry::all(&tool, &["s"])]);
@@ -49,11 +50,7 @@ fn unheard() {
     fchown(&writer, Some(world.uid()), None).unwrap();
     let mut command = world.command(&world.binary());
     command.arg("start").stderr(Stdio::from(writer));
-    let mut daemon = Guarded(spawn(&mut command));
-    drop(command);
-    let mut client = Client::spawn(&world, &tool);
-    await_that("it listens", || (client.try_connect() == "ok").then_some(()));
-    assert_eq!(client.write("s", &[("k", "v")]), written());
+    let (mut daemon, mut client) = served_by(&world, &tool, command);
     let fault = |client: &mut Client, round: usize| {
         // another fault each time: the same one is told once
         world.policy_text(&format!("{}{{", "\n".repeat(round)));
@@ -75,11 +72,6 @@ fn unheard() {
     let first = said.trim_start_matches('.').lines().next().unwrap_or_default().to_owned();
     assert!(first.contains("lines of this log are missing here"), "{said}");
     assert!(said.contains("every request is denied"), "the last fault is told: {said}");
-}
-
-#[test]
-fn a_daemon_whose_messages_nobody_reads_serves_on_and_says_later_that_some_are_missing() {
-    unheard();
 }
 
 /// A terminal of this process's user: who holds it, how to begin to read there, and what the daemon gets.
@@ -114,11 +106,7 @@ fn unheard_by_another_user(listen: impl FnOnce() -> File, stderr: OwnedFd) {
     world.policy(&[Entry::all(&tool, &["s"])]);
     let mut command = world.command(&world.binary());
     command.arg("start").stderr(Stdio::from(stderr));
-    let mut daemon = Guarded(spawn(&mut command));
-    drop(command);
-    let mut client = Client::spawn(&world, &tool);
-    await_that("it listens", || (client.try_connect() == "ok").then_some(()));
-    assert_eq!(client.write("s", &[("k", "v")]), written());
+    let (mut daemon, mut client) = served_by(&world, &tool, command);
     let mut round = 0;
     let mut fault = || {
         round += 1;
@@ -173,11 +161,8 @@ fn told_to_journald(named: bool) -> String {
     let inode = if named { stat.st_ino } else { stat.st_ino + 1 };
     let mut command = world.command(&world.binary());
     command.arg("start").env("JOURNAL_STREAM", format!("{}:{inode}", stat.st_dev));
-    let mut daemon = Guarded(spawn(command.stderr(OwnedFd::from(theirs))));
-    drop(command);
-    let mut client = Client::spawn(&world, &tool);
-    await_that("it listens", || (client.try_connect() == "ok").then_some(()));
-    assert_eq!(client.write("s", &[("k", "v")]), written());
+    command.stderr(OwnedFd::from(theirs));
+    let (mut daemon, mut client) = served_by(&world, &tool, command);
     fs::remove_file(world.data().join("audit.log")).unwrap();
     world.policy_text("{");
     assert_refused(&client.read("s", &["k"]), "error", "internal_error");

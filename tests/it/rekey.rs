@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     client::{Client, assert_refused, found, written},
-    keys::{askpass, cli_with, with_keyring, with_passphrase},
+    keys::{PASSPHRASE, askpass, cli_with, with_keyring, with_passphrase},
     world::{Entry, World},
 };
 
@@ -51,7 +51,7 @@ fn the_source_changes_while_the_daemon_is_locked_and_it_is_unlocked_with_the_new
     let mut world = with_passphrase();
     let tool = started(&mut world);
     let data = world.data();
-    let (old, new) = (askpass(&world, "askpass", "correct horse battery staple"), world.tmp("new"));
+    let (old, new) = (askpass(&world, "askpass", PASSPHRASE), world.tmp("new"));
     world.write(&new, b"another passphrase\n");
     let env = [("KEYCHAIN_AUTH_ASKPASS", old.to_str().unwrap())];
     let args = ["vault", "change-key-source", "--key", "file"];

@@ -11,8 +11,9 @@ use serde_json::json;
 
 use crate::{
     client::{Client, Got, assert_refused, found, written},
+    processes::traced,
     skip::{need, skip},
-    world::{Entry, Guarded, World, await_that, is_root, run, spawn},
+    world::{Entry, World, await_that, is_root, run},
 };
 
 fn begun(arguments: &[&str]) -> (World, PathBuf) {
@@ -186,11 +187,8 @@ fn under_synced_no_reply_leaves_before_the_disk_has_its_record() {
         let (world, tool) = begun(&[&format!("--audit-durability={how}")]);
         let out = world.root().join("calls");
         let mut watch = Command::new(&strace);
-        watch.args(["-f", "-qq", "-e", "trace=fdatasync,sendto", "-e", "signal=none", "-o"]).arg(&out);
-        watch.args(["-p", &world.pid().to_string()]);
-        let mut watching = Guarded(spawn(&mut watch));
-        let traced = || fs::read_to_string(format!("/proc/{}/status", world.pid())).unwrap();
-        await_that("it is watched", || (!traced().contains("TracerPid:\t0")).then_some(()));
+        watch.args(["-f", "-e", "trace=fdatasync,sendto", "-o"]).arg(&out);
+        let mut watching = traced(&mut watch, world.pid());
         let mut client = Client::connected(&world, &tool);
         for _ in 0..20 {
             assert_eq!(client.read("s", &["k"]), found(&[("k", "v")]));

@@ -6,12 +6,10 @@ use serde_json::Value;
 
 use crate::{
     client::{Client, assert_refused, found, written},
-    keys::{askpass, cli_with, with_passphrase},
+    keys::{PASSPHRASE, askpass, cli_with, with_passphrase},
     tools::hash_of,
     world::{Entry, Outcome, World, await_that},
 };
-
-const RIGHT: &str = "correct horse battery staple";
 
 /// A daemon with a sealed policy, and a tool that may use `s`.
 pub fn sealed() -> (World, PathBuf) {
@@ -26,7 +24,7 @@ pub fn sealed() -> (World, PathBuf) {
 
 /// A command by somebody who knows the passphrase.
 pub fn knowing(world: &World, args: &[&str]) -> Outcome {
-    let program = askpass(world, "typed", RIGHT);
+    let program = askpass(world, "typed", PASSPHRASE);
     cli_with(world, &[("KEYCHAIN_AUTH_ASKPASS", program.to_str().unwrap())], args)
 }
 

@@ -1,18 +1,15 @@
 //! What commands say when something is not there, or not as somebody thought: true sentences, and advice that helps.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use serde_json::{Value, json};
 
 use crate::{
     client::{Client, assert_refused},
+    processes::text,
     tools::{Link, hash_of},
     world::{Entry, World},
 };
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 /// Fails unless the command failed and said all of `words`.
 #[track_caller]

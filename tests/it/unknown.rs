@@ -3,7 +3,6 @@
 //! another policy: nobody is served before.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -13,9 +12,11 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Client, assert_refused, found, written},
-    keys::{askpass, cli_with, with_passphrase},
+    keys::with_passphrase,
+    processes::{thread_named, traced},
+    sealed_policy::knowing,
     skip::{need, skip},
-    world::{Entry, Guarded, Outcome, World, await_that, is_root, spawn},
+    world::{Entry, World, await_that, is_root},
 };
 
 /// A daemon whose calls a tracer may let fail: not even root may trace one that has closed itself and keep its filters.
@@ -29,14 +30,6 @@ fn unhardened(world: &mut World) -> PathBuf {
     tool
 }
 
-/// The thread that commits.
-fn writer(world: &World) -> u32 {
-    let tasks = fs::read_dir(format!("/proc/{}/task", world.pid())).unwrap();
-    let named = |task: &Path| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == "writer");
-    let task = tasks.map(|task| task.unwrap().path()).find(|task| named(task)).unwrap();
-    task.file_name().unwrap().to_str().unwrap().parse().unwrap()
-}
-
 /// Does something while the second flush of the writing thread fails, and then the first look at the file. What is flushed
 /// now and then without a change may take the fault away: then it is done again, and `is_hit` tells.
 fn while_it_fails<T>(
@@ -46,15 +39,11 @@ fn while_it_fails<T>(
     is_hit: impl Fn(&T) -> bool,
 ) -> (usize, T) {
     for round in 0..20 {
-        let thread = writer(world).to_string();
+        let thread = thread_named(world.pid(), "writer");
         let mut watch = Command::new(strace);
-        watch.args(["-qq", "-e", "trace=fdatasync,openat", "-e", "signal=none", "-o", "/dev/null"]);
+        watch.args(["-e", "trace=fdatasync,openat", "-o", "/dev/null"]);
         watch.args(["-e", "inject=fdatasync:error=EIO:when=2", "-e", "inject=openat:error=EMFILE:when=1..2"]);
-        watch.args(["-p", &thread]);
-        let mut failing = Guarded(spawn(&mut watch));
-        let status = format!("/proc/{}/task/{thread}/status", world.pid());
-        let traced = || !fs::read_to_string(&status).unwrap().contains("TracerPid:\t0");
-        await_that("it is traced", || traced().then_some(()));
+        let mut failing = traced(&mut watch, thread);
         let done = act(round);
         failing.end(Signal::INT);
         if is_hit(&done) {
@@ -111,11 +100,7 @@ fn a_seal_of_unknown_outcome_counts_from_the_next_request_on_if_the_vault_has_it
     };
     let mut world = with_passphrase();
     let tool = unhardened(&mut world);
-    let program = askpass(&world, "typed", "correct horse battery staple");
-    let knowing = |args: &[&str]| -> Outcome {
-        cli_with(&world, &[("KEYCHAIN_AUTH_ASKPASS", program.to_str().unwrap())], args)
-    };
-    let seal = |_| knowing(&["policy", "seal"]);
+    let seal = |_| knowing(&world, &["policy", "seal"]);
     let (_, outcome) = while_it_fails(&world, &strace, seal, |outcome| outcome.code != Some(0));
     assert!(outcome.err.contains("can't tell whether the seal was changed"), "{}", outcome.err);
     // another policy is no longer accepted
@@ -138,14 +123,10 @@ fn nobody_is_served_under_another_policy_before_all_of_it_is_recorded_once() {
     let mut client = Client::connected(&world, &tool);
     assert_eq!(client.read("s", &["a"]), found(&[("a", "1")]));
     let mut watch = Command::new(&strace);
-    watch.args(["-qq", "-e", "trace=write", "-e", "signal=none", "-o", "/dev/null"]);
+    watch.args(["-e", "trace=write", "-o", "/dev/null"]);
     // of the two records of the change the second, and that again with the request
     watch.args(["-e", "inject=write:error=EIO:when=2..3", "-P"]).arg(world.data().join("audit.log"));
-    watch.args(["-p", &world.pid().to_string()]);
-    let mut failing = Guarded(spawn(&mut watch));
-    let status = format!("/proc/{}/status", world.pid());
-    let traced = || !fs::read_to_string(&status).unwrap().contains("TracerPid:\t0");
-    await_that("it is traced", || traced().then_some(()));
+    let mut failing = traced(&mut watch, world.pid());
     let entries = others.iter().chain([&tool]).map(|tool| Entry::all(tool, &["s"]));
     world.policy(&entries.collect::<Vec<_>>());
     let added = || {

@@ -6,11 +6,9 @@ use serde_json::json;
 
 use crate::{
     client::{Client, written},
-    keys::{askpass, cli_with, with_passphrase},
+    keys::{PASSPHRASE, askpass, cli_with, with_passphrase},
     world::{Entry, World},
 };
-
-const RIGHT: &str = "correct horse battery staple";
 
 /// A stopped world with one secret, and the tool that wrote it.
 fn at_rest() -> World {
@@ -96,7 +94,7 @@ fn a_damaged_vault_is_an_error_in_words_when_the_daemon_looks_where_its_values_r
 #[test]
 fn a_second_init_says_which_vault_is_there_and_what_to_do() {
     let mut world = with_passphrase();
-    let program = askpass(&world, "typed", RIGHT);
+    let program = askpass(&world, "typed", PASSPHRASE);
     let env = [("KEYCHAIN_AUTH_ASKPASS", program.to_str().unwrap())];
     cli_with(&world, &env, &["vault", "init", "--key", "passphrase"]).done();
     let before = data(&world);
@@ -243,7 +241,7 @@ fn a_list_shows_every_name_no_value_and_is_recorded_before_it_is_shown() {
 fn what_a_new_user_does_wrong_with_the_key_is_said_with_a_way_out() {
     let mut world = with_passphrase();
     let gone = world.tmp("gone");
-    let (right, wrong) = (askpass(&world, "right", RIGHT), askpass(&world, "wrong", "incorrect horse"));
+    let (right, wrong) = (askpass(&world, "right", PASSPHRASE), askpass(&world, "wrong", "incorrect horse"));
     let says = |world: &World, env: &[(&str, &str)], args: &[&str], sentence: &str, advice: &str| {
         let refused = cli_with(world, env, args);
         assert_eq!((refused.code, refused.out.as_str()), (Some(1), ""), "{args:?}: {}", refused.err);

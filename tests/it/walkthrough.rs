@@ -11,7 +11,7 @@ use crate::{
     client::{Client, written},
     documentation::{blocks, commands, page, quoted, rows},
     keychain,
-    keys::cli_with,
+    keychain_vault::{at_rest, cli},
     skip::need,
     world::{Entry, Outcome, World, run},
 };
@@ -74,8 +74,7 @@ fn the_readmes_removal_leaves_nothing_in_the_home_folder_and_the_keychain() {
         world.write(&units.join(unit), b"[Unit]\n");
         world.write(&units.join(format!("{unit}.d/override.conf")), b"[Unit]\n");
     }
-    let ours = [("application", "keychain-auth")];
-    assert_eq!((keyring.items(&ours).len(), left(&world.home()).len()), (3, 6));
+    assert_eq!((keyring.items(&keychain::OURS).len(), left(&world.home()).len()), (3, 6));
     // these two are the machine's
     for program in ["systemctl", "sudo"] {
         let path = world.root().join("bin").join(program);
@@ -88,7 +87,7 @@ fn the_readmes_removal_leaves_nothing_in_the_home_folder_and_the_keychain() {
     let path = format!("{}:/usr/local/bin:/usr/bin:/bin", world.root().join("bin").display());
     shell.env("PATH", path).env("DBUS_SESSION_BUS_ADDRESS", keyring.address());
     run(shell.args(["-ec", blocks(removal, "sh")[0]])).done();
-    assert_eq!(keyring.items(&ours).len(), 0);
+    assert_eq!(keyring.items(&keychain::OURS).len(), 0);
     assert_eq!(left(&world.home()), Vec::<PathBuf>::new());
     assert_eq!(left(&world.root().join("run")), Vec::<PathBuf>::new());
 }
@@ -114,16 +113,8 @@ fn every_vault_and_audit_command_works_beside_a_daemon_where_the_table_says_so_a
     assert_eq!(said.keys().cloned().collect::<BTreeSet<_>>(), known, "one row for each command");
     plays(&mut world, &said, |world, words| world.cli(words));
     // the same wherever the secrets rest
-    let Some((mut world, keyring)) = keychain::world() else { return };
-    let tool = world.tool("tool");
-    world.policy(&[Entry::all(&tool, &["s"])]);
-    world.start();
-    assert_eq!(Client::connected(&world, &tool).write("s", &[("B", "2")]), written());
-    keychain::carried(&world);
-    let address = keyring.address();
-    plays(&mut world, &said, |world, words| {
-        cli_with(world, &[("DBUS_SESSION_BUS_ADDRESS", &address)], words)
-    });
+    let Some((mut world, keyring, _)) = at_rest(&[("B", "2")]) else { return };
+    plays(&mut world, &said, |world, words| cli(world, &keyring, words));
 }
 
 #[test]
@@ -132,14 +123,7 @@ fn every_command_does_without_the_keychain_where_the_table_says_so_and_nowhere_e
     let (_, table) = page.split_once("### Commands and a locked keychain").unwrap();
     let (table, _) = table.split_once("\n## ").unwrap();
     let said = works_where(table);
-    let Some((mut world, keyring)) = keychain::world() else { return };
-    let tool = world.tool("tool");
-    world.policy(&[Entry::all(&tool, &["s"])]);
-    world.start();
-    assert_eq!(Client::connected(&world, &tool).write("s", &[("B", "2")]), written());
-    keychain::carried(&world);
-    world.stop();
-    let address = keyring.address();
+    let Some((world, keyring, _)) = at_rest(&[("B", "2")]) else { return };
     for state in 0..2 {
         if state == 1 {
             keyring.lock();
@@ -148,7 +132,7 @@ fn every_command_does_without_the_keychain_where_the_table_says_so_and_nowhere_e
             for arguments in arguments(&world, command) {
                 let words: Vec<&str> =
                     command.split(' ').chain(arguments.iter().map(String::as_str)).collect();
-                let outcome = cli_with(&world, &[("DBUS_SESSION_BUS_ADDRESS", &address)], &words);
+                let outcome = cli(&world, &keyring, &words);
                 let dry = words.contains(&"import") && !words.contains(&"--apply");
                 let code = i32::from(!works[state] && !dry);
                 assert_eq!(outcome.code, Some(code), "{state}: {words:?}: {outcome:?}");
@@ -288,20 +272,21 @@ fn the_readmes_go_snippet_is_served() {
     snippet(&world, &tool, &[], "");
 }
 
+/// A snippet of the README that a program interprets.
+fn script(program: &str, language: &str, extension: &str, terms: &str) {
+    let Some(program) = need(program) else { return };
+    let world = World::started();
+    let script = world.tmp(&format!("client.{extension}"));
+    world.write(&script, blocks(&page("README.md"), language)[0].as_bytes());
+    snippet(&world, &fs::canonicalize(program).unwrap(), &[script], terms);
+}
+
 #[test]
 fn the_readmes_python_snippet_is_served() {
-    let Some(python) = need("python3") else { return };
-    let world = World::started();
-    let script = world.tmp("client.py");
-    world.write(&script, blocks(&page("README.md"), "python")[0].as_bytes());
-    snippet(&world, &fs::canonicalize(python).unwrap(), &[script], "");
+    script("python3", "python", "py", "");
 }
 
 #[test]
 fn the_readmes_node_snippet_is_served() {
-    let Some(node) = need("node") else { return };
-    let world = World::started();
-    let script = world.tmp("client.js");
-    world.write(&script, blocks(&page("README.md"), "js")[0].as_bytes());
-    snippet(&world, &fs::canonicalize(node).unwrap(), &[script], "\"relax\": [\"injected_code\"],\n      ");
+    script("node", "js", "js", "\"relax\": [\"injected_code\"],\n      ");
 }

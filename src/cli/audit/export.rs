@@ -14,13 +14,7 @@ pub(in crate::cli) struct Args {
     #[arg(long, value_parser = ["json", "ecs", "ocsf", "cef"])]
     format: String,
     #[command(flatten)]
-    wanted: Wanted,
-}
-
-impl Args {
-    pub(super) fn wanted(&self) -> &Wanted {
-        &self.wanted
-    }
+    pub(super) wanted: Wanted,
 }
 
 pub(super) fn run(args: &Args, log: &Path, out: &mut Output) -> Result<(), Failure> {

@@ -102,10 +102,10 @@ impl Command {
     /// Whether its options can be met by any record at all; else what is wrong with them.
     pub(super) fn sensible(&self) -> Result<(), (&'static str, String)> {
         let (verb, wanted) = match self {
-            Self::Tail(args) => ("tail", args.wanted()),
-            Self::Show(args) => ("show", args.wanted()),
-            Self::Stats(args) => ("stats", args.wanted()),
-            Self::Export(args) => ("export", args.wanted()),
+            Self::Tail(args) => ("tail", &args.wanted),
+            Self::Show(args) => ("show", &args.wanted),
+            Self::Stats(args) => ("stats", &args.wanted),
+            Self::Export(args) => ("export", &args.wanted),
             Self::Verify(_) | Self::SealKey(_) => return Ok(()),
         };
         match (wanted.since, wanted.until) {

@@ -16,16 +16,10 @@ const SLACK: SignedDuration = SignedDuration::from_mins(5);
 #[derive(clap::Args)]
 pub(in crate::cli) struct Args {
     #[command(flatten)]
-    wanted: Wanted,
+    pub(super) wanted: Wanted,
     /// Print the records as they stand in the log
     #[arg(long)]
     json: bool,
-}
-
-impl Args {
-    pub(super) fn wanted(&self) -> &Wanted {
-        &self.wanted
-    }
 }
 
 pub(super) fn run(args: &Args, log: &Path, out: &mut Output) -> Result<(), Failure> {

@@ -25,7 +25,7 @@ const BAR: usize = 24;
 #[derive(clap::Args)]
 pub(in crate::cli) struct Args {
     #[command(flatten)]
-    wanted: Wanted,
+    pub(super) wanted: Wanted,
     /// What is counted: binary (with service and action), service, target, reason or hour
     #[arg(long, default_value = "binary", value_parser = ["binary", "service", "target", "reason", "hour"])]
     by: String,
@@ -53,12 +53,6 @@ struct Report {
     last: Option<String>,
     rows: Vec<Row>,
     rows_not_shown: usize,
-}
-
-impl Args {
-    pub(super) fn wanted(&self) -> &Wanted {
-        &self.wanted
-    }
 }
 
 pub(super) fn run(args: &Args, log: &Path, out: &mut Output) -> Result<(), Failure> {

@@ -30,16 +30,10 @@ pub(in crate::cli) struct Args {
     #[arg(short, long)]
     follow: bool,
     #[command(flatten)]
-    wanted: Wanted,
+    pub(super) wanted: Wanted,
     /// Print the records as they stand in the log
     #[arg(long)]
     json: bool,
-}
-
-impl Args {
-    pub(super) fn wanted(&self) -> &Wanted {
-        &self.wanted
-    }
 }
 
 pub(super) fn run(args: &Args, log: &Path, out: &mut Output) -> Result<(), Failure> {

@@ -37,8 +37,10 @@ pub(super) fn run(command: &Command, cx: &Context, out: &mut Output) -> Result<(
 
 fn seal(cx: &Context, out: &mut Output) -> Result<(), Failure> {
     let bytes = config(cx)?.ok_or_else(|| {
-        let register = || "register a program first: keychain-auth register PATH".to_owned();
-        let advice = if seems_sealed(cx) { put_policy_back(cx) } else { register() };
+        let advice = match seems_sealed(cx) {
+            true => put_policy_back(cx),
+            false => "register a program first: keychain-auth register PATH".to_owned(),
+        };
         Failure::new("there is no config.json to seal", advice)
     })?;
     Policy::parse(&bytes)

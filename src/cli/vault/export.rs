@@ -120,8 +120,9 @@ impl Args {
 impl Secrecy {
     fn words(&self) -> String {
         match self {
-            Self::Ready(Sealing::Recipients(all)) if all.len() == 1 => "encrypted to 1 recipient".to_owned(),
-            Self::Ready(Sealing::Recipients(all)) => format!("encrypted to {} recipients", all.len()),
+            Self::Ready(Sealing::Recipients(all)) => {
+                format!("encrypted to {}", counted(all.len() as u64, "recipient", "recipients"))
+            }
             Self::Ready(Sealing::Plain) => "in plaintext".to_owned(),
             Self::Ready(Sealing::Passphrase(_)) | Self::Passphrase(_) => {
                 "encrypted with a passphrase".to_owned()

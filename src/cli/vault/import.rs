@@ -175,6 +175,11 @@ impl Source {
         }
     }
 
+    /// Whether it is more than a dry run.
+    pub(super) fn applies(&self) -> bool {
+        self.doing().apply
+    }
+
     fn doing(&self) -> &Doing {
         match self {
             Self::Env(args) => &args.doing,
@@ -259,7 +264,7 @@ pub(super) fn run(
         owner.carry(out);
     }
     owner.close()?;
-    out.note(&format!("Imported {}", secrets(count)));
+    out.note(&format!("Imported {}", counted(count as u64, "secret", "secrets")));
     Ok(())
 }
 
@@ -334,10 +339,6 @@ fn pair(text: &str) -> Result<(String, String), String> {
 /// Where the passphrase of an export can be read.
 pub(super) fn passphrase_descriptor(number: i32) -> Result<OwnedFd, Failure> {
     descriptor("--export-passphrase-fd", number)
-}
-
-fn secrets(count: usize) -> String {
-    counted(count as u64, "secret", "secrets")
 }
 
 fn would(count: usize, kept: usize) -> String {

@@ -8,7 +8,7 @@ use super::super::{
     daemon_link::DaemonLink,
     failure::Failure,
     output::Output,
-    status_query::{Found, KeychainState, ask},
+    status_query::KeychainState,
 };
 use crate::store::{KeyHolder, Slot, StoreError};
 
@@ -53,7 +53,7 @@ pub(super) fn unlock(cx: &Context, out: &mut Output) -> Result<(), Failure> {
 
 /// The vault may be open and nothing be served: what rests in the keychain, this command unlocks for nobody.
 fn note_keychain(cx: &Context, out: &mut Output) {
-    let Found::Running(status) = ask(&cx.paths.socket, cx.uid) else { return };
+    let Some(status) = cx.daemon() else { return };
     if let Some(why) = status.keychain.as_ref().and_then(KeychainState::refuses) {
         out.note(&format!("{why}: unlock it; until then requests are answered with store_locked"));
     }

@@ -6,7 +6,7 @@ use super::super::{
     context::Context,
     failure::Failure,
     output::{Output, Style},
-    status_query::{Found, KeychainState, ask},
+    status_query::KeychainState,
 };
 use crate::{daemon::StartError, store::Slot};
 
@@ -35,9 +35,9 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
         Failure::new(error.to_string(), error.advice())
     })?;
     let source = slot.map(|slot| slot.source());
-    let (vault, keychain) = match ask(&cx.paths.socket, cx.uid) {
-        Found::Running(status) => (Some(status.vault.unwrap_or_default()), status.keychain),
-        _ => (None, None),
+    let (vault, keychain) = match cx.daemon() {
+        Some(status) => (Some(status.vault.unwrap_or_default()), status.keychain),
+        None => (None, None),
     };
     let damaged = vault.as_ref().is_none_or(|vault| vault.damaged != Some(false));
     let state = match (source, vault) {

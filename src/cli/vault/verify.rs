@@ -151,10 +151,7 @@ fn report(findings: &Findings) -> Report {
             changes_waiting: found.waiting,
             items_foreign: found.foreign,
             values_untried: found.untried.as_ref().map_or(0, |(count, _)| *count),
-            untried_because: found
-                .untried
-                .as_ref()
-                .map(|(_, error)| Failure::from(error.clone()).sentence().to_owned()),
+            untried_because: found.untried.as_ref().map(|(_, error)| error.to_string()),
         }),
     }
 }

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io::Read,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::OwnedFd,
         unix::{net::UnixStream, process::ExitStatusExt},
     },
     process::ExitStatus,
@@ -22,8 +22,8 @@ use super::{
     threads,
 };
 use crate::{
-    client::{Client, written},
     operator::full_pipe,
+    processes::{served_by, thread_named},
     skip::skip,
     world::{Entry, Guarded, World, await_that, is_root, spawn},
 };
@@ -34,11 +34,8 @@ fn serving_on(stderr: OwnedFd) -> (World, Guarded) {
     let tool = world.tool("tool");
     world.policy(&[Entry::all(&tool, &["s"])]);
     let mut command = world.command(&world.binary());
-    let daemon = Guarded(spawn(command.arg("start").stderr(stderr)));
-    drop(command);
-    let mut client = Client::spawn(&world, &tool);
-    await_that("it listens", || (client.try_connect() == "ok").then_some(()));
-    assert_eq!(client.write("s", &[("k", "v")]), written());
+    command.arg("start").stderr(stderr);
+    let (daemon, _client) = served_by(&world, &tool, command);
     (world, daemon)
 }
 
@@ -48,22 +45,13 @@ fn child_of(daemon: &Guarded) -> u32 {
     children.trim().parse().expect("the witness alone")
 }
 
-fn named(pid: u32, thread: &str) -> u32 {
-    let name = |id: &u32| fs::read_to_string(format!("/proc/{pid}/task/{id}/comm")).unwrap();
-    threads(pid).into_iter().find(|id| name(id).trim() == thread).expect("a thread of that name")
-}
-
 /// A socket that takes no more, its end to read first.
 fn full_socket() -> (File, OwnedFd) {
     let (reader, writer) = UnixStream::pair().unwrap();
-    fill(&writer);
-    (File::from(OwnedFd::from(reader)), OwnedFd::from(writer))
-}
-
-fn fill(writer: &impl AsFd) {
     for size in [4096, 1] {
-        while send(writer, &vec![b'.'; size], SendFlags::DONTWAIT).is_ok() {}
+        while send(&writer, &vec![b'.'; size], SendFlags::DONTWAIT).is_ok() {}
     }
+    (File::from(OwnedFd::from(reader)), OwnedFd::from(writer))
 }
 
 /// Waits until the daemon has ended, and gives what was said there.
@@ -89,7 +77,7 @@ fn a_forbidden_call_ends_the_daemon_at_once_though_nobody_reads_its_stderr() {
                 let witness = child_of(&daemon);
                 (witness, *threads(witness).last().unwrap())
             } else {
-                (daemon.0.id(), named(daemon.0.id(), "log-sync"))
+                (daemon.0.id(), thread_named(daemon.0.id(), "log-sync"))
             };
             debugger.fatal_calls(&world, pid, thread, std::slice::from_ref(&execve));
             let (status, said) = ended(&mut daemon, Some(reader));

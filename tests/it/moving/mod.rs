@@ -19,16 +19,13 @@ use serde_json::{Value, json};
 use crate::{
     cage::dump,
     client::{Client, found},
+    processes::text,
     skip::skip,
     world::{Entry, Guarded, Outcome, World, await_that, is_root, run, spawn},
 };
 
 /// Marks every value of these tests, so that one that shows up anywhere is found.
 const MARK: &str = "VALUEMARK";
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 /// A world whose vault exists and is not held by a daemon, with a tool that may do everything on these services.
 fn at_rest(services: &[&str]) -> (World, PathBuf) {

@@ -10,9 +10,8 @@ pub(super) fn rows(files: &[OwnFile], source: Option<KeySource>, uid: u32) -> Ve
     let mut rows: Vec<Row> = files.iter().map(|file| row(file, uid)).collect();
     // what others could use is not read: their rows say so
     let unread = |file: &OwnFile| {
-        let seen =
-            matches!(file.role, Role::DataFolder | Role::Key).then_some(file.seen.ok().flatten()).flatten();
-        seen.is_some_and(|seen| exposure(file.role, &seen, uid).is_some())
+        let exposed = |seen: Seen| exposure(file.role, &seen, uid).is_some();
+        matches!(file.role, Role::DataFolder | Role::Key) && file.seen.ok().flatten().is_some_and(exposed)
     };
     if source.is_some() || !files.iter().any(unread) {
         rows.extend(key_source(files, source));
