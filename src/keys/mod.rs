@@ -74,9 +74,7 @@ impl KeyError {
             Self::Credential(_) => {
                 "let the service manager start it with LoadCredentialEncrypted=vault-key:… (a command through systemd-run), see docs/configuration.md"
             }
-            Self::KeychainLocked => {
-                "unlock the keychain, for example by logging in to the desktop, then try again"
-            }
+            Self::KeychainLocked => StoreError::KeychainLocked.advice(),
             Self::NoItem => {
                 "use the keychain in which the vault was made; without its item the vault can't be opened"
             }

@@ -139,18 +139,18 @@ impl<'s> Registry<'s> {
             Some(loaded) => Draft::parse(&loaded.bytes).map_err(broken)?,
             None => Draft::default(),
         };
+        let there = loaded.as_ref().map(|loaded| loaded.bytes.as_slice());
+        let seal = |after: &[u8]| self.seal.as_ref().map_or(Ok(()), |seal| seal(there, after));
         let mut draft = before.clone();
         let edited = edit(&mut draft);
         // of a sealed policy whose file is gone that is the first to say: nothing that it names is missing by itself
-        if let (Err(_), None, Some(seal)) = (&edited, &loaded, &self.seal) {
-            seal(None, &[])?;
+        if edited.is_err() && loaded.is_none() {
+            seal(&[])?;
         }
         let done = edited?;
         if let (true, Some(loaded)) = (draft == before, &loaded) {
             // nothing is written; that it holds already is true only of what was sealed
-            if let Some(seal) = &self.seal {
-                seal(Some(&loaded.bytes), &loaded.bytes)?;
-            }
+            seal(&loaded.bytes)?;
             return Ok(done);
         }
         let bytes = draft.render();
@@ -159,9 +159,7 @@ impl<'s> Registry<'s> {
         }
         // what the daemon would refuse is never written
         Policy::parse(&bytes).map_err(broken)?;
-        if let Some(seal) = &self.seal {
-            seal(loaded.as_ref().map(|loaded| loaded.bytes.as_slice()), &bytes)?;
-        }
+        seal(&bytes)?;
         let target = loaded.map_or_else(|| self.config.clone(), |loaded| loaded.real);
         replace(&target, &bytes).map_err(|error| unwritable(&target, &error))?;
         Ok(done)

@@ -54,6 +54,11 @@ pub(super) const CHECKPOINTS: &str = "audit checkpoints";
 /// place of a change less exact and hides none.
 const MAX_CHECKPOINTS: usize = 1024;
 
+/// What is said of records that are not those which the header counts and sums up.
+pub(super) const ASTRAY: &str = "a record is missing, added or replaced by an older one";
+/// What is said of a vault with fewer commits than head or audit state have seen, or of `vault.head` with it.
+pub(super) const EARLIER: &str = "it was put back to an earlier state";
+
 /// The records at one moment.
 pub(super) type Records = ReadOnlyTable<&'static RecordKey, &'static [u8]>;
 
@@ -229,7 +234,7 @@ pub(super) fn load(
     let records = snapshot.open_table(RECORDS).map_err(failed)?;
     let Scanned { all, sum, mut waiting } = scan(&records, header.count, sealer, store, readers)?;
     if all.len() as u64 != header.count || sum != header.sum {
-        return Err(StoreError::Damaged("a record is missing, added or replaced by an older one"));
+        return Err(StoreError::Damaged(ASTRAY));
     }
     let names = NameIndex::build(all)?;
     lines(&snapshot, sealer, &header)?;
@@ -325,7 +330,11 @@ pub(super) fn add_checkpoints(
         None => Vec::new(),
     };
     // those of a commit whose outcome was not known are there already
-    all.extend(new.iter().filter(|one| !all.contains(one)).copied().collect::<Vec<_>>());
+    for one in new {
+        if !all.contains(one) {
+            all.push(*one);
+        }
+    }
     if all.len() > MAX_CHECKPOINTS {
         let mut index = 0;
         all.retain(|_| {

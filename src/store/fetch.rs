@@ -44,8 +44,8 @@ pub(super) const AMISS: &str = "an item of the keychain is missing or was change
 /// A record whose value is in the keychain, as the vault's own file has it: where it rests, and its label part.
 pub(super) type Row = (RecordKey, Vec<u8>);
 
-/// What is wrong with the items of a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What is wrong with the items of a record. Where there are several, the last of these that one of them is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fault {
     /// It has none.
     Missing,
@@ -55,6 +55,9 @@ pub(super) enum Fault {
     Earlier,
 }
 
+/// What becomes of a value that was fetched, beside the label part of its row.
+pub(super) type TakeValue<'t> = &'t mut dyn FnMut(&RecordKey, &[u8], SecretValue) -> Result<(), StoreError>;
+
 /// Fetches the items of at most [`HANDFUL`](super::keychain::HANDFUL) records, hands each value to `take` once, and says
 /// for which records there was none. Items that are no use to anybody, beside the right one, are none of its business.
 pub(super) fn each_value(
@@ -62,7 +65,7 @@ pub(super) fn each_value(
     vault: &VaultId,
     sealer: &Sealer,
     rows: &[Row],
-    take: &mut dyn FnMut(&RecordKey, SecretValue) -> Result<(), StoreError>,
+    take: TakeValue<'_>,
 ) -> Result<BTreeMap<RecordKey, Fault>, StoreError> {
     let keys: Vec<RecordKey> = rows.iter().map(|(at, _)| *at).collect();
     let kept: BTreeMap<&RecordKey, &[u8]> = rows.iter().map(|(at, kept)| (at, kept.as_slice())).collect();
@@ -71,12 +74,10 @@ pub(super) fn each_value(
         let (Some(fault), Some(kept)) = (faults.get_mut(at), kept.get(at)) else { return Ok(()) };
         if let Some(value) = value_of(sealer, at, kept, item) {
             faults.remove(at);
-            return take(at, value);
+            return take(at, kept, value);
         }
         let earlier = sealer.open_label(at, item).is_ok() && sealer.open_value(at, item).is_ok();
-        if earlier || *fault == Fault::Missing {
-            *fault = if earlier { Fault::Earlier } else { Fault::Changed };
-        }
+        *fault = (*fault).max(if earlier { Fault::Earlier } else { Fault::Changed });
         Ok(())
     })?;
     Ok(faults)
@@ -123,15 +124,17 @@ impl Vault {
                 }
                 Ok(())
             })?;
-        }
-        let is_there = |slot: &&Slot| matches!(slot.value, Value::There);
-        if slots.iter().filter(is_there).any(|slot| self.place_of(&slot.label) != Some(slot.place)) {
-            return Ok(None);
-        }
-        let lost: BTreeSet<RecordKey> = slots.iter().filter(is_there).map(|slot| slot.place.at).collect();
-        carrier.saw(&keys, &lost);
-        if !lost.is_empty() {
-            return Err(StoreError::Damaged(AMISS));
+            let mut lost = BTreeSet::new();
+            for slot in slots.iter().filter(|slot| matches!(slot.value, Value::There)) {
+                if self.place_of(&slot.label) != Some(slot.place) {
+                    return Ok(None);
+                }
+                lost.insert(slot.place.at);
+            }
+            carrier.saw(&keys, &lost);
+            if !lost.is_empty() {
+                return Err(StoreError::Damaged(AMISS));
+            }
         }
         let mut answer = Answer::default();
         for Slot { label, value, .. } in slots {

@@ -13,7 +13,7 @@ use super::{
     batch::{
         AuditMemory, Committed, Outbox, OutboxEntry, PendingChange, Query, RenderRecord, Store, StoreError,
     },
-    disk::VAULT_FILE,
+    disk::{EARLIER, VAULT_FILE},
     files::Folder,
     key::VaultKey,
     keychain::{Keychain, StoreKind},
@@ -164,7 +164,7 @@ impl Lockable {
             let slot = Slot::load(&folder)?.ok_or_else(|| missing(KEY_FILE, VAULT_FILE))?;
             let vault = Vault::reopen_in(folder, slot.source(), &key, self.keychain.clone())?;
             if vault.generation() < generation {
-                return Err(StoreError::Damaged("it was put back to an earlier state"));
+                return Err(StoreError::Damaged(EARLIER));
             }
             Ok(vault)
         });

@@ -5,21 +5,19 @@ use std::path::Path;
 
 use super::{
     batch::StoreError,
-    disk::{self, VAULT_FILE},
+    disk::{self, EARLIER, VAULT_FILE},
     files::Folder,
     head::{HEAD_FILE, Head},
-    key::VaultKey,
     keychain::{StoreKind, Way},
     scan::readers,
     seal::Sealer,
     seat::{STATE_FILE, Seat},
     slot::{KEY_FILE, Slot},
     source::KeyMaterial,
+    taken::both,
     vault::missing,
 };
 use crate::name::{Service, Target};
-
-const PUT_BACK: StoreError = StoreError::Damaged("it was put back to an earlier state");
 
 impl Slot {
     /// Reads the slot of a data folder that somebody else may hold. None if there is no vault;
@@ -96,18 +94,18 @@ pub(super) fn names(
     }
     let db = disk::open_shadow(folder, true)?;
     let (vault, key, other) = keys.identify(&db)?;
-    let keys: Vec<&VaultKey> = [Some(&key), other.as_ref()].into_iter().flatten().collect();
+    let keys = both(&key, other.as_ref());
     let pinned = disk::store_kind(&db)?;
     // what can't be opened for writing is no ground for a dry run
     way.to(pinned)?;
     let disk = disk::load(db, &Sealer::new(&key, vault), pinned, readers())?;
     match Head::told(folder, &keys, vault)?.transpose()? {
-        Some(reached) if disk.header.generation < reached => return Err(PUT_BACK),
+        Some(reached) if disk.header.generation < reached => return Err(StoreError::Damaged(EARLIER)),
         None if disk.header.generation > 1 => return Err(missing(HEAD_FILE, VAULT_FILE)),
         _ => {}
     }
     if Seat::noted(folder, &keys, vault)? > disk.header.generation {
-        return Err(PUT_BACK);
+        return Err(StoreError::Damaged(EARLIER));
     }
     Ok(disk.names.all())
 }

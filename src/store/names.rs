@@ -8,7 +8,7 @@ use std::{cmp::Ordering, collections::BTreeMap, iter, ops::Bound};
 
 use super::{
     batch::{Names, StoreError},
-    seal::{Fingerprint, Nonce, RecordKey},
+    seal::{Fingerprint, Label, Nonce, RecordKey},
 };
 use crate::name::{Service, Target, TargetPrefix};
 
@@ -23,6 +23,12 @@ pub(super) struct Place {
 
 /// A record's name and place.
 pub(super) type Named = (Service, Target, Place);
+
+/// The name that a label holds, with where its record rests.
+pub(super) fn named(label: Label, at: RecordKey, nonce: Nonce) -> Named {
+    let bare = label.attributes.is_empty();
+    (label.service, label.target, Place { at, nonce, bare })
+}
 
 /// The order of names in the index.
 pub(super) fn in_order(a: &Named, b: &Named) -> Ordering {

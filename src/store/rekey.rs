@@ -8,13 +8,11 @@
 //! one as removed: to the keychain nothing has happened yet. They are then [carried](super::carry) there as after any
 //! other change, beside the old items, whose places the old key gave.
 
-use std::collections::BTreeMap;
-
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, WriteTransaction};
 
 use super::{
     batch::{RenderRecord, StoreError},
-    disk::{self, CHECKPOINTS, GONE, Header, OUTBOX, RECORDS, VAULT_FILE, failed, nonce},
+    disk::{self, ASTRAY, CHECKPOINTS, GONE, Header, OUTBOX, RECORDS, VAULT_FILE, failed, nonce},
     fetch::{AMISS, Row, each_value},
     files::Folder,
     group::Step,
@@ -43,7 +41,9 @@ pub(super) fn rekey(
     record: RenderRecord,
     progress: Progress<'_>,
 ) -> Result<OwnedVault, StoreError> {
-    let (slot, keychain) = settled(&folder, &way, material)?;
+    let (slot, vault) = settled(&folder, way.clone(), material)?;
+    let keychain = vault.keychain();
+    vault.close()?;
     // before anything is begun that could not be done
     keychain.as_ref().map_or(Ok(()), |keychain| keychain.asking.ready())?;
     let (keys, wrapping) = slot.open(material)?;
@@ -66,8 +66,7 @@ pub(super) fn change_source(
     new: &KeyMaterial,
     record: RenderRecord,
 ) -> Result<OwnedVault, StoreError> {
-    let (slot, _) = settled(&folder, &way, old)?;
-    let vault = Vault::open_in(folder.try_clone()?, &slot, old, way)?;
+    let (slot, vault) = settled(&folder, way, old)?;
     let noted = vault.perform(vec![Step { change: None, policy: None, record }]);
     noted.into_iter().try_for_each(|done| done.map(drop))?;
     let (keys, _) = slot.open(old)?;
@@ -78,17 +77,11 @@ pub(super) fn change_source(
     Ok(OwnedVault::new(vault))
 }
 
-/// The slot, once no change of keys is left half done, and the keychain where the values rest, if they rest in one.
-fn settled(
-    folder: &Folder,
-    way: &Way,
-    material: &KeyMaterial,
-) -> Result<(Slot, Option<Keychain>), StoreError> {
+/// The vault, open, and its slot as it is once no change of keys is left half done.
+fn settled(folder: &Folder, way: Way, material: &KeyMaterial) -> Result<(Slot, Vault), StoreError> {
     let load = || Slot::load(folder)?.ok_or_else(|| missing(KEY_FILE, VAULT_FILE));
-    let vault = Vault::open_in(folder.try_clone()?, &load()?, material, way.clone())?;
-    let keychain = vault.keychain();
-    vault.close()?;
-    Ok((load()?, keychain))
+    let vault = Vault::open_in(folder.try_clone()?, &load()?, material, way)?;
+    Ok((load()?, vault))
 }
 
 fn reseal_all(
@@ -168,7 +161,7 @@ impl Change<'_> {
         }
         self.fetch(&mut elsewhere, &mut anew)?;
         if anew.count != header.count {
-            return Err(StoreError::Damaged("a record is missing, added or replaced by an older one"));
+            return Err(StoreError::Damaged(ASTRAY));
         }
         (self.progress)(anew.count, header.count);
         Ok(anew.sum)
@@ -177,9 +170,8 @@ impl Change<'_> {
     /// Brings values from the keychain, and seals them anew.
     fn fetch(&self, rows: &mut Vec<Row>, anew: &mut Anew<'_>) -> Result<(), StoreError> {
         let Some(keychain) = self.keychain.filter(|_| !rows.is_empty()) else { return Ok(()) };
-        let kept: BTreeMap<&RecordKey, &[u8]> = rows.iter().map(|(at, kept)| (at, kept.as_slice())).collect();
-        let faults = each_value(&*keychain.reading, &self.vault, self.from, rows, &mut |at, value| {
-            kept.get(at).map_or(Ok(()), |kept| anew.seal(at, kept, &value))
+        let faults = each_value(&*keychain.reading, &self.vault, self.from, rows, &mut |at, kept, value| {
+            anew.seal(at, kept, &value)
         })?;
         if !faults.is_empty() {
             return Err(StoreError::Damaged(AMISS));

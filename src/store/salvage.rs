@@ -22,23 +22,23 @@ use super::{
         Answer, AuditMemory, Committed, Names, Outbox, OutboxEntry, PendingChange, Query, Record, Selection,
         Store, StoreError,
     },
-    disk::{self, Header, RECORDS, failed},
+    disk::{self, ASTRAY, Header, RECORDS, failed},
     files::Folder,
     head::Head,
-    key::VaultKey,
     keychain::StoreKind,
-    names::{NameIndex, Place, toggle},
+    names::{NameIndex, Named, named, toggle},
     seal::{Fingerprint, Label, Nonce, RecordKey, Sealer, nonce_of},
     seat::Seat,
     slot::Slot,
     source::{KeyMaterial, KeySource},
     sync::Mutex,
+    taken::both,
     transport::PolicySeal,
     verify::Copied,
 };
 use crate::{
     chain::{self, Checkpoint},
-    name::{Service, Target},
+    name::Service,
     policy::Authorized,
     secret::wipe_stack,
     text::counted,
@@ -109,11 +109,11 @@ impl Salvage {
         wipe_stack();
         let Sorted { named, rows, unnamed, sum, damaged, count } = found;
         if count != header.count || sum != header.sum {
-            return Err(StoreError::Damaged("a record is missing, added or replaced by an older one"));
+            return Err(StoreError::Damaged(ASTRAY));
         }
         let names = NameIndex::build(named)?;
         let mut seat = Seat::open(&folder, key.derive("audit state", &vault), vault)?;
-        let keys: Vec<&VaultKey> = [Some(&key), other.as_ref()].into_iter().flatten().collect();
+        let keys = both(&key, other.as_ref());
         let reached = match Head::told(&folder, &keys, vault)? {
             Some(Ok(reached)) => Some(reached),
             None if header.generation == 1 => Some(1),
@@ -288,7 +288,7 @@ fn rows(snapshot: &ReadTransaction, header: &Header) -> Result<BTreeMap<RecordKe
 /// The rows, by what can be told of them.
 #[derive(Default)]
 struct Sorted {
-    named: Vec<(Service, Target, Place)>,
+    named: Vec<Named>,
     rows: BTreeMap<RecordKey, Vec<u8>>,
     unnamed: BTreeSet<RecordKey>,
     sum: Fingerprint,
@@ -322,8 +322,7 @@ impl Sorted {
 
     fn name(&mut self, sealer: &Sealer, label: Label, at: RecordKey, nonce: Nonce) {
         toggle(&mut self.sum, &sealer.fingerprint(&at, &nonce));
-        let bare = label.attributes.is_empty();
-        self.named.push((label.service, label.target, Place { at, nonce, bare }));
+        self.named.push(named(label, at, nonce));
     }
 }
 

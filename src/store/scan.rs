@@ -11,7 +11,7 @@ use super::{
     batch::StoreError,
     disk::{Records, failed},
     keychain::StoreKind,
-    names::{Named, Place, in_order, toggle},
+    names::{Named, in_order, named, toggle},
     seal::{Fingerprint, RecordKey, Sealer, has_value},
 };
 use crate::secret::wipe_stack;
@@ -91,8 +91,7 @@ fn scan_share(
         if store == StoreKind::Keychain && has_value(sealed.value()) {
             scanned.waiting.insert(at);
         }
-        let bare = label.attributes.is_empty();
-        scanned.all.push((label.service, label.target, Place { at, nonce, bare }));
+        scanned.all.push(named(label, at, nonce));
     }
     scanned.all.sort_unstable_by(in_order);
     Ok(scanned)

@@ -1,6 +1,6 @@
 //! The data folder, taken for this process: the step between a closed vault and an open one.
 
-use std::{path::Path, sync::atomic::Ordering};
+use std::{iter, path::Path, sync::atomic::Ordering};
 
 use redb::Database;
 
@@ -207,6 +207,11 @@ impl SlotKeys {
         slot.reseal(wrapping, &keys)?.replace(folder)?;
         Ok((vault, keys.current))
     }
+}
+
+/// The keys that what lies beside the vault may be under: the vault's own first.
+pub(super) fn both<'k>(key: &'k VaultKey, other: Option<&'k VaultKey>) -> Vec<&'k VaultKey> {
+    iter::once(key).chain(other).collect()
 }
 
 /// Seals the state of the audit chain under the key that the vault has now, if it lies under the other.

@@ -13,7 +13,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 use super::{
     batch::{Answer, AuditMemory, Committed, Names, Query, Record, Selection, Store, StoreError},
     carry::Carrier,
-    disk::{self, Disk, GONE, Header, RECORDS, Records, VAULT_FILE, failed},
+    disk::{self, Disk, EARLIER, GONE, Header, RECORDS, Records, VAULT_FILE, failed},
     files::Folder,
     group::{Applied, Group, Step, current},
     head::{HEAD_FILE, Head},
@@ -163,7 +163,7 @@ impl Vault {
         let mut seat = Seat::open(&folder, key.derive("audit state", &vault), vault)?;
         // one that can't be read is the log's to tell
         if seat.load().is_ok() && disk.header.generation < seat.generation() {
-            return Err(StoreError::Damaged("it was put back to an earlier state"));
+            return Err(StoreError::Damaged(EARLIER));
         }
         let reached = seat.counter();
         reached.store(disk.header.generation, Ordering::Release);
@@ -244,9 +244,7 @@ impl Vault {
         };
         if let Err(error) = transaction.commit() {
             let error = failed(error);
-            if let Err(error) = self.reopen(writer) {
-                tracing::warn!("after a disk error: {error}");
-            }
+            self.reopen_or_tell(writer);
             // whether the last flush reached the disk is known only from the disk
             if writer.db.is_none() {
                 return Err(StoreError::Unknown(error.to_string()));
@@ -320,9 +318,13 @@ impl Vault {
     /// After a disk error redb refuses everything; what the disk holds is then read anew. If even that fails, the next
     /// request tries again.
     pub(super) fn recover(&self, writer: &mut Writer, error: &StoreError) {
-        if matches!(error, StoreError::Io(_))
-            && let Err(error) = self.reopen(writer)
-        {
+        if matches!(error, StoreError::Io(_)) {
+            self.reopen_or_tell(writer);
+        }
+    }
+
+    fn reopen_or_tell(&self, writer: &mut Writer) {
+        if let Err(error) = self.reopen(writer) {
             tracing::warn!("after a disk error: {error}");
         }
     }
@@ -448,7 +450,7 @@ pub(super) fn kind(keychain: Option<&Keychain>) -> StoreKind {
 
 fn not_behind(header: &Header, head: &Head) -> Result<(), StoreError> {
     if header.generation < head.generation()? {
-        return Err(StoreError::Damaged("it was put back to an earlier state"));
+        return Err(StoreError::Damaged(EARLIER));
     }
     Ok(())
 }

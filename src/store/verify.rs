@@ -6,23 +6,21 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::{
     batch::StoreError,
-    disk::{self, RECORDS, failed},
+    disk::{self, ASTRAY, EARLIER, RECORDS, failed},
     fetch::{Fault, Row, each_value},
     files::Folder,
     head::Head,
     key::VaultKey,
     keychain::{HANDFUL, Keychain, StoreKind, Way},
-    names::{NameIndex, Place, toggle},
+    names::{NameIndex, named, toggle},
     rekey::{Progress, TELL},
-    seal::{Fingerprint, Label, RecordKey, Sealer, VaultId, has_value},
+    seal::{Fingerprint, RecordKey, Sealer, VaultId, has_value},
     seat::Seat,
     slot::{Slot, SlotKeys},
     source::KeyMaterial,
+    taken::both,
 };
 use crate::name::{Service, Target};
-
-/// Of a vault, or of `vault.head` with it.
-const EARLIER: &str = "it was put back to an earlier state";
 
 /// What was found in a vault.
 #[derive(Debug, Default)]
@@ -111,7 +109,7 @@ pub(super) fn verify(
         Err(_) => findings.problems.push("its header was changed"),
         Ok(header) => {
             if findings.damaged.is_empty() && (findings.seen() != header.count || sum != header.sum) {
-                findings.problems.push("a record is missing, added or replaced by an older one");
+                findings.problems.push(ASTRAY);
             } else if findings.seen() < header.count {
                 findings.problems.push("a record is missing");
             }
@@ -123,7 +121,7 @@ pub(super) fn verify(
     if disk::checkpoints(&snapshot, &sealer).is_err() {
         findings.problems.push("what it remembers of the audit log was changed");
     }
-    let keys: Vec<&VaultKey> = [Some(&key), other.as_ref()].into_iter().flatten().collect();
+    let keys = both(&key, other.as_ref());
     match (Head::told(folder, &keys, vault)?, &header) {
         (None, Ok(header)) if header.generation > 1 => findings.problems.push("vault.head is missing"),
         (Some(Err(_)), _) => findings.problems.push("vault.head was changed"),
@@ -184,7 +182,7 @@ impl Trial<'_> {
             return Ok(sum);
         };
         self.findings.keychain = self.keychain.map(|_| InKeychain::default());
-        let (mut elsewhere, mut named) = (Vec::new(), Vec::new());
+        let (mut elsewhere, mut all) = (Vec::new(), Vec::new());
         for entry in table.iter().map_err(failed)? {
             let Ok((at, sealed)) = entry else {
                 self.findings.problems.push("the rest of the records can't be reached");
@@ -192,17 +190,20 @@ impl Trial<'_> {
             };
             let (at, sealed) = (at.value(), sealed.value());
             let Ok((label, nonce)) = self.sealer.open_label(at, sealed) else {
-                self.findings.damaged.push(damaged(at, None, "its name or attributes were changed"));
+                self.broken(at, sealed, "its name or attributes were changed");
                 continue;
             };
             toggle(&mut sum, &self.sealer.fingerprint(at, &nonce));
-            let place = Place { at: *at, nonce, bare: label.attributes.is_empty() };
-            named.push((label.service.clone(), label.target.clone(), place));
+            all.push(named(label, *at, nonce));
             match &mut self.findings.keychain {
                 Some(_) if !has_value(sealed) => elsewhere.push((*at, sealed.to_vec())),
                 found => {
                     found.iter_mut().for_each(|found| found.waiting += 1);
-                    self.value(at, label, self.sealer.open_value(at, sealed).is_ok());
+                    match self.sealer.open_value(at, sealed) {
+                        Ok(_) => self.findings.whole += 1,
+                        Err(_) => self.broken(at, sealed, "its value was changed"),
+                    }
+                    self.tell(TELL);
                 }
             }
             if elsewhere.len() == HANDFUL {
@@ -210,19 +211,18 @@ impl Trial<'_> {
             }
         }
         self.fetch(&mut elsewhere)?;
-        if let Err(StoreError::Damaged(what)) = NameIndex::build(named) {
+        if let Err(StoreError::Damaged(what)) = NameIndex::build(all) {
             self.findings.problems.push(what);
         }
         Ok(sum)
     }
 
-    fn value(&mut self, at: &RecordKey, label: Label, opens: bool) {
-        if opens {
-            self.findings.whole += 1;
-        } else {
-            self.findings.damaged.push(damaged(at, Some(label), "its value was changed"));
-        }
-        self.tell(TELL);
+    /// Notes a record that can't be read, with its name if that still can.
+    fn broken(&mut self, at: &RecordKey, sealed: &[u8], what: &'static str) {
+        let label = self.sealer.open_label(at, sealed).ok();
+        let name = label.map(|(label, _)| (label.service, label.target));
+        let place = data_encoding::HEXLOWER.encode(at.get(..8).unwrap_or_default());
+        self.findings.damaged.push(DamagedRecord { name, place, what });
     }
 
     /// Tries the values of some records in the keychain. One that can't be asked is not asked for the others either.
@@ -236,16 +236,16 @@ impl Trial<'_> {
             return Ok(());
         }
         // its value is dropped, and wiped, at once
-        let tried = each_value(&*keychain.reading, &self.vault, self.sealer, &rows, &mut |_, _| Ok(()));
+        let tried = each_value(&*keychain.reading, &self.vault, self.sealer, &rows, &mut |_, _, _| Ok(()));
         match tried {
             Ok(faults) => {
                 let whole = (rows.len() - faults.len()) as u64;
                 found.whole += whole;
                 self.findings.whole += whole;
                 for (at, sealed) in &rows {
-                    let Some(fault) = faults.get(at) else { continue };
-                    let label = self.sealer.open_label(at, sealed).ok().map(|(label, _)| label);
-                    self.findings.damaged.push(damaged(at, label, words(*fault)));
+                    if let Some(fault) = faults.get(at) {
+                        self.broken(at, sealed, words(*fault));
+                    }
                 }
             }
             Err(error) => found.untried = Some((rows.len() as u64, error)),
@@ -299,9 +299,4 @@ const fn words(fault: Fault) -> &'static str {
         Fault::Changed => "its item in the keychain was changed",
         Fault::Earlier => "its item in the keychain is of an earlier version",
     }
-}
-
-fn damaged(at: &RecordKey, label: Option<Label>, what: &'static str) -> DamagedRecord {
-    let place = data_encoding::HEXLOWER.encode(at.get(..8).unwrap_or_default());
-    DamagedRecord { name: label.map(|label| (label.service, label.target)), place, what }
 }

@@ -32,9 +32,7 @@ pub struct ExportFile {
 impl ExportFile {
     /// Whether an export could be written there, as far as that can be told without writing.
     pub fn look(wanted: &Path) -> Result<(), TransferError> {
-        if fs::symlink_metadata(wanted).is_ok() {
-            return Err(TransferError::Exists(wanted.to_owned()));
-        }
+        absent(wanted)?;
         let looked = fs::metadata(folder_of(wanted)).and_then(|folder| {
             if !folder.is_dir() {
                 return Err(io::ErrorKind::NotADirectory.into());
@@ -46,9 +44,7 @@ impl ExportFile {
 
     /// Begins an export of so many records. A file that is there already is never written over.
     pub fn create(wanted: &Path, sealing: &Sealing, records: usize) -> Result<Self, TransferError> {
-        if fs::symlink_metadata(wanted).is_ok() {
-            return Err(TransferError::Exists(wanted.to_owned()));
-        }
+        absent(wanted)?;
         let draft = wanted.with_added_extension(format!("{}.part", std::process::id()));
         let failed = TransferError::writing;
         let file = OpenOptions::new()
@@ -94,6 +90,14 @@ impl ExportFile {
         }
         File::open(folder_of(&self.wanted))?.sync_all()
     }
+}
+
+/// Refuses a name that something has, also a link that leads nowhere.
+fn absent(wanted: &Path) -> Result<(), TransferError> {
+    if fs::symlink_metadata(wanted).is_ok() {
+        return Err(TransferError::Exists(wanted.to_owned()));
+    }
+    Ok(())
 }
 
 fn folder_of(file: &Path) -> &Path {

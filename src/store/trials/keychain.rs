@@ -94,8 +94,7 @@ impl Items for Fake {
 }
 
 pub(super) fn keychain(fake: &Arc<Fake>) -> Keychain {
-    let way = || Arc::clone(fake) as Arc<dyn Items>;
-    Keychain { reading: way(), asking: way(), carrying: way() }
+    Keychain::by_one_way(Arc::clone(fake) as Arc<dyn Items>)
 }
 
 pub(super) fn open_with(dir: &Path, keychain: Keychain) -> Result<Vault, StoreError> {
