@@ -6,8 +6,11 @@
 /// reorder text are escaped: a name in the log can't move a cursor, forge a line or show itself as another name.
 pub(super) fn push_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
-    let mut rest = text;
-    // nearly every name is one run of characters that stand for themselves
+    // nearly every name is one run of characters that stand for themselves, and most of those are ASCII
+    let plain =
+        text.bytes().take_while(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')).count();
+    let (plain, mut rest) = text.split_at_checked(plain).unwrap_or(("", text));
+    out.extend_from_slice(plain.as_bytes());
     while let Some(at) = rest.find(|character| matches!(character, '"' | '\\') || misleads(character)) {
         let (plain, behind) = rest.split_at(at);
         out.extend_from_slice(plain.as_bytes());

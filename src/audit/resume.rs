@@ -40,11 +40,12 @@ pub(super) fn begin(key: &VerificationKey, before: Head, previous: u64, now: i64
 
 /// Finds the end of the chain in the first `whole` bytes of the file.
 ///
-/// `earlier` is the head's hash in the file before this one, if it ends with a record; `known` is what the vault knows.
+/// `earlier` finds the head's hash in the file before this one, if it ends with a record: asked only where this one has none,
+/// since a packed file has to be unpacked for it. `known` is what the vault knows.
 pub(super) fn resume(
     file: &File,
     whole: u64,
-    earlier: Option<[u8; 32]>,
+    earlier: impl FnOnce() -> Option<[u8; 32]>,
     saved: Epoch,
     known: &Head,
 ) -> io::Result<Resumed> {
@@ -131,11 +132,16 @@ fn walk(
 }
 
 /// An epoch that was saved and has no record here: the crash came between the two, or its records are gone.
-fn unbegun(file: &File, whole: u64, earlier: Option<[u8; 32]>, saved: Epoch) -> io::Result<Resumed> {
+fn unbegun(
+    file: &File,
+    whole: u64,
+    earlier: impl FnOnce() -> Option<[u8; 32]>,
+    saved: Epoch,
+) -> io::Result<Resumed> {
     let last = Backward::new(file, whole).next()?;
     let last = match &last {
         Some((_, line)) => Linked::of(line).map(|linked| linked.mac),
-        None => earlier,
+        None => earlier(),
     };
     let head = saved.before;
     let whole = last.unwrap_or_default() == head.mac;

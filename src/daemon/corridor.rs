@@ -18,7 +18,7 @@ use crate::{
     caller::{Check, Untrusted},
     policy::{Admitted, decide_change, decide_check, decide_query},
     store::{Change, Committed, PendingChange, Query},
-    wire::{self, Batch, Frame, FrameError, Message, Nonce, Reply, Request, fits},
+    wire::{self, Batch, Fitting, Frame, FrameError, Message, Nonce, Reply, Request},
 };
 
 /// One connection, as the corridor sees it.
@@ -197,14 +197,14 @@ async fn release(
     session: &Session<'_>,
 ) -> Result<Reply, Refusal> {
     let house = session.house;
-    fits(found).map_err(|_| Refusal::too_large())?;
+    let fitting = Fitting::of(found).map_err(|_| Refusal::too_large())?;
     let event = note.granted(session.identity.shown(), admitted, found.records());
     let receipt = house.record(event).await?;
     if house.durability == Durability::Synced && !session.identity.pinned() {
         let gone = Untrusted::new(Check::ExecutableChanged);
         return Err(Refusal::untrusted(&gone, session.identity.shown()));
     }
-    Ok(Reply::released(found, receipt))
+    Ok(Reply::released(&fitting, receipt))
 }
 
 /// One transaction for the batch and its record; the reply after it is durable.

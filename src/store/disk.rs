@@ -368,6 +368,13 @@ pub(super) fn nonce() -> Result<Nonce, StoreError> {
     Ok(nonce)
 }
 
+/// As many of them, in one call of the system.
+pub(super) fn nonces(count: usize) -> Result<Vec<Nonce>, StoreError> {
+    let mut nonces = vec![[0; NONCE]; count];
+    getrandom::fill(nonces.as_flattened_mut()).map_err(|error| StoreError::Io(error.to_string()))?;
+    Ok(nonces)
+}
+
 /// redb's errors in our words. Its own texts speak of pages and tables only.
 pub(super) fn failed(error: impl Into<redb::Error>) -> StoreError {
     match error.into() {

@@ -7,7 +7,7 @@ use super::{
         Change, MAX_REMOVED, OutboxEntry, PendingChange, Record, RenderRecord, Selection, StoreError,
         WriteItem,
     },
-    disk::{Header, failed, nonce},
+    disk::{Header, failed, nonce, nonces},
     names::{NameIndex, Overlay, Place, toggle},
     seal::{Label, RecordKey, Sealer, nonce_of},
     transport::PolicySeal,
@@ -88,10 +88,11 @@ impl Group<'_, '_> {
         attributes: &Attributes,
     ) -> Result<Vec<Target>, StoreError> {
         let mut touched = Vec::with_capacity(items.len());
-        for WriteItem { target, value } in items {
+        let nonces = nonces(items.len())?;
+        for (WriteItem { target, value }, nonce) in items.into_iter().zip(nonces) {
             let label = Label { service: service.clone(), target, attributes: attributes.clone() };
             let at = self.sealer.record_key(service, &label.target);
-            let place = Place { at, nonce: nonce()?, bare: attributes.is_empty() };
+            let place = Place { at, nonce, bare: attributes.is_empty() };
             let sealed = self.sealer.seal_record(&place.at, &place.nonce, &label, &value);
             let sealed = sealed.map_err(|_| unsealable())?;
             self.records.insert(&place.at, sealed.as_slice()).map_err(failed)?;

@@ -129,14 +129,15 @@ impl Sealer {
         length_place.copy_from_slice(&u32::try_from(label_room).map_err(|_| Unsealable)?.to_le_bytes());
 
         label::encode(label, first).ok_or(Unsealable)?;
-        let tag = seal(&self.label, nonce, &self.context(Use::Label, at, &[0; TAG]), first)?;
+        let tag = lock(&self.label, nonce, &self.context(Use::Label, at, &[0; TAG]), first)?;
 
         let secret = value.expose_secret().as_bytes();
         second.get_mut(..secret.len()).ok_or(Unsealable)?.copy_from_slice(secret);
         let length = u32::try_from(secret.len()).map_err(|_| Unsealable)?;
         second.get_mut(value_room - 4..value_room).ok_or(Unsealable)?.copy_from_slice(&length.to_le_bytes());
-        seal(&self.value, nonce, &self.context(Use::Value, at, &tag), second)?;
-        Ok(sealed.as_slice().to_vec())
+        let locked = lock(&self.value, nonce, &self.context(Use::Value, at, &tag), second);
+        wipe_stack();
+        locked.map(|_| sealed.as_slice().to_vec())
     }
 
     /// What the record at this place says about itself, and the nonce of its version.
@@ -156,9 +157,17 @@ impl Sealer {
 
     /// The value of the record at this place. It opens only together with the label it was sealed with.
     pub(super) fn open_value(&self, at: &RecordKey, sealed: &[u8]) -> Result<SecretValue, Unsealable> {
+        let value = self.read_value(at, sealed);
+        wipe_stack();
+        value
+    }
+
+    /// As [`Sealer::open_value`], for many values in a row: whoever has read them all calls [`wipe_stack`].
+    pub(super) fn read_value(&self, at: &RecordKey, sealed: &[u8]) -> Result<SecretValue, Unsealable> {
         let parts = Parts::of(sealed).ok_or(Unsealable)?;
         let tag = parts.label.last_chunk::<TAG>().ok_or(Unsealable)?;
-        let mut plain = open(&self.value, &parts.nonce, &self.context(Use::Value, at, tag), parts.value)?;
+        let context = self.context(Use::Value, at, tag);
+        let mut plain = decrypted(&self.value, &parts.nonce, &context, parts.value)?;
         let length = u32::from_le_bytes(*plain.as_slice().last_chunk::<4>().ok_or(Unsealable)?) as usize;
         if length > MAX_VALUE || plain.len() != bucket(length + 4) {
             return Err(Unsealable);
@@ -238,9 +247,12 @@ impl Sealer {
     /// Associated data, of one fixed length so that no two uses can ever read as each other.
     fn context(&self, use_: Use, place: &[u8; 32], bound: &[u8; TAG]) -> [u8; 66] {
         let mut context = [0; 66];
-        let parts = [&[use_ as u8, FORMAT][..], &self.vault, place, bound];
-        for (to, from) in context.iter_mut().zip(parts.into_iter().flatten()) {
-            *to = *from;
+        let mut rest = &mut context[..];
+        for part in [&[use_ as u8, FORMAT][..], &self.vault, place, bound] {
+            if let Some((here, behind)) = std::mem::take(&mut rest).split_at_mut_checked(part.len()) {
+                here.copy_from_slice(part);
+                rest = behind;
+            }
         }
         context
     }
@@ -300,9 +312,15 @@ pub(super) fn seal(
     context: &[u8],
     buffer: &mut [u8],
 ) -> Result<[u8; TAG], Unsealable> {
+    let tag = lock(key, nonce, context, buffer);
+    wipe_stack();
+    tag
+}
+
+/// As [`seal`], for several parts in a row: whoever has sealed them all calls [`wipe_stack`].
+fn lock(key: &SubKey, nonce: &Nonce, context: &[u8], buffer: &mut [u8]) -> Result<[u8; TAG], Unsealable> {
     let (text, place) = buffer.split_last_chunk_mut::<TAG>().ok_or(Unsealable)?;
     let sealed = encrypt(key, nonce, context, text);
-    wipe_stack();
     if sealed.is_err() {
         text.zeroize();
     }

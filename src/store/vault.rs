@@ -30,7 +30,10 @@ use super::{
     taken::Taken,
     transport::Transport,
 };
-use crate::name::{Attributes, Service, Target};
+use crate::{
+    name::{Attributes, Service, Target},
+    secret::wipe_stack,
+};
 
 mod about;
 mod serving;
@@ -386,6 +389,14 @@ impl Vault {
     }
 
     fn answer(&self, query: &Query) -> Result<Committed, StoreError> {
+        let answer = self.opened(query);
+        // once for all of them: each left its last block where the one after it did
+        wipe_stack();
+        answer
+    }
+
+    #[inline(never)]
+    fn opened(&self, query: &Query) -> Result<Committed, StoreError> {
         let Selection { service, names, filter } = &query.selection;
         let (places, records) = self.look_up(service, names.clone())?;
         let mut answer = Answer::default();
@@ -405,6 +416,7 @@ impl Vault {
     ///
     /// A value opens only at the place of its name, in the version that the index names, and beside the tag of the label
     /// that it was sealed with. Where that label holds nothing but the name, opening it as well tells nothing more.
+    /// Whoever has opened them all calls [`wipe_stack`].
     fn open_record(
         &self,
         service: &Service,
@@ -416,17 +428,17 @@ impl Vault {
     ) -> Result<Option<Record>, StoreError> {
         let damaged = |_| StoreError::Damaged("a record was changed");
         if values && place.bare && filter.is_empty() {
-            let value = Some(self.sealer.open_value(&place.at, sealed).map_err(damaged)?);
+            let value = Some(self.sealer.read_value(&place.at, sealed).map_err(damaged)?);
             return Ok(Some(Record { target, value, attributes: Attributes::new() }));
         }
-        let (label, _) = self.sealer.open_label(&place.at, sealed).map_err(damaged)?;
+        let (label, _) = self.sealer.read_label(&place.at, sealed).map_err(damaged)?;
         if label.service != *service || label.target != target {
             return Err(StoreError::Damaged("a record has another name"));
         }
         if !label.attributes.satisfy(filter) {
             return Ok(None);
         }
-        let value = values.then(|| self.sealer.open_value(&place.at, sealed).map_err(damaged)).transpose()?;
+        let value = values.then(|| self.sealer.read_value(&place.at, sealed).map_err(damaged)).transpose()?;
         Ok(Some(Record { target: label.target, value, attributes: label.attributes }))
     }
 

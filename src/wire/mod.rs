@@ -14,5 +14,5 @@ mod request;
 pub use frame::{Frame, FrameBuffer, FrameError, Writer};
 pub use malformed::{Malformed, Problem};
 pub use nonce::Nonce;
-pub use reply::{Reason, Reply, Status, TooLarge, UNRECORDED, fits};
+pub use reply::{Fitting, Reason, Reply, Status, TooLarge, UNRECORDED};
 pub use request::{Action, Asked, Batch, Carried, Message, Request};

@@ -127,18 +127,19 @@ pub struct Reply(Buffer);
 
 impl Reply {
     /// The answer to `read` and `search`: what was found, once the record of it is written.
-    pub fn released(found: &Committed, _recorded: Receipt) -> Self {
-        Self::success(found.records())
+    pub fn released(found: &Fitting<'_>, _recorded: Receipt) -> Self {
+        Self::success(found.records, found.length)
     }
 
     /// The answer to `write` and `delete`: the record became durable in the same transaction as the change.
     pub fn changed(changed: &Committed, _recorded: &OutboxEntry) -> Self {
-        Self::success(changed.records())
+        let records = changed.records();
+        Self::success(records, measure(records))
     }
 
     /// The answer to a `check` that found the service allowed.
     pub fn allowed(_recorded: Receipt) -> Self {
-        Self::success(&[])
+        Self::success(&[], measure(&[]))
     }
 
     /// A refusal: its code, and one sentence of advice that repeats nothing of the request.
@@ -193,8 +194,8 @@ impl Reply {
         self.0.as_slice()
     }
 
-    fn success(records: &[Record]) -> Self {
-        let mut line = Line::with_capacity(measure(records));
+    fn success(records: &[Record], length: usize) -> Self {
+        let mut line = Line::with_capacity(length);
         line.results(records);
         Self(line.0)
     }
@@ -208,10 +209,20 @@ impl Reply {
     }
 }
 
-/// Whether the records fit into a reply. Asked before the record is written, so that the log never says GRANTED for
-/// what could not be sent.
-pub fn fits(committed: &Committed) -> Result<(), TooLarge> {
-    if measure(committed.records()) > MAX_REPLY { Err(TooLarge) } else { Ok(()) }
+/// What was found and fits into a reply: asked before the record is written, so that the log never says GRANTED for what
+/// could not be sent.
+pub struct Fitting<'a> {
+    records: &'a [Record],
+    length: usize,
+}
+
+impl<'a> Fitting<'a> {
+    /// Measures the reply. [`TooLarge`] if it would be over [`MAX_REPLY`].
+    pub fn of(found: &'a Committed) -> Result<Self, TooLarge> {
+        let records = found.records();
+        let length = measure(records);
+        if length > MAX_REPLY { Err(TooLarge) } else { Ok(Self { records, length }) }
+    }
 }
 
 #[derive(Serialize)]

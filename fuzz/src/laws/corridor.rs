@@ -12,7 +12,7 @@ use keychain_auth::{
     digest::Digest,
     policy::{Admitted, Denial, Policy, Standing, decide_change, decide_check, decide_query},
     store::{Memory, PendingChange, Store},
-    wire::{Batch, Frame, FrameBuffer, FrameError, Message, Nonce, Reason, Reply, Writer, fits},
+    wire::{Batch, Fitting, Frame, FrameBuffer, FrameError, Message, Nonce, Reason, Reply, Writer},
 };
 use serde_json::{Value, json};
 
@@ -262,8 +262,8 @@ fn serve(store: &Memory, who: &Speaker, frame: Result<Frame, FrameError>) -> Res
         Batch::Query(query) => {
             let authorized = decide_query(admitted, query).map_err(reason)?;
             let committed = store.read(authorized).map_err(|_| Reason::InternalError)?;
-            fits(&committed).map_err(|_| Reason::ResponseTooLarge)?;
-            Ok(Reply::released(&committed, receipt(Outcome::Granted)))
+            let fitting = Fitting::of(&committed).map_err(|_| Reason::ResponseTooLarge)?;
+            Ok(Reply::released(&fitting, receipt(Outcome::Granted)))
         }
         Batch::Change(change) => {
             let change = decide_change(admitted, change).map_err(reason)?;

@@ -11,7 +11,7 @@ use keychain_auth::{
     policy::{Admitted, decide_change, decide_query},
     secret::{Buffer, SecretValue},
     store::{Change, Committed, Memory, Names, PendingChange, Query, Selection, Store, WriteItem},
-    wire::{Nonce, Reason, Reply, fits, limits::MAX_REPLY},
+    wire::{Fitting, Nonce, Reason, Reply, limits::MAX_REPLY},
 };
 use serde_json::{Map, Value, json};
 
@@ -103,8 +103,8 @@ fn write(
 }
 
 fn check_released(found: &Committed, model: &Model, values: bool) {
-    assert!(fits(found).is_ok(), "an input is far smaller than a reply may be");
-    let reply = Reply::released(found, receipt(Outcome::Granted));
+    let fitting = Fitting::of(found).expect("an input is far smaller than a reply may be");
+    let reply = Reply::released(&fitting, receipt(Outcome::Granted));
     assert!(reply.as_bytes().len() <= MAX_REPLY);
     let results: Vec<Value> = model
         .iter()

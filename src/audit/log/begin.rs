@@ -123,7 +123,7 @@ fn standing(
 ) -> Result<Resumed, AuditError> {
     let lost = match seat.load() {
         Ok(Some(saved)) => {
-            let earlier = archive.newest().and_then(|path| last_mac(&path));
+            let earlier = || archive.newest().and_then(|path| last_mac(&path));
             return resume::resume(file, tail.whole, earlier, saved, known).map_err(|error| failed(&error));
         }
         Ok(None) if known.seq == 0 => None,

@@ -5,7 +5,6 @@
 #![allow(unsafe_code)]
 
 use std::{
-    collections::BTreeSet,
     io,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     ptr::{self, NonNull},
@@ -210,40 +209,84 @@ fn lock(start: NonNull<u8>, length: usize) -> bool {
     }
 }
 
-/// Free pieces by order: a buddy allocator. Its lists hold numbers of units, nothing of the content.
-struct Pieces([BTreeSet<usize>; ORDERS]);
+/// Free pieces by order: a buddy allocator. It holds numbers of units, nothing of the content, and takes no memory once it
+/// is made.
+struct Pieces([Free; ORDERS]);
+
+/// The free pieces of one order: a bit for each piece.
+struct Free {
+    bits: Box<[u64]>,
+    count: usize,
+    /// No piece in a word before this one is free.
+    from: usize,
+}
+
+impl Free {
+    fn of(order: usize) -> Self {
+        let pieces = (SLAB / UNIT) >> order;
+        Self { bits: vec![0; pieces.div_ceil(64)].into(), count: 0, from: 0 }
+    }
+
+    fn put(&mut self, piece: usize) {
+        if let Some(word) = self.bits.get_mut(piece / 64) {
+            *word |= 1 << (piece % 64);
+            self.count += 1;
+            self.from = self.from.min(piece / 64);
+        }
+    }
+
+    fn take_first(&mut self) -> Option<usize> {
+        if self.count == 0 {
+            return None;
+        }
+        let behind = self.bits.get(self.from..)?.iter().position(|word| *word != 0)?;
+        self.from += behind;
+        let piece = self.from * 64 + self.bits.get(self.from)?.trailing_zeros() as usize;
+        self.take(piece).then_some(piece)
+    }
+
+    /// Takes this piece, if it is free.
+    fn take(&mut self, piece: usize) -> bool {
+        let Some(word) = self.bits.get_mut(piece / 64) else { return false };
+        let bit = 1 << (piece % 64);
+        let free = *word & bit != 0;
+        *word &= !bit;
+        self.count -= usize::from(free);
+        free
+    }
+}
 
 impl Pieces {
     fn new() -> Self {
-        let mut free = [const { BTreeSet::new() }; ORDERS];
+        let mut free = std::array::from_fn(Free::of);
         if let Some(whole) = free.last_mut() {
-            whole.insert(0);
+            whole.put(0);
         }
         Self(free)
     }
 
     /// The first unit of a free piece of 2^order units.
     fn take(&mut self, order: usize) -> Option<usize> {
-        let larger = (order..ORDERS).find(|order| self.0.get(*order).is_some_and(|free| !free.is_empty()))?;
-        let unit = self.0.get_mut(larger)?.pop_first()?;
+        let larger = (order..ORDERS).find(|order| self.0.get(*order).is_some_and(|free| free.count > 0))?;
+        let unit = self.0.get_mut(larger)?.take_first()? << larger;
         // the upper halves of what was split stay free
         for half in order..larger {
-            self.0.get_mut(half)?.insert(unit + (1 << half));
+            self.0.get_mut(half)?.put((unit >> half) + 1);
         }
         Some(unit)
     }
 
-    fn give(&mut self, mut unit: usize, mut order: usize) {
+    fn give(&mut self, unit: usize, mut order: usize) {
+        let mut piece = unit >> order;
         while order + 1 < ORDERS {
-            let neighbour = unit ^ (1 << order);
-            if !self.0.get_mut(order).is_some_and(|free| free.remove(&neighbour)) {
+            if !self.0.get_mut(order).is_some_and(|free| free.take(piece ^ 1)) {
                 break;
             }
-            unit = unit.min(neighbour);
+            piece /= 2;
             order += 1;
         }
         if let Some(free) = self.0.get_mut(order) {
-            free.insert(unit);
+            free.put(piece);
         }
     }
 }
