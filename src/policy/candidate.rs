@@ -15,7 +15,7 @@ use super::{
     source::{Distrust, judge, open},
     stamp::Stamp,
 };
-use crate::digest::Digest;
+use crate::{digest::Digest, sys::filesystem::foreign};
 
 /// Where interpreters live, to recognise one by its inode or bytes when it has got another name.
 const USUAL_FOLDERS: [&str; 6] =
@@ -117,7 +117,7 @@ impl Candidate {
             risk_of_place(&opened, uid).map_err(refused)?;
         }
         if !allowed.foreign_filesystem
-            && let Some(kind) = foreign_filesystem(&opened)
+            && let Some(kind) = foreign(&opened.file)
         {
             return Err(refused(Risk::ForeignFilesystem(kind)));
         }
@@ -213,28 +213,6 @@ pub(super) fn closed_to_others(opened: &Opened, uid: u32) -> Result<(), Exposed>
         judge(&metadata, uid).map_err(exposed)?;
     }
     Ok(())
-}
-
-/// The kind of file system, where somebody else than this kernel answers for its content.
-pub(super) fn foreign_filesystem(opened: &Opened) -> Option<&'static str> {
-    let Ok(statfs) = rustix::fs::fstatfs(&opened.file) else { return Some("unknown") };
-    // the numbers of magic.h; some are 32 bits with the highest set, which f_type may hold as a negative number
-    match statfs.f_type as u32 {
-        0x6573_5546 => Some("FUSE"),
-        0x0000_6969 => Some("NFS"),
-        0x0000_517b | 0xff53_4d42 | 0xfe53_4d42 => Some("SMB"),
-        0x0102_1997 => Some("9P"),
-        0x5346_414f | 0x6b41_4653 => Some("AFS"),
-        0x00c3_6400 => Some("Ceph"),
-        0x7375_7245 => Some("Coda"),
-        0x0000_564c => Some("NCP"),
-        0x0bd0_0bd0 => Some("Lustre"),
-        0x4750_4653 => Some("GPFS"),
-        0x7461_636f => Some("OCFS2"),
-        0x0116_1970 => Some("GFS2"),
-        0x786f_4256 => Some("VirtualBox shared"),
-        _ => None,
-    }
 }
 
 /// A known interpreter that is the same inode or has the same bytes: a hard link or a copy under an innocent name.

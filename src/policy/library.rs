@@ -8,12 +8,12 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    candidate::{Allowances, Exposed, closed_to_others, foreign_filesystem},
+    candidate::{Allowances, Exposed, closed_to_others},
     draft::{Draft, DraftError},
     measure::{MeasureError, Measured, Opened},
     source::{Distrust, judge},
 };
-use crate::digest::Digest;
+use crate::{digest::Digest, sys::filesystem::foreign};
 
 const LIBRARIES: &str = "libraries";
 
@@ -65,7 +65,7 @@ impl LibraryFile {
                 .map_err(|Exposed { place, why }| LibraryError::Exposed { place, why })?;
         }
         if !allowed.foreign_filesystem
-            && let Some(kind) = foreign_filesystem(&opened)
+            && let Some(kind) = foreign(&opened.file)
         {
             return Err(LibraryError::ForeignFilesystem { path: opened.path, kind });
         }

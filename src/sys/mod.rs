@@ -3,6 +3,7 @@
 //! A platform offers:
 //! - [`peer`]: who wrote each chunk on a local socket, who connected it, and a handle that pins that process;
 //! - [`activation`] and [`notify`]: what a service manager passes and wants to be told;
+//! - [`filesystem`]: whether somebody else than the kernel answers for what a file holds;
 //! - [`locked`]: memory that is never swapped, dumped or left unwiped;
 //! - [`stderr`]: standard error that makes nobody wait;
 //! - [`process`]: a process that no other process of the same user can read, and that dies with its parent;
@@ -14,7 +15,7 @@
 mod linux;
 
 #[cfg(target_os = "linux")]
-pub use linux::{activation, locked, notify, peer, process, readiness, stderr, trap, trial};
+pub use linux::{activation, filesystem, locked, notify, peer, process, readiness, stderr, trap, trial};
 
 #[cfg(not(target_os = "linux"))]
 compile_error!(

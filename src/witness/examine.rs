@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, Stat, fstat, fstatfs, openat, readlinkat, statat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, Stat, fstat, openat, readlinkat, statat};
 
 use super::{
     custody::{Peer, SocketDiagnosis, custody, unseen},
@@ -25,7 +25,7 @@ use super::{
 use crate::{
     caller::{Custody, Executable, Facts, FileKey, Namespace, Sighting},
     digest::Digest,
-    sys::peer::alive,
+    sys::{filesystem, peer::alive},
 };
 
 /// Most bytes of a memory map that are read: some 40,000 mappings, ten times what browsers have.
@@ -38,18 +38,6 @@ const MAX_THREADS: usize = 1024;
 pub(super) const DELETED: &str = " (deleted)";
 const MAX_ARGUMENTS: usize = 32;
 const MAX_ARGUMENT: usize = 256;
-/// Filesystems that may show other bytes to the reader than to the processor: FUSE and network filesystems.
-const UNFAITHFUL: [u64; 9] = [
-    0x6573_5546, // FUSE
-    0x6969,      // NFS
-    0xff53_4d42, // CIFS
-    0xfe53_4d42, // SMB2
-    0x517b,      // SMB
-    0x0102_1997, // 9P
-    0x00c3_6400, // Ceph
-    0x5346_414f, // AFS
-    0x7375_7245, // Coda
-];
 
 /// A process to look at.
 pub(super) struct Subject {
@@ -90,7 +78,7 @@ impl Held {
             Some(file) => fstat(file),
             None => statat(&held, "", AtFlags::EMPTY_PATH),
         };
-        let faithful = file.as_ref().is_some_and(faithful);
+        let faithful = file.as_ref().is_some_and(|file| filesystem::foreign(file).is_none());
         Ok(Running { executable: executable(&shown, &stat.map_err(unseen)?), file, faithful })
     }
 }
@@ -335,11 +323,6 @@ fn pages_of(statm: &File) -> Result<u64, Unseen> {
     let mut bytes = [0; 64];
     let length = statm.read_at(&mut bytes, 0).map_err(|_| Unseen::Gone)?;
     parse_statm(bytes.get(..length).unwrap_or_default()).map_err(|_| Unseen::Unreadable)
-}
-
-fn faithful(file: &File) -> bool {
-    // the type is signed or not by architecture; its low 32 bits are the magic number
-    fstatfs(file).is_ok_and(|filesystem| !UNFAITHFUL.contains(&(filesystem.f_type as u64 & 0xffff_ffff)))
 }
 
 fn read_bounded(file: &File, limit: u64) -> Result<Vec<u8>, Unseen> {

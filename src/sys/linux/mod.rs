@@ -1,6 +1,7 @@
 //! Linux 5.10 and later; what newer kernels add is probed.
 
 pub mod activation;
+pub mod filesystem;
 pub mod locked;
 pub mod notify;
 pub mod peer;
