@@ -223,3 +223,36 @@ fn a_file_that_grows_while_it_is_hashed_is_not_registered() {
     fs::write(&path, b"\x7fELF tool, and more").unwrap();
     assert!(matches!(opened.measure(), Err(MeasureError::Changing(_))));
 }
+
+#[test]
+fn a_path_that_config_json_can_not_name_is_refused() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+    let folder = folder();
+    let path = elf(folder.path(), "tool");
+    let odd = folder.path().join(OsStr::from_bytes(b"tool-\xff"));
+    fs::rename(path, &odd).unwrap();
+    let link = folder.path().join("innocent");
+    symlink(&odd, &link).unwrap();
+    let real = fs::canonicalize(&odd).unwrap();
+    assert_eq!(unmeasured(&link), MeasureError::NotUtf8(real));
+}
+
+#[test]
+fn what_the_system_does_not_let_be_found_or_read_is_no_missing_file() {
+    let folder = folder();
+    let link = folder.path().join("tool");
+    symlink(&link, &link).unwrap();
+    assert!(matches!(unmeasured(&link), MeasureError::Unreadable { file, .. } if file == link));
+    // a regular file that opens, and whose first byte nobody can read
+    let memory = Opened::file(Path::new("/proc/self/mem")).unwrap();
+    assert!(!memory.is_elf());
+    let path = memory.path.clone();
+    assert!(matches!(memory.measure(), Err(MeasureError::Unreadable { file, .. }) if file == path));
+}
+
+#[test]
+fn a_program_below_a_file_is_missing_like_any_other() {
+    let folder = folder();
+    let below = elf(folder.path(), "tool").join("tool");
+    assert_eq!(unmeasured(&below), MeasureError::NotFound(below));
+}

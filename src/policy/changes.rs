@@ -104,7 +104,7 @@ fn terms(entry: &Entry) -> BTreeSet<String> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
 
@@ -140,6 +140,29 @@ mod tests {
         );
         assert_eq!(said(&after, &after), [""; 0]);
         assert_eq!(said(&Policy::empty(), &before).len(), 4);
+    }
+
+    #[test]
+    fn every_term_of_an_entry_is_told_when_it_comes_and_when_it_goes() {
+        let pin = "7".repeat(64);
+        let terms = format!(
+            r#","challenge":true,"relax":["traced"],"expires_at":"2030-01-01T00:00:00Z","allowed_target_prefixes":[],
+            "allowed_write_services":["w"],"libraries":[{{"path":"/l.so","hash":"sha256:{pin}"}}]"#
+        );
+        let (plain, full) = (policy(&[("/a", '1', "")]), policy(&[("/a", '1', &terms)]));
+        let words = format!(
+            "challenge, expires 2030-01-01T00:00:00Z, library /l.so sha256:{pin}, no target, relax traced, write w"
+        );
+        assert_eq!(said(&plain, &full), [format!("/a: gained: {words}; lost: all targets")]);
+        assert_eq!(said(&full, &plain), [format!("/a: gained: all targets; lost: {words}")]);
+    }
+
+    #[test]
+    fn an_entry_that_loses_its_effect_is_told_with_the_reason() {
+        let before = policy(&[("/a", '1', "")]);
+        let after = policy(&[("/a", '1', r#","expires_at":"next week""#)]);
+        let fault = after.entries()[0].unusable().unwrap();
+        assert_eq!(said(&before, &after), [format!("/a: gained: no effect: {fault}")]);
     }
 
     #[test]

@@ -237,3 +237,28 @@ fn a_hundred_thousand_levels_of_nesting_in_an_unknown_member_do_no_harm() {
     let text = format!(r#"{{"x":{deep},"protocol_version":"1"}}"#);
     assert!(Policy::parse(text.as_bytes()).is_ok_and(|policy| policy.entries().is_empty()));
 }
+
+#[test]
+fn an_entry_that_matches_nothing_is_known_by_its_path_and_hash_all_the_same() {
+    let policy = policy(&format!(
+        r#"{{"path":"/bin/a","hash":"{A}","expires_at":"next week"}},{{"path":"/bin/b","hash":"{B}"}}"#
+    ));
+    let knows = |path: &str, hash: &str| policy.knows(Path::new(path), &Digest::parse(hash).unwrap());
+    assert!(knows("/bin/a", A) && knows("/bin/b", B));
+    assert!(!knows("/bin/a", B) && !knows("/bin/b", A) && !knows("/bin/c", A));
+}
+
+#[test]
+fn a_library_may_have_members_that_this_version_does_not_know() {
+    let policy = policy(&format!(
+        r#"{{"path":"/bin/a","hash":"{A}","libraries":[{{"path":"/l.so","note":{{"deep":[1]}},"hash":"{B}"}}]}}"#
+    ));
+    let [library] = policy.entries()[0].libraries() else { panic!("one library") };
+    assert_eq!((library.path(), library.digest().to_string().as_str()), (Path::new("/l.so"), B));
+}
+
+#[test]
+fn a_line_end_within_a_string_is_a_fault_at_the_end_of_its_line() {
+    let error = Policy::parse(b"{\n\"protocol_version\": \"1\n\"}").unwrap_err();
+    assert_eq!((error.line, error.column, error.what), (2, 23, "this is not valid JSON"));
+}

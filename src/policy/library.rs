@@ -150,6 +150,8 @@ fn is_about(known: &Value, library: &Path) -> bool {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use sha2::{Digest as _, Sha256};
+
     use super::*;
     use crate::policy::Policy;
 
@@ -210,6 +212,22 @@ mod tests {
     }
 
     #[test]
+    fn a_library_is_of_root_only_where_nobody_else_can_put_another_in_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join("l.so");
+        fs::write(&own, b"\x7fELFcode").unwrap();
+        let uid = rustix::process::geteuid().as_raw();
+        let examine = |path: &Path| LibraryFile::candidate(path, Allowances::default(), uid).unwrap();
+        assert!(!examine(&own).is_of_root(), "everybody can write in a folder above it, or it is the user's");
+        let shell = fs::canonicalize("/bin/sh").unwrap();
+        let mount = rustix::fs::statvfs(&shell).unwrap();
+        // where the system is elsewhere, or mounted as a user's disk is, it is not for this test to say
+        if shell.starts_with("/usr") && !mount.f_flag.contains(rustix::fs::StatVfsMountFlags::NOSUID) {
+            assert!(examine(&shell).is_of_root());
+        }
+    }
+
+    #[test]
     fn a_library_need_not_be_executable_and_must_be_closed_to_others() {
         let folder = tempfile::tempdir().unwrap();
         let path = fs::canonicalize(folder.path()).unwrap().join("l.so");
@@ -222,6 +240,7 @@ mod tests {
         std::os::unix::fs::symlink(&path, &link).unwrap();
         let through_link = LibraryFile::examine(&link, Allowances::default(), uid).unwrap();
         assert_eq!(through_link.path(), path);
+        assert_eq!(*through_link.digest(), Digest::new(Sha256::digest(b"\x7fELFcode").into()));
         assert_eq!(Ok(through_link), examine(Allowances::default()));
         mode(0o666);
         let exposed = LibraryError::Exposed { place: path.clone(), why: Distrust::Writable };

@@ -78,3 +78,39 @@ fn write_new(draft: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_not_be_put_in_place_leaves_no_draft_and_what_is_there_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("config.json");
+        fs::create_dir(&target).unwrap();
+        fs::write(target.join("inside"), "kept").unwrap();
+        assert_eq!(replace(&target, b"new").unwrap_err().kind(), io::ErrorKind::IsADirectory);
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(left, [target.clone()]);
+        assert_eq!(fs::read(target.join("inside")).unwrap(), b"kept");
+    }
+
+    #[test]
+    fn the_root_of_all_folders_is_no_file_to_replace() {
+        assert_eq!(replace(Path::new("/"), b"new").unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn a_lock_is_waited_for_no_longer_than_it_is_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.lock");
+        let held = FileLock::acquire(&path, Duration::ZERO).unwrap().unwrap();
+        assert!(FileLock::acquire(&path, Duration::from_millis(20)).unwrap().is_none());
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| FileLock::acquire(&path, Duration::from_secs(60)).unwrap().is_some());
+            drop(held);
+            assert!(waits.join().unwrap());
+        });
+    }
+}

@@ -215,6 +215,16 @@ mod tests {
     }
 
     #[test]
+    fn a_short_run_of_hexadecimal_digits_is_a_token_and_a_word_of_such_letters_is_none() {
+        for token in ["5f3a9c01d2e4b786", "a1b2c3d4-e5f60718"] {
+            assert_eq!(mask(token), "***", "{token}");
+        }
+        for word in ["deadbeef-facade-cafe", "feedfacedeadbeef12a"] {
+            assert_eq!(mask(word), word);
+        }
+    }
+
+    #[test]
     fn credentials_in_urls_headers_and_short_options_are_masked() {
         assert_eq!(mask("https://alice:hunter2@example.org/x"), "https://***@example.org/x");
         assert_eq!(mask("https://a:p@ss@example.org"), "https://***@example.org");

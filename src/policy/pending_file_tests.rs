@@ -117,3 +117,31 @@ fn the_daemon_does_not_wait_for_a_command_that_holds_the_lock() {
     drop(held);
     assert!(file.update(Duration::ZERO, now, |queue| queue.record(sighting(2), now)).is_ok());
 }
+
+#[test]
+fn what_the_system_refuses_is_an_error_that_names_the_file_and_no_empty_queue() {
+    let (folder, _) = setup();
+    let below = folder.path().join("data/file");
+    fs::write(&below, "").unwrap();
+    let file = PendingFile::new(below.join("pending.json"), geteuid().as_raw());
+    let refused = |file: PathBuf| Some(PendingError::Io { file, kind: io::ErrorKind::NotADirectory });
+    let now = Timestamp::now();
+    assert_eq!(file.load(now).err(), refused(below.join("pending.json")));
+    let updated = file.update(COMMAND_PATIENCE, now, |queue| queue.record(sighting(1), now));
+    assert_eq!(updated.err(), refused(below.join("pending.lock")));
+}
+
+#[test]
+fn a_folder_in_place_of_the_queue_is_said_and_not_removed() {
+    let (folder, file) = setup();
+    let path = folder.path().join("data/pending.json");
+    fs::create_dir(&path).unwrap();
+    let now = Timestamp::now();
+    assert_eq!(file.load(now).unwrap().1, Some(Foreign));
+    let updated = file.update(COMMAND_PATIENCE, now, |queue| queue.record(sighting(1), now));
+    assert_eq!(
+        updated.err(),
+        Some(PendingError::Io { file: path.clone(), kind: io::ErrorKind::IsADirectory })
+    );
+    assert!(path.is_dir());
+}

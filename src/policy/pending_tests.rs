@@ -111,3 +111,13 @@ fn the_largest_queue_stays_below_the_size_that_is_read() {
     assert_eq!(queue.len(), 128);
     assert!(queue.render().len() < 8 * 1024 * 1024);
 }
+
+#[test]
+fn a_path_that_no_program_can_have_is_not_kept() {
+    let mut queue = PendingQueue::default();
+    let long = |length: usize| PathBuf::from(format!("/{}", "p".repeat(length - 1)));
+    queue.record(Sighting { path: long(MAX_PATH + 1), ..sighting(1) }, at(0));
+    assert!(queue.is_empty());
+    queue.record(Sighting { path: long(MAX_PATH), ..sighting(1) }, at(0));
+    assert_eq!(queue.len(), 1);
+}

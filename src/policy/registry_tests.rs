@@ -282,3 +282,113 @@ fn what_an_interrupted_edit_left_behind_is_cleared_and_leaves_no_litter() {
     assert!(!left.exists());
     assert_eq!(setup.policy().entries().len(), 1);
 }
+
+/// What a seal was asked: what is there, and what shall be there.
+type Asked = std::sync::Mutex<Vec<(Option<Vec<u8>>, Vec<u8>)>>;
+
+/// The same registry, whose edits `asked` sees first; `seals` says whether they can be sealed.
+fn sealed<'s>(setup: &Setup, asked: &'s Asked, seals: bool) -> Registry<'s> {
+    Registry::new(setup.config(), uid()).sealed_by(Box::new(move |there, after| {
+        asked.lock().unwrap().push((there.map(<[u8]>::to_vec), after.to_vec()));
+        let refusal = || RegistryError::Unsealable { sentence: "no".into(), advice: "none".into() };
+        if seals { Ok(()) } else { Err(refusal()) }
+    }))
+}
+
+#[test]
+fn an_edit_of_a_sealed_policy_is_sealed_before_it_is_written() {
+    let setup = setup();
+    let (a, b) = (setup.candidate("a", "1"), setup.candidate("b", "2"));
+    let asked = Asked::default();
+    sealed(&setup, &asked, true).register(&a, now()).unwrap();
+    let first = setup.text().into_bytes();
+    sealed(&setup, &asked, true).register(&b, now()).unwrap();
+    let second = setup.text().into_bytes();
+    assert_ne!(first, second);
+    sealed(&setup, &asked, true).register(&b, now()).unwrap();
+    let told = asked.into_inner().unwrap();
+    let expected = [(None, first.clone()), (Some(first), second.clone()), (Some(second.clone()), second)];
+    assert_eq!(told, expected, "an edit that changes nothing asks whether what is there was sealed");
+}
+
+#[test]
+fn an_edit_that_can_not_be_sealed_leaves_the_file_as_it_is() {
+    let setup = setup();
+    let (a, b) = (setup.candidate("a", "1"), setup.candidate("b", "2"));
+    let asked = Asked::default();
+    let refused = |edited: Result<Registration, RegistryError>| {
+        assert!(matches!(edited, Err(RegistryError::Unsealable { .. })), "{edited:?}");
+    };
+    refused(sealed(&setup, &asked, false).register(&a, now()));
+    assert!(!setup.config().exists());
+    setup.registry.register(&a, now()).unwrap();
+    let before = setup.text();
+    refused(sealed(&setup, &asked, false).register(&b, now()));
+    refused(sealed(&setup, &asked, false).register(&a, now()));
+    assert_eq!(setup.text(), before);
+}
+
+#[test]
+fn that_a_sealed_policy_is_gone_is_said_before_that_its_entries_are() {
+    let setup = setup();
+    let tool = setup.candidate("tool", "1");
+    let asked = Asked::default();
+    let gone = sealed(&setup, &asked, false).unregister(tool.path(), None);
+    assert!(matches!(gone, Err(RegistryError::Unsealable { .. })), "{gone:?}");
+    let unknown = sealed(&setup, &asked, true).unregister(tool.path(), None);
+    assert!(matches!(unknown, Err(RegistryError::Draft(DraftError::UnknownPath(_)))), "{unknown:?}");
+    assert_eq!(asked.into_inner().unwrap(), [(None, vec![]), (None, vec![])]);
+    assert!(!setup.config().exists());
+}
+
+#[test]
+fn a_library_is_trusted_by_path_and_hash_and_distrusted_again() {
+    let setup = setup();
+    let tool = setup.candidate("tool", "1");
+    setup.registry.register(&tool, now()).unwrap();
+    let path = setup.tool("l.so", "library");
+    let library = LibraryFile::candidate(&path, Allowances::default(), uid()).unwrap();
+    setup.registry.trust_library(tool.path(), &library).unwrap();
+    let policy = setup.policy();
+    let [pinned] = policy.entries()[0].libraries() else { panic!("one library") };
+    assert_eq!((pinned.path(), pinned.digest()), (library.path(), library.digest()));
+    setup.registry.distrust_library(tool.path(), library.path()).unwrap();
+    assert!(setup.policy().entries()[0].libraries().is_empty());
+    let again = setup.registry.distrust_library(tool.path(), library.path());
+    assert!(matches!(again, Err(RegistryError::Draft(DraftError::UnknownLibrary { .. }))));
+}
+
+#[test]
+fn an_edit_that_would_make_the_file_too_large_to_be_read_is_refused() {
+    let setup = setup();
+    let tool = setup.candidate("tool", "1");
+    let head = r#"{"protocol_version":"1","comment":""#;
+    let full = format!("{head}{}\"}}", "x".repeat(MAX_CONFIG as usize - head.len() - 2));
+    setup.write(&full);
+    let refused = setup.registry.register(&tool, now());
+    assert!(matches!(&refused, Err(RegistryError::TooLarge(file)) if *file == setup.config()), "{refused:?}");
+    assert!(setup.text() == full, "the file that can be read stays");
+}
+
+#[test]
+fn where_nothing_can_be_written_the_file_or_folder_in_the_way_is_named() {
+    let setup = setup();
+    let tool = setup.candidate("tool", "1");
+    let folder = setup.config().parent().unwrap().to_owned();
+    let in_the_way = |expected: &Path| {
+        let refused = setup.registry.register(&tool, now());
+        assert!(
+            matches!(&refused, Err(RegistryError::Unwritable { file, .. }) if file == expected),
+            "{refused:?}"
+        );
+    };
+    fs::write(&folder, "a file").unwrap();
+    in_the_way(&folder);
+    fs::remove_file(&folder).unwrap();
+    fs::create_dir_all(folder.join("config.lock")).unwrap();
+    in_the_way(&folder.join("config.lock"));
+    fs::remove_dir(folder.join("config.lock")).unwrap();
+    fs::create_dir(folder.join("config.json.new")).unwrap();
+    in_the_way(&setup.config());
+    assert!(!setup.config().exists());
+}

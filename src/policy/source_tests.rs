@@ -92,6 +92,11 @@ fn a_file_read_within_the_grain_is_read_again_even_much_later() {
     assert!(setup.source.seen.unwrap().settled, "now an equal stamp means an equal file");
     assert!(setup.source.unchanged(uid()));
     assert!(!setup.source.unchanged(uid() + 1), "trust was judged for another user");
+    let generation = setup.source.generation();
+    // a second reading would see that this is wrong
+    setup.source.effective = Effective::Missing;
+    setup.source.current_at(uid(), late).unwrap();
+    assert_eq!(setup.source.generation(), generation, "one stat, and nothing was read");
 }
 
 #[test]
@@ -196,4 +201,78 @@ fn a_symbolic_link_is_followed_and_its_target_folder_is_judged_too() {
     mode(repository.path(), 0o777);
     // the file's own stamp is unchanged, and the grain has not passed: it is read again
     assert_eq!(setup.distrust(), Distrust::Writable);
+}
+
+fn hash(text: &str) -> [u8; 32] {
+    Sha256::digest(text.as_bytes()).into()
+}
+
+#[test]
+fn of_a_sealed_policy_only_the_file_with_that_hash_counts_and_nothing_else_stays_in_force() {
+    let mut setup = setup();
+    let (sealed, other) = (entry("/bin/a"), entry("/bin/b"));
+    let unsealed = |setup: &Setup, found| PolicyError::Unsealed { file: setup.path(), found, broken: None };
+    setup.source.accept_only(Some(hash(&sealed)));
+    assert_eq!(
+        setup.current().unwrap_err(),
+        unsealed(&setup, None),
+        "a missing file is not the empty policy"
+    );
+    setup.write(&sealed);
+    assert!(setup.current().unwrap().knows_path(Path::new("/bin/a")));
+    assert_eq!(setup.source.digest(), Some(Digest::new(hash(&sealed))));
+    setup.write(&other);
+    let found = Some(Digest::new(hash(&other)));
+    assert_eq!(setup.current().unwrap_err(), unsealed(&setup, found));
+    assert!(setup.source.last().entries().is_empty());
+    assert_eq!(setup.source.digest(), None);
+    setup.source.accept_only(None);
+    assert!(setup.current().unwrap().knows_path(Path::new("/bin/b")));
+    assert!(setup.source.last().knows_path(Path::new("/bin/b")));
+}
+
+#[test]
+fn another_seal_is_looked_at_although_the_file_is_the_same() {
+    let mut setup = setup();
+    let text = entry("/bin/a");
+    setup.write(&text);
+    let late = SystemTime::now() + Duration::from_secs(60);
+    setup.source.accept_only(Some(hash(&text)));
+    setup.source.current_at(uid(), late).unwrap();
+    assert!(setup.source.unchanged(uid()));
+    setup.source.accept_only(Some(hash(&text)));
+    assert!(setup.source.unchanged(uid()), "the same seal costs no reading");
+    setup.source.accept_only(Some([0; 32]));
+    assert!(matches!(setup.source.current_at(uid(), late), Err(PolicyError::Unsealed { .. })));
+}
+
+#[test]
+fn a_sealed_policy_that_is_half_edited_is_told_with_the_place_of_the_fault() {
+    let mut setup = setup();
+    setup.source.accept_only(Some([0; 32]));
+    setup.write("{\n \"protocol_version\": \"2\",\n}");
+    let path = setup.path().display().to_string();
+    assert_eq!(
+        setup.current().unwrap_err().to_string(),
+        format!(
+            "{path} is not the policy that was sealed; {path}:2:24: protocol_version must be the string \"1\""
+        )
+    );
+    setup.write(EMPTY);
+    let text = setup.current().unwrap_err().to_string();
+    assert_eq!(text, format!("{path} is not the policy that was sealed"));
+}
+
+#[test]
+fn a_link_that_leads_nowhere_but_to_itself_is_an_error_and_no_missing_file() {
+    let mut setup = setup();
+    symlink(setup.path(), setup.path()).unwrap();
+    for _ in 0..2 {
+        let refused = setup.current().unwrap_err();
+        assert!(
+            matches!(&refused, PolicyError::Unreadable { file, .. } if *file == setup.path()),
+            "{refused}"
+        );
+    }
+    assert_eq!(setup.source.digest(), None);
 }
