@@ -292,6 +292,16 @@ mod tests {
     }
 
     #[test]
+    fn more_entries_than_one_import_takes_are_refused_where_the_first_of_them_stands() {
+        let most = "A=1\n".repeat(MAX_SECRETS);
+        assert_eq!(read(&most).len(), MAX_SECRETS);
+        let service = Service::parse("s").unwrap();
+        let error = dotenv(format!("{most}\n  B=1\n").as_bytes(), &service, None).err().unwrap();
+        let place = Place { line: MAX_SECRETS + 2, column: 3 };
+        assert_eq!(error, SourceError { place, rule: Rule::TooMany });
+    }
+
+    #[test]
     fn a_broken_file_is_refused_with_line_and_column() {
         let fails = |file: &[u8]| dotenv(file, &Service::parse("s").unwrap(), None).err().unwrap();
         let at = |line, column, rule| SourceError { place: Place { line, column }, rule };

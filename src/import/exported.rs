@@ -300,6 +300,9 @@ mod tests {
         assert_eq!(record(r#"{"x":"y"}"#), Err(fail(2, 6, Rule::UnknownMember)));
         let long = format!(r#"{{"service":"s","target":"t","value":"{}"}}"#, "v".repeat(MAX_VALUE + 1));
         assert_eq!(record(&long), Ok(Err(Refusal::TooLong)));
+        let endless = " ".repeat(MAX_EXPORT_LINE + 1);
+        assert_eq!(record(&endless), Err(fail(2, MAX_EXPORT_LINE + 1, Rule::LongLine)));
+        assert_eq!(record(&endless[1..]), json(MAX_EXPORT_LINE + 1, Problem::EndsEarly));
         let bad = r#"{"service":"","target":"t","value":"v"}"#;
         assert_eq!(record(bad), Ok(Err(Refusal::Name(NameError::Empty))));
         let twice = r#"{"service":"s","target":"t","value":"v","attributes":{"a":"1","a":"2"}}"#;

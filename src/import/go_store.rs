@@ -142,6 +142,18 @@ mod tests {
     }
 
     #[test]
+    fn more_entries_than_one_import_takes_are_refused() {
+        let json = |count: usize| {
+            let entries: Vec<String> = (0..count).map(|n| format!(r#""s:{n:06}":"v""#)).collect();
+            format!("{{{}}}", entries.join(","))
+        };
+        assert_eq!(go_store(json(MAX_SECRETS).as_bytes(), &[]).unwrap().len(), MAX_SECRETS);
+        let error = go_store(json(MAX_SECRETS + 1).as_bytes(), &[]).err().unwrap();
+        assert_eq!(error.rule, Rule::TooMany);
+        assert_eq!(error.place.line, 1);
+    }
+
+    #[test]
     fn broken_json_is_refused_by_rule_and_column() {
         let fails = |json: &str| go_store(json.as_bytes(), &[]).err().unwrap();
         let at =

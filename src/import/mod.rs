@@ -235,3 +235,56 @@ fn text(bytes: &[u8]) -> Result<&str, SourceError> {
     std::str::from_utf8(bytes)
         .map_err(|error| SourceError { place: place_of(bytes, error.valid_up_to()), rule: Rule::NotUtf8 })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    fn piped(bytes: &[u8], prefix: &str) -> Option<Result<(String, String), Refusal>> {
+        let service = Service::parse("s").unwrap();
+        let prefix = TargetPrefix::parse(prefix).ok();
+        let found = one_value("name", Buffer::from(bytes), &service, prefix.as_ref())?;
+        assert_eq!((found.name.as_str(), found.place), ("name", None));
+        let words = |secret: Incoming| {
+            assert!(secret.service == service && secret.attributes.is_empty());
+            (secret.target.to_string(), secret.value.expose_secret().to_owned())
+        };
+        Some(found.secret.map(words))
+    }
+
+    #[test]
+    fn one_line_end_of_what_is_piped_in_is_not_part_of_the_value() {
+        for (bytes, value) in [
+            ("v", "v"),
+            ("v\n", "v"),
+            ("v\r\n", "v"),
+            ("v\n\n", "v\n"),
+            ("v\r", "v\r"),
+            (" v \n", " v "),
+            ("\n\n", "\n"),
+        ] {
+            assert_eq!(piped(bytes.as_bytes(), "").unwrap().unwrap().1, value, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn what_failed_before_the_pipe_is_no_empty_value() {
+        for bytes in ["", "\n", "\r\n"] {
+            assert!(piped(bytes.as_bytes(), "").is_none(), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_piped_value_gets_its_prefix_and_keeps_to_the_rules_of_values() {
+        assert_eq!(piped(b"v", "dev/").unwrap().unwrap().0, "dev/name");
+        assert_eq!(piped(b"\xff", "").unwrap(), Err(Refusal::NotText));
+        let most = "v".repeat(MAX_VALUE);
+        assert!(piped(format!("{most}\n").as_bytes(), "").unwrap().is_ok(), "the line end does not count");
+        assert_eq!(piped(format!("{most}v").as_bytes(), "").unwrap(), Err(Refusal::TooLong));
+        let long = "p".repeat(crate::name::MAX_TARGET);
+        assert!(matches!(piped(b"v", &long).unwrap(), Err(Refusal::Name(_))));
+    }
+}

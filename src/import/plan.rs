@@ -171,6 +171,29 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_that_can_be_no_secret_is_kept_with_its_name_place_and_reason() {
+        let mut plan = Plan::new();
+        let place = Some(Place { line: 3, column: 1 });
+        plan.add(Found { name: "bad".into(), place, secret: Err(Refusal::NotText) }).unwrap();
+        assert_eq!(plan.refused(), [Refused { name: "bad".into(), place, why: Refusal::NotText }]);
+        assert!(plan.is_empty(), "a refusal is nothing to write");
+        plan.add(found("s", "good", "v", None)).unwrap();
+        assert!(!plan.is_empty());
+    }
+
+    #[test]
+    fn more_entries_than_one_import_takes_are_refused_whether_they_are_secrets_or_not() {
+        let mut plan = Plan::new();
+        plan.add(found("s", "t", "v", None)).unwrap();
+        let refused = || Found { name: String::new(), place: None, secret: Err(Refusal::NoColon) };
+        for _ in 1..MAX_SECRETS {
+            plan.add(refused()).unwrap();
+        }
+        assert_eq!(plan.add(refused()), Err(TooMuch));
+        assert_eq!(plan.add(found("s", "last", "v", None)), Err(TooMuch));
+    }
+
+    #[test]
     fn existing_names_are_told_and_can_be_left_out() {
         let mut plan = Plan::new();
         for target in ["new", "old"] {
