@@ -32,3 +32,34 @@ impl Nonce {
         HEXLOWER.encode(&self.0)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nonce_is_exactly_64_lower_case_digits() {
+        let bytes: [u8; 32] = std::array::from_fn(|at| 0xf0 ^ at as u8);
+        let nonce = Nonce::new(bytes);
+        let text = nonce.to_hex();
+        assert_eq!((text.len(), &text[..6]), (64, "f0f1f2"));
+        let read = Nonce::parse(&text).unwrap();
+        assert_eq!(read.as_bytes(), &bytes);
+        assert!(read.matches(&nonce));
+        for other in [&text[1..], &text[2..], &format!("{text}00"), &text.to_uppercase(), "", &"g".repeat(64)]
+        {
+            assert!(Nonce::parse(other).is_none(), "{other}");
+        }
+    }
+
+    #[test]
+    fn one_bit_makes_another_nonce() {
+        let nonce = Nonce::new([0; 32]);
+        for at in [0, 31] {
+            let mut bytes = [0; 32];
+            bytes[at] = 0x80;
+            assert!(!nonce.matches(&Nonce::new(bytes)));
+        }
+    }
+}

@@ -321,3 +321,7 @@ impl<W: Write> Line<W> {
         let _ = serde_json::to_writer(&mut self.0, text);
     }
 }
+
+#[cfg(test)]
+#[path = "reply_tests.rs"]
+mod tests;

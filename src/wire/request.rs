@@ -371,3 +371,18 @@ fn pair(targets: Vec<Target>, values: Vec<SecretValue>) -> Result<Vec<WriteItem>
     }
     Ok(targets.into_iter().zip(values).map(|(target, value)| WriteItem { target, value }).collect())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_beyond_the_most_targets_are_refused_at_the_first_of_them() {
+        let values = vec![r#""v""#; MAX_TARGETS + 1].join(",");
+        let upto = format!(r#"{{"type":"REQUEST","action":"write","service":"s","values":[{values}"#);
+        let rest = r#","more"],"targets":["t"]}"#;
+        let refused = Message::parse(&format!("{upto}{rest}")).err().unwrap();
+        assert_eq!((refused.problem, refused.column), (Problem::ValueCount, upto.len() + 1));
+    }
+}

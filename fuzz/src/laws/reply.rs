@@ -22,13 +22,14 @@ use super::{
 use crate::admitted::{admit, policy_for};
 
 /// Every reason with its status, as the contract's table has them.
-const REASONS: [(Reason, &str, &str); 11] = [
+const REASONS: [(Reason, &str, &str); Reason::ALL.len()] = [
     (Reason::UnregisteredBinary, "denied", "unregistered_binary_pending_approval"),
     (Reason::ServiceNotAllowed, "denied", "service_not_allowed"),
     (Reason::ActionNotInPolicy, "denied", "action_not_in_policy"),
     (Reason::TargetNotAllowed, "denied", "target_not_allowed"),
     (Reason::UntrustedCaller, "denied", "untrusted_caller"),
     (Reason::MalformedRequest, "error", "malformed_request"),
+    (Reason::PolicyUnsealed, "error", "policy_unsealed"),
     (Reason::StoreLocked, "error", "store_locked"),
     (Reason::AuditUnavailable, "error", "audit_unavailable"),
     (Reason::Overloaded, "error", "overloaded"),
