@@ -92,7 +92,7 @@ mod tests {
         fs::write(target.join("inside"), "kept").unwrap();
         assert_eq!(replace(&target, b"new").unwrap_err().kind(), io::ErrorKind::IsADirectory);
         let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
-        assert_eq!(left, [target.clone()]);
+        assert_eq!(left, std::slice::from_ref(&target));
         assert_eq!(fs::read(target.join("inside")).unwrap(), b"kept");
     }
 
