@@ -225,6 +225,15 @@ mod tests {
     }
 
     #[test]
+    fn a_second_entry_that_has_no_hash_yet_is_told_too() {
+        let before = br#"{"registered_binaries":[{"path":"/a","hash":"1"}]}"#;
+        let after = br#"{"registered_binaries":[{"path":"/a","hash":"1"},{"path":"/a","can_search":true}]}"#;
+        let gains = vec!["search".to_owned()];
+        let told = Difference { path: "/a without a hash".to_owned(), gains, loses: vec![] };
+        assert_eq!(differences(before, after), [told]);
+    }
+
+    #[test]
     fn the_copy_is_private_whole_and_can_be_removed_twice() {
         use std::os::unix::fs::PermissionsExt;
         let uid = rustix::process::geteuid().as_raw();
