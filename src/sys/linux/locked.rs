@@ -328,11 +328,10 @@ mod tests {
     fn a_block_is_zero_when_made_and_what_does_not_fit_the_slab_gets_pages_of_its_own() {
         for length in [0, 1, 64, 65, 70_000, SLAB + 1] {
             let mut block = Block::new(length);
-            assert_eq!(block.as_slice().len(), length);
-            assert!(block.as_slice().iter().all(|byte| *byte == 0));
+            assert!(block.as_slice() == vec![0; length]);
             block.as_mut_slice().fill(0xaa);
             drop(block);
-            assert!(Block::new(length).as_slice().iter().all(|byte| *byte == 0));
+            assert!(Block::new(length).as_slice() == vec![0; length]);
         }
     }
 }
