@@ -99,6 +99,7 @@ fn a_log_without_state_and_without_a_memory_of_it_is_followed_by_a_chain_without
     let mut log = reopened(&path).unwrap();
     assert_eq!(log.append(&event("c")).unwrap().seq(), 5);
     assert_eq!(said(&path), [": epoch 0", "a", "b", ": epoch 0", "c"]);
+    assert_eq!(wrong(&path, &log.head()), [Wrong::Unannounced], "a check finds it all the same");
 }
 
 #[test]
