@@ -30,6 +30,7 @@ enum Wrong {
     PidNamespace(Namespace),
     NotHeld,
     HeldAcrossExec,
+    UnderFilter,
     Untold,
     Tracer(u32),
     Code(ForeignCode),
@@ -44,7 +45,9 @@ impl Wrong {
             Self::Uid(..) => Check::ForeignUid,
             Self::ChangedWhileLooked | Self::NotMapped => Check::ExecutableChanged,
             Self::UserNamespace(_) | Self::PidNamespace(_) => Check::ForeignNamespace,
-            Self::NotHeld | Self::HeldAcrossExec | Self::Untold => Check::DescriptorInherited,
+            Self::NotHeld | Self::HeldAcrossExec | Self::UnderFilter | Self::Untold => {
+                Check::DescriptorInherited
+            }
             Self::Tracer(_) => Check::Traced,
             Self::Code(_) => Check::InjectedCode,
             Self::Inexact | Self::Unfaithful => Check::UnreadablePeer,
@@ -61,6 +64,7 @@ impl Wrong {
             Self::PidNamespace(namespace) => facts.pid_namespace = *namespace,
             Self::NotHeld => facts.custody = Custody::NotHeld,
             Self::HeldAcrossExec => facts.custody = Custody::HeldAcrossExec,
+            Self::UnderFilter => facts.custody = Custody::HeldUnderFilter,
             Self::Untold => facts.custody = Custody::Untold,
             Self::Tracer(pid) => facts.tracer = *pid,
             Self::Code(code) => facts.foreign_code.push(code.clone()),
@@ -93,6 +97,7 @@ fn wrong() -> impl Strategy<Value = Wrong> {
         other_namespace().prop_map(Wrong::PidNamespace),
         Just(Wrong::NotHeld),
         Just(Wrong::HeldAcrossExec),
+        Just(Wrong::UnderFilter),
         Just(Wrong::Untold),
         (1..u32::MAX).prop_map(Wrong::Tracer),
         foreign_code().prop_map(Wrong::Code),
@@ -179,6 +184,15 @@ proptest! {
         let nothing = Terms { relax: &BTreeSet::new(), libraries: &[] };
         let check = |facts: &Facts| verify(facts, &observer(), nothing).map(drop).map_err(|untrusted| untrusted.check);
         prop_assert_eq!(check(&other), check(&plain));
+    }
+
+    #[test]
+    fn mounts_of_its_own_are_told_of_whoever_has_them(mount in option::of(other_namespace())) {
+        let honest = honest_facts();
+        let facts = Facts { mount_namespace: mount.unwrap_or(honest.mount_namespace), ..honest };
+        let nothing = Terms { relax: &BTreeSet::new(), libraries: &[] };
+        let caller = verify(&facts, &observer(), nothing).unwrap();
+        prop_assert_eq!(caller.has_own_mounts(), mount.is_some());
     }
 
     #[test]

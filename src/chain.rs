@@ -214,8 +214,7 @@ impl<'l> Linked<'l> {
         let (rest, digits) = rest.split_last_chunk::<{ 2 * BYTES }>()?;
         let mac = hex(std::str::from_utf8(digits).ok()?)?;
         let body = rest.strip_suffix(MAC)?;
-        let (_, number) = body.split_at(number_at(body)?);
-        let number = std::str::from_utf8(number).ok()?;
+        let number = std::str::from_utf8(number_of(body)?).ok()?;
         let seq = number.parse().ok().filter(|seq| *seq < NO_NUMBER)?;
         // one number has one spelling
         (number == u64::to_string(&seq)).then_some(Self { body, seq, mac })
@@ -258,11 +257,11 @@ pub fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// Where the digits at the end of a body begin, behind [`SEQ`].
-fn number_at(body: &[u8]) -> Option<usize> {
+/// The digits at the end of a body, behind [`SEQ`]; possibly none.
+fn number_of(body: &[u8]) -> Option<&[u8]> {
     let digits = body.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
-    let at = body.len().checked_sub(digits).filter(|_| digits > 0)?;
-    body.get(..at)?.ends_with(SEQ).then_some(at)
+    let (rendered, number) = body.split_at_checked(body.len().checked_sub(digits)?)?;
+    rendered.ends_with(SEQ).then_some(number)
 }
 
 fn derive(key: &[u8], label: &[u8]) -> Ratchet {

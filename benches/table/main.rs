@@ -81,6 +81,7 @@ fn main() {
         table.extend(audit::questions(&scale));
         return println!("{}", page::table(&table));
     }
+    let load = page::load();
     let mut stages = scale.sizes.map(|secrets| Stage::set(secrets, scale.large, &[]));
     let (mut table, sketches) = rows::measure(&mut stages, &scale);
     table.extend(audit::durability(&stages[0], &scale));
@@ -90,7 +91,7 @@ fn main() {
     let text = page::table(&table);
     println!("{text}");
     if given("--write") {
-        page::write(&text, &sketches, &scale);
+        page::write(&text, &sketches, &scale, &load);
     }
     println!("{} rows measured", table.len());
 }

@@ -33,15 +33,22 @@ pub fn table(rows: &[Row]) -> String {
 }
 
 /// Writes the page and its pictures.
-pub fn write(table: &str, sketches: &Sketches, scale: &Scale) {
+pub fn write(table: &str, sketches: &Sketches, scale: &Scale, load: &str) {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let page = PAGE
         .replace("{table}", table.trim_end())
         .replace("{machine}", &machine())
+        .replace("{load}", load)
         .replace("{rounds}", &scale.rounds.to_string());
     fs::write(docs.join("performance.md"), page).unwrap();
     fs::write(docs.join("latency.svg"), plot::spreads(&sketches.spreads)).unwrap();
     fs::write(docs.join("growth.svg"), plot::growth(&scale.sizes, &sketches.growth)).unwrap();
+}
+
+/// How many tasks wanted a processor over the last minute: whether others worked here too.
+pub fn load() -> String {
+    let averages = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    averages.split_whitespace().next().unwrap_or("unknown").to_owned()
 }
 
 /// What the figures depend on.

@@ -69,3 +69,16 @@ impl fmt::Display for Check {
         f.write_str(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_reads_back_from_what_records_say_of_it() {
+        for check in Check::ALL {
+            assert_eq!(Check::parse(&check.to_string()), Some(check));
+        }
+        assert_eq!(Check::parse(""), None);
+    }
+}

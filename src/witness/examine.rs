@@ -296,15 +296,16 @@ impl Subject {
 }
 
 pub(super) fn file_key(stat: &Stat) -> FileKey {
-    let nanoseconds = |seconds: i64, rest: u64| {
+    // the parts of a second are signed on some platforms and not on others
+    let nanoseconds = |seconds: i64, rest: i128| {
         seconds.saturating_mul(1_000_000_000).saturating_add(i64::try_from(rest).unwrap_or_default())
     };
     FileKey {
         device: stat.st_dev,
         inode: stat.st_ino,
         size: u64::try_from(stat.st_size).unwrap_or_default(),
-        modified: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
-        changed: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
+        modified: nanoseconds(stat.st_mtime, stat.st_mtime_nsec.into()),
+        changed: nanoseconds(stat.st_ctime, stat.st_ctime_nsec.into()),
     }
 }
 
