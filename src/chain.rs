@@ -335,4 +335,15 @@ mod tests {
         assert_ne!(key().first().expose(), key().first().next().expose());
         assert_eq!(ChainId::parse(&key().chain().to_string()), Some(key().chain()));
     }
+
+    #[test]
+    fn the_running_hash_is_that_of_all_lines_so_far_in_their_order() {
+        // printf '%064d' 0 | xxd -r -p, then a; and the same of that and b
+        let first = hex("41a0370c3d9f42773a59e8e01651911cf43b1e3f66944cbb690029debc4eb647").unwrap();
+        let second = hex("abccbe9b24d2bbd3aa1360d605147a841dd051130131c6929d6004e1ae4796e8").unwrap();
+        assert_eq!(running(&[0; 32], b"a"), first);
+        assert_eq!(running(&first, b"b"), second);
+        let head = Head::default().after(b"a", 1, [1; 32]).after(b"b", 2, [2; 32]);
+        assert_eq!(head, Head { seq: 2, mac: [2; 32], digest: second, ..Head::default() });
+    }
 }

@@ -303,4 +303,62 @@ mod tests {
         assert!(!archive.place(1).exists() && archive.place(5).exists() && archive.place(9).exists());
         assert_eq!(archive.newest(), Some(archive.place(9)));
     }
+
+    #[test]
+    fn what_can_not_be_read_or_does_not_unpack_to_the_same_is_not_packed_and_leaves_no_draft() {
+        let dir = scratch();
+        let archive = Archive { log: dir.path().join("audit.log"), files: Vec::new() };
+        // a folder opens, and its first read fails
+        let unreadable = archive.place(1);
+        fs::create_dir(&unreadable).unwrap();
+        assert_eq!(pack(&unreadable).unwrap_err().kind(), io::ErrorKind::IsADirectory);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        // what another try left is no obstacle, and what is none of ours is
+        let plain = archive.place(2);
+        fs::write(&plain, "x").unwrap();
+        let draft = plain.with_added_extension("zst.new");
+        fs::write(&draft, "half").unwrap();
+        pack(&plain).unwrap();
+        assert!(!draft.exists() && !plain.exists());
+        let packed = plain.with_added_extension(PACKED);
+        assert!(same(&packed, Sha256::new_with_prefix("x")).is_ok());
+        assert!(same(&packed, Sha256::new_with_prefix("y")).is_err());
+        fs::create_dir(&draft).unwrap();
+        fs::write(&plain, "x").unwrap();
+        assert!(pack(&plain).is_err() && plain.exists());
+    }
+
+    #[test]
+    fn a_file_that_was_removed_while_it_was_packed_does_not_come_back() {
+        let dir = scratch();
+        let plain = Archive { log: dir.path().join("audit.log"), files: Vec::new() }.place(1);
+        // a pipe ends when its writer does: the name is gone by then
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &plain, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let writer = {
+            let plain = plain.clone();
+            std::thread::spawn(move || {
+                let mut pipe = OpenOptions::new().write(true).open(&plain).unwrap();
+                pipe.write_all(b"records").unwrap();
+                fs::remove_file(plain).unwrap();
+            })
+        };
+        pack(&plain).unwrap();
+        writer.join().unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_log_that_is_not_there_has_no_files_and_one_that_can_not_be_opened_is_an_error() {
+        let dir = scratch();
+        let log = dir.path().join("folder").join("audit.log");
+        assert_eq!(files(&log).unwrap(), Vec::<PathBuf>::new());
+        assert_eq!(Archive::of(&log).unwrap().newest(), None);
+        assert_eq!(Archive::of(Path::new("/")).unwrap().newest(), None);
+        let log = dir.path().join("audit.log");
+        fs::write(&log, "{}\n").unwrap();
+        assert_eq!(opened(&log).unwrap().len(), 1);
+        fs::write(log.with_added_extension("0000000000000001.zst"), "not packed").unwrap();
+        assert!(opened(&log).is_err(), "a file that is left out would look like one that was removed");
+    }
 }

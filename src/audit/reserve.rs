@@ -81,3 +81,32 @@ impl Reserve {
         self.file.sync_data()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::store::files::scratch;
+
+    #[test]
+    fn the_room_is_given_back_once_and_taken_again_when_its_time_has_come() {
+        let dir = scratch();
+        let folder = Folder::open(dir.path()).unwrap();
+        let size = || std::fs::metadata(dir.path().join(RESERVE_FILE)).unwrap().len();
+        assert!(Reserve::open(&folder).unwrap().is_held());
+        assert_eq!(size(), SIZE as u64);
+        let mut reserve = Reserve::open(&folder).unwrap();
+        assert!(reserve.tried.is_none(), "it was there already");
+        assert!(reserve.spend() && !reserve.spend());
+        assert_eq!(size(), 0);
+        reserve.tried = Instant::now().checked_add(PERIOD);
+        assert!(!reserve.is_held(), "not so soon");
+        assert_eq!(size(), 0);
+        reserve.tried = None;
+        assert!(reserve.is_held() && reserve.spend());
+        // half of it, as a crash leaves it, is none
+        std::fs::write(dir.path().join(RESERVE_FILE), "half").unwrap();
+        assert!(Reserve::open(&folder).unwrap().is_held());
+        assert_eq!(size(), SIZE as u64);
+    }
+}

@@ -166,7 +166,7 @@ fn too_long() -> io::Error {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use std::io::Write;
 
@@ -189,5 +189,46 @@ mod tests {
         }
         assert!(backward.next().unwrap().is_none());
         assert!(Backward::new(&tempfile::tempfile().unwrap(), 0).next().unwrap().is_none());
+    }
+
+    #[test]
+    fn reading_begins_before_every_line_of_the_moment_or_later_and_near_the_first_of_them() {
+        let mut file = tempfile::tempfile().unwrap();
+        let mut starts = Vec::new();
+        let mut size = 0;
+        for second in 0..60_u64 {
+            starts.push(size);
+            // some are longer than what is read at once
+            let filler = "x".repeat(if second % 10 == 0 { 3 * CHUNK } else { 5000 });
+            let when = jiff::Timestamp::from_second(second.cast_signed()).unwrap();
+            let line = format!("{{\"timestamp\":\"{when}\",\"detail\":\"{filler}\"}}\n");
+            file.write_all(line.as_bytes()).unwrap();
+            size += line.len() as u64;
+        }
+        for (second, first) in starts.iter().enumerate() {
+            let since = jiff::Timestamp::from_second(second as i64).unwrap();
+            let start = start_of(&file, size, since).unwrap();
+            assert!(start <= *first && starts.contains(&start), "{second}: {start} of {first}");
+            assert!(first - start <= 8 * CHUNK as u64, "{second}: {start} of {first}");
+        }
+        // a line that is being written ends where the file does
+        file.write_all(&vec![b'x'; CHUNK + 1]).unwrap();
+        let end = size + CHUNK as u64 + 1;
+        assert_eq!(newline_after(&file, size, end).unwrap(), end);
+        assert_eq!(newline_after(&file, 0, end).unwrap(), starts[1]);
+    }
+
+    #[test]
+    fn a_line_longer_than_any_record_is_read_no_further() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"{\"timestamp\":\"1970-01-01T00:00:00Z\"}\n").unwrap();
+        let begin = file.metadata().unwrap().len();
+        let end = begin + 2 * MAX_LINE as u64;
+        file.set_len(end).unwrap();
+        file.write_all_at(b"\n", end - 1).unwrap();
+        let error = Backward::new(&file, end).next().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert_eq!(line(&file, begin, end).unwrap(), None);
+        assert_eq!(line(&file, 0, begin).unwrap().unwrap().len() as u64, begin);
     }
 }

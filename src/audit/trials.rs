@@ -19,7 +19,7 @@ use crate::{
     wire,
 };
 
-fn event(target: &str) -> Event {
+pub(super) fn event(target: &str) -> Event {
     Event {
         timestamp: Timestamp::now(),
         action: Action::Request(wire::Action::Write),
@@ -36,17 +36,17 @@ fn event(target: &str) -> Event {
     }
 }
 
-fn entry(id: u64, target: &str) -> OutboxEntry {
+pub(super) fn entry(id: u64, target: &str) -> OutboxEntry {
     OutboxEntry { id, line: event(target).render() }
 }
 
 /// An outbox in which these are the last lines.
-fn of(lines: &[OutboxEntry]) -> Outbox {
+pub(super) fn of(lines: &[OutboxEntry]) -> Outbox {
     Outbox { lines: lines.to_vec(), last: lines.last().map_or(0, |entry| entry.id) }
 }
 
 /// Every line as its targets, `epoch N` for a boundary, or `: detail` for what the log says about itself.
-fn said(path: &Path) -> Vec<String> {
+pub(super) fn said(path: &Path) -> Vec<String> {
     let lines = Lines::new(BufReader::new(File::open(path).unwrap()));
     let word = |line: Line| {
         let record = line.record.unwrap_or_else(|_| panic!("{:?}", String::from_utf8_lossy(&line.bytes)));
@@ -60,15 +60,15 @@ fn said(path: &Path) -> Vec<String> {
 }
 
 /// The log, as a daemon with one vault key opens it.
-fn open(path: &Path) -> Result<Log, AuditError> {
+pub(super) fn open(path: &Path) -> Result<Log, AuditError> {
     open_knowing(path, &Head::default())
 }
 
-fn open_knowing(path: &Path, known: &Head) -> Result<Log, AuditError> {
+pub(super) fn open_knowing(path: &Path, known: &Head) -> Result<Log, AuditError> {
     Log::open(path, seat(path.parent().unwrap()), known, Rotation::default())
 }
 
-fn begun() -> (tempfile::TempDir, PathBuf, Log) {
+pub(super) fn begun() -> (tempfile::TempDir, PathBuf, Log) {
     let dir = scratch();
     let path = dir.path().join("audit.log");
     let mut log = open(&path).unwrap();
@@ -78,14 +78,14 @@ fn begun() -> (tempfile::TempDir, PathBuf, Log) {
 }
 
 /// What a check of all files finds that knows the head.
-fn wrong(path: &Path, head: &Head) -> Vec<Wrong> {
+pub(super) fn wrong(path: &Path, head: &Head) -> Vec<Wrong> {
     let witnesses = Witnesses { head: Some(*head), ..Witnesses::default() };
     let verdict = verify(opened(path).unwrap(), witnesses, |_| {}).unwrap();
     verdict.findings.iter().map(|finding| finding.wrong).collect()
 }
 
 /// Waits for the disk; the outbox line that may be forgotten then.
-fn synced(log: &mut Log) -> Option<u64> {
+pub(super) fn synced(log: &mut Log) -> Option<u64> {
     log.unsynced().unwrap().map(|unsynced| unsynced.sync().unwrap())
 }
 
@@ -307,12 +307,12 @@ fn replay_looks_back_as_far_as_the_oldest_entry_and_no_line_is_missed() {
 
 const CHILD: &str = "KEYCHAIN_AUTH_FULL_LOG";
 
-#[test]
-fn a_full_disk_takes_no_half_line_and_what_waits_goes_out_first() {
+/// Runs an ignored test in a process of its own, where a limit is nobody else's and a write beyond it is an error.
+pub(super) fn in_its_own_process(test: &str) {
     let output = Command::new("sh")
         .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
         .arg(env::current_exe().unwrap())
-        .args(["--exact", "audit::trials::full_disk_child", "--ignored", "--nocapture"])
+        .args(["--exact", test, "--ignored", "--nocapture"])
         .env(CHILD, "1")
         .output()
         .unwrap();
@@ -321,18 +321,29 @@ fn a_full_disk_takes_no_half_line_and_what_waits_goes_out_first() {
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }
 
+pub(super) fn is_its_own_process() -> bool {
+    env::var_os(CHILD).is_some()
+}
+
+/// No file can grow beyond so many bytes from now on.
+pub(super) fn limit(bytes: Option<u64>) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let Rlimit { maximum, .. } = getrlimit(Resource::Fsize);
+    setrlimit(Resource::Fsize, Rlimit { current: bytes.or(maximum), maximum }).unwrap();
+}
+
+#[test]
+fn a_full_disk_takes_no_half_line_and_what_waits_goes_out_first() {
+    in_its_own_process("audit::trials::full_disk_child");
+}
+
 #[test]
 #[ignore = "run as a child by the test above"]
 fn full_disk_child() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
-    if env::var_os(CHILD).is_none() {
+    if !is_its_own_process() {
         return;
     }
-    let Rlimit { maximum, .. } = getrlimit(Resource::Fsize);
-    let limit = |bytes: Option<u64>| {
-        setrlimit(Resource::Fsize, Rlimit { current: bytes.or(maximum), maximum }).unwrap();
-    };
     let (_dir, path, mut log) = begun();
     let before = fs::read(&path).unwrap();
     // room for half a line

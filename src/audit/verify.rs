@@ -394,3 +394,7 @@ impl Verifier {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "verify_tests.rs"]
+mod tests;

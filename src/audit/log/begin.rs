@@ -166,3 +166,7 @@ pub(super) fn obtain(folder: &Folder, name: &str) -> Result<(File, Stat), AuditE
     plain(name, &stat)?;
     Ok((file, stat))
 }
+
+#[cfg(test)]
+#[path = "begin_tests.rs"]
+mod tests;

@@ -37,3 +37,7 @@ impl Log {
         Ok(self.fold.is_gathering())
     }
 }
+
+#[cfg(test)]
+#[path = "flood_tests.rs"]
+mod tests;

@@ -362,3 +362,7 @@ impl From<FileError> for AuditError {
         Self::File(error.to_string())
     }
 }
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

@@ -137,3 +137,7 @@ impl Log {
         self.boundary = Some(Boundary { chain, epoch, because, first, count, previous, digest });
     }
 }
+
+#[cfg(test)]
+#[path = "turn_tests.rs"]
+mod tests;
