@@ -18,7 +18,7 @@ mod reserve;
 mod resume;
 mod tail;
 #[cfg(test)]
-mod trials;
+pub(crate) mod trials;
 mod verify;
 
 pub use archive::{LogFile, files, open, opened, pack};

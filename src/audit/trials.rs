@@ -2,11 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::{
-    env,
     fs::{self, File, OpenOptions},
     io::{BufReader, Write},
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use jiff::Timestamp;
@@ -15,11 +13,16 @@ use super::*;
 use crate::{
     chain::Head,
     name::{Service, Target},
-    store::{Outbox, OutboxEntry, files::scratch, seat::tests::seat},
+    store::{
+        Outbox, OutboxEntry,
+        files::scratch,
+        seat::tests::seat,
+        trials::disk_errors::{in_a_process_that_may_not_grow_files, limit},
+    },
     wire,
 };
 
-pub(super) fn event(target: &str) -> Event {
+pub(crate) fn event(target: &str) -> Event {
     Event {
         timestamp: Timestamp::now(),
         action: Action::Request(wire::Action::Write),
@@ -305,63 +308,31 @@ fn replay_looks_back_as_far_as_the_oldest_entry_and_no_line_is_missed() {
     assert_eq!(log.replay(&of(std::slice::from_ref(&new))).unwrap(), 0);
 }
 
-const CHILD: &str = "KEYCHAIN_AUTH_FULL_LOG";
-
-/// Runs an ignored test in a process of its own, where a limit is nobody else's and a write beyond it is an error.
-pub(super) fn in_its_own_process(test: &str) {
-    let output = Command::new("sh")
-        .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
-        .arg(env::current_exe().unwrap())
-        .args(["--exact", test, "--ignored", "--nocapture"])
-        .env(CHILD, "1")
-        .output()
-        .unwrap();
-    let said =
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
-}
-
-pub(super) fn is_its_own_process() -> bool {
-    env::var_os(CHILD).is_some()
-}
-
-/// No file can grow beyond so many bytes from now on.
-pub(super) fn limit(bytes: Option<u64>) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
-    let Rlimit { maximum, .. } = getrlimit(Resource::Fsize);
-    setrlimit(Resource::Fsize, Rlimit { current: bytes.or(maximum), maximum }).unwrap();
-}
-
 #[test]
 fn a_full_disk_takes_no_half_line_and_what_waits_goes_out_first() {
-    in_its_own_process("audit::trials::full_disk_child");
-}
-
-#[test]
-#[ignore = "run as a child by the test above"]
-fn full_disk_child() {
-    if !is_its_own_process() {
-        return;
-    }
-    let (_dir, path, mut log) = begun();
-    let before = fs::read(&path).unwrap();
-    // room for half a line
-    limit(Some(before.len() as u64 + 60));
-    assert!(matches!(log.append(&event("refused")), Err(AuditError::Write(_))));
-    assert_eq!(fs::read(&path).unwrap(), before, "half a line stayed");
-    let changes = [entry(1, "change 1"), entry(2, "change 2")];
-    for change in &changes {
-        assert!(log.append_rendered(change).is_err());
-    }
-    assert!(log.ready().is_err(), "no change may be committed now");
-    assert!(log.append(&event("refused too")).is_err());
-    assert_eq!(fs::read(&path).unwrap(), before);
-    limit(None);
-    let _ = log.append(&event("after")).unwrap();
-    assert_eq!(said(&path), [": epoch 0", "a", "b", "change 1", "change 2", "after"]);
-    assert_eq!(synced(&mut log), Some(2));
-    assert_eq!(wrong(&path, &log.head()), []);
+    in_a_process_that_may_not_grow_files(
+        "audit::trials::a_full_disk_takes_no_half_line_and_what_waits_goes_out_first",
+        || {
+            let (_dir, path, mut log) = begun();
+            let before = fs::read(&path).unwrap();
+            // room for half a line
+            limit(Some(before.len() as u64 + 60));
+            assert!(matches!(log.append(&event("refused")), Err(AuditError::Write(_))));
+            assert_eq!(fs::read(&path).unwrap(), before, "half a line stayed");
+            let changes = [entry(1, "change 1"), entry(2, "change 2")];
+            for change in &changes {
+                assert!(log.append_rendered(change).is_err());
+            }
+            assert!(log.ready().is_err(), "no change may be committed now");
+            assert!(log.append(&event("refused too")).is_err());
+            assert_eq!(fs::read(&path).unwrap(), before);
+            limit(None);
+            let _ = log.append(&event("after")).unwrap();
+            assert_eq!(said(&path), [": epoch 0", "a", "b", "change 1", "change 2", "after"]);
+            assert_eq!(synced(&mut log), Some(2));
+            assert_eq!(wrong(&path, &log.head()), []);
+        },
+    );
 }
 
 #[test]

@@ -32,7 +32,7 @@ mod sync;
 mod taken;
 mod transport;
 #[cfg(test)]
-mod trials;
+pub(crate) mod trials;
 mod vault;
 mod verify;
 

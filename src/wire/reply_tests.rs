@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use serde_json::json;
 
 use super::*;
 use crate::{
     admitted::{admit, policy_for},
-    audit::{Action, Event, Log, Outcome, Rotation},
+    audit::{Log, Rotation, trials::event},
     chain::Head,
     name::{Attributes, Service, Target},
     policy::{decide_change, decide_query},
@@ -21,21 +20,7 @@ fn receipt() -> Receipt {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit/audit.log");
     let mut log = Log::open(&path, Seat::nowhere(), &Head::default(), Rotation::default()).unwrap();
-    let event = Event {
-        timestamp: Timestamp::UNIX_EPOCH,
-        action: Action::Vault,
-        pid: 1,
-        binary_path: "/opt/tool".into(),
-        binary_hash: None,
-        service: None,
-        targets: Vec::new(),
-        outcome: Outcome::Granted,
-        reason: None,
-        detail: None,
-        uid: 1,
-        count: None,
-    };
-    log.append(&event).unwrap()
+    log.append(&event("x")).unwrap()
 }
 
 fn line(reply: &Reply) -> &str {

@@ -6,11 +6,12 @@ use super::*;
 use crate::{
     audit::{
         Wrong,
-        trials::{
-            begun, entry, event, in_its_own_process, is_its_own_process, limit, of, open, said, synced, wrong,
-        },
+        trials::{begun, entry, event, of, open, said, synced, wrong},
     },
-    store::files::scratch,
+    store::{
+        files::scratch,
+        trials::disk_errors::{in_a_process_that_may_not_grow_files, limit},
+    },
 };
 
 fn refused(target: &str) -> Event {
@@ -66,103 +67,97 @@ fn a_disk_without_room_is_told_from_any_other_error() {
 
 #[test]
 fn where_there_is_no_room_in_reserve_refusals_are_recorded_and_nothing_is_granted() {
-    in_its_own_process("audit::log::tests::no_reserve_child");
-}
-
-#[test]
-#[ignore = "run as a child by the test above"]
-fn no_reserve_child() {
-    if !is_its_own_process() {
-        return;
-    }
-    let dir = scratch();
-    let path = dir.path().join("audit.log");
-    drop(open(&path).unwrap());
-    let reserve = dir.path().join(super::super::reserve::RESERVE_FILE);
-    fs::remove_file(&reserve).unwrap();
-    // room for the log, and not for all of the reserve
-    limit(Some(64 * 1024));
-    assert_eq!(
-        open(&path).err(),
-        Some(AuditError::Full),
-        "a daemon does not start where it could grant nothing"
+    in_a_process_that_may_not_grow_files(
+        "audit::log::tests::where_there_is_no_room_in_reserve_refusals_are_recorded_and_nothing_is_granted",
+        || {
+            let dir = scratch();
+            let path = dir.path().join("audit.log");
+            drop(open(&path).unwrap());
+            let reserve = dir.path().join(super::super::reserve::RESERVE_FILE);
+            fs::remove_file(&reserve).unwrap();
+            // room for the log, and not for all of the reserve
+            limit(Some(64 * 1024));
+            assert_eq!(
+                open(&path).err(),
+                Some(AuditError::Full),
+                "a daemon does not start where it could grant nothing"
+            );
+            assert_eq!(fs::metadata(&reserve).unwrap().len(), 0, "half of it is given back");
+            limit(None);
+            let mut log = open(&path).unwrap();
+            assert!(log.reserve.spend());
+            limit(Some(64 * 1024));
+            assert_eq!(log.append(&event("granted")), Err(AuditError::Full));
+            assert_eq!(log.ready(), Err(AuditError::Full), "no change may be committed");
+            let _ = log.append(&refused("refused")).unwrap();
+            limit(None);
+            drop(log);
+            let mut log = open(&path).unwrap();
+            let _ = log.append(&event("granted again")).unwrap();
+            let all = said(&path);
+            let all: Vec<&str> =
+                all.iter().map(String::as_str).filter(|word| !word.starts_with(": epoch")).collect();
+            assert_eq!(all, ["refused", "granted again"]);
+        },
     );
-    assert_eq!(fs::metadata(&reserve).unwrap().len(), 0, "half of it is given back");
-    limit(None);
-    let mut log = open(&path).unwrap();
-    assert!(log.reserve.spend());
-    limit(Some(64 * 1024));
-    assert_eq!(log.append(&event("granted")), Err(AuditError::Full));
-    assert_eq!(log.ready(), Err(AuditError::Full), "no change may be committed");
-    let _ = log.append(&refused("refused")).unwrap();
-    limit(None);
-    drop(log);
-    let mut log = open(&path).unwrap();
-    let _ = log.append(&event("granted again")).unwrap();
-    let all = said(&path);
-    let all: Vec<&str> = all.iter().map(String::as_str).filter(|word| !word.starts_with(": epoch")).collect();
-    assert_eq!(all, ["refused", "granted again"]);
 }
 
 #[test]
 fn lines_beyond_those_that_may_wait_are_asked_of_the_store_and_none_is_lost() {
-    in_its_own_process("audit::log::tests::waiting_child");
-}
-
-#[test]
-#[ignore = "run as a child by the test above"]
-fn waiting_child() {
-    if !is_its_own_process() {
-        return;
-    }
-    let (_dir, path, mut log) = begun();
-    let line = entry(1, "change").line;
-    let all: Vec<OutboxEntry> =
-        (1..=MAX_WAITING as u64 + 2).map(|id| OutboxEntry { id, line: line.clone() }).collect();
-    limit(Some(log.length));
-    for entry in &all[..MAX_WAITING] {
-        assert!(log.append_rendered(entry).is_err());
-    }
-    assert!(!log.is_incomplete());
-    assert!(log.append_rendered(&all[MAX_WAITING]).is_err());
-    assert!(log.is_incomplete());
-    limit(None);
-    assert_eq!(log.append_rendered(&all[MAX_WAITING + 1]), Err(AuditError::Incomplete));
-    assert_eq!(log.append(&event("granted")), Err(AuditError::Incomplete));
-    let _ = log.replay(&of(&all)).unwrap();
-    assert!(!log.is_incomplete());
-    let _ = log.append(&event("granted")).unwrap();
-    assert_eq!(synced(&mut log), Some(all.len() as u64));
-    let said = said(&path);
-    assert_eq!(said.iter().filter(|word| *word == "change").count(), all.len());
-    assert_eq!(said.last().unwrap(), "granted");
+    in_a_process_that_may_not_grow_files(
+        "audit::log::tests::lines_beyond_those_that_may_wait_are_asked_of_the_store_and_none_is_lost",
+        || {
+            let (_dir, path, mut log) = begun();
+            let line = entry(1, "change").line;
+            let all: Vec<OutboxEntry> =
+                (1..=MAX_WAITING as u64 + 2).map(|id| OutboxEntry { id, line: line.clone() }).collect();
+            limit(Some(log.length));
+            for entry in &all[..MAX_WAITING] {
+                assert!(log.append_rendered(entry).is_err());
+            }
+            assert!(!log.is_incomplete());
+            assert!(log.append_rendered(&all[MAX_WAITING]).is_err());
+            assert!(log.is_incomplete());
+            limit(None);
+            assert_eq!(log.append_rendered(&all[MAX_WAITING + 1]), Err(AuditError::Incomplete));
+            assert_eq!(log.append(&event("granted")), Err(AuditError::Incomplete));
+            let _ = log.replay(&of(&all)).unwrap();
+            assert!(!log.is_incomplete());
+            let _ = log.append(&event("granted")).unwrap();
+            assert_eq!(synced(&mut log), Some(all.len() as u64));
+            let said = said(&path);
+            assert_eq!(said.iter().filter(|word| *word == "change").count(), all.len());
+            assert_eq!(said.last().unwrap(), "granted");
+        },
+    );
 }
 
 #[test]
 fn a_notice_that_could_not_be_written_goes_out_later_and_once() {
-    in_its_own_process("audit::log::tests::notice_child");
-}
-
-#[test]
-#[ignore = "run as a child by the test above"]
-fn notice_child() {
-    if !is_its_own_process() {
-        return;
-    }
-    let (_dir, path, mut log) = begun();
-    let text = fs::read_to_string(&path).unwrap();
-    let lines: Vec<usize> = text.split_inclusive('\n').map(str::len).collect();
-    OpenOptions::new().write(true).open(&path).unwrap().set_len((lines[0] + lines[1]) as u64).unwrap();
-    // room for the first record of an epoch, and half of a notice
-    limit(Some((2 * lines[0] + lines[1] + 60) as u64));
-    for _ in 0..2 {
-        assert!(log.append(&refused("c")).is_err());
-        assert_eq!(said(&path), [": epoch 0", "a", ": epoch 1"]);
-        assert_eq!(log.noticed(), None);
-    }
-    limit(None);
-    let _ = log.append(&event("d")).unwrap();
-    assert_eq!(said(&path), [": epoch 0", "a", ": epoch 1", &format!(": {TRUNCATED}"), "d"]);
-    assert!(log.noticed().unwrap().ends_with(TRUNCATED));
-    assert_eq!(wrong(&path, &log.head()), [Wrong::Missing { from: 3, to: 3 }]);
+    in_a_process_that_may_not_grow_files(
+        "audit::log::tests::a_notice_that_could_not_be_written_goes_out_later_and_once",
+        || {
+            let (_dir, path, mut log) = begun();
+            let text = fs::read_to_string(&path).unwrap();
+            let lines: Vec<usize> = text.split_inclusive('\n').map(str::len).collect();
+            OpenOptions::new()
+                .write(true)
+                .open(&path)
+                .unwrap()
+                .set_len((lines[0] + lines[1]) as u64)
+                .unwrap();
+            // room for the first record of an epoch, and half of a notice
+            limit(Some((2 * lines[0] + lines[1] + 60) as u64));
+            for _ in 0..2 {
+                assert!(log.append(&refused("c")).is_err());
+                assert_eq!(said(&path), [": epoch 0", "a", ": epoch 1"]);
+                assert_eq!(log.noticed(), None);
+            }
+            limit(None);
+            let _ = log.append(&event("d")).unwrap();
+            assert_eq!(said(&path), [": epoch 0", "a", ": epoch 1", &format!(": {TRUNCATED}"), "d"]);
+            assert!(log.noticed().unwrap().ends_with(TRUNCATED));
+            assert_eq!(wrong(&path, &log.head()), [Wrong::Missing { from: 3, to: 3 }]);
+        },
+    );
 }

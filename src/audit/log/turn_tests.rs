@@ -7,10 +7,14 @@ use crate::{
     audit::{
         LogFile, Verdict, Witnesses, Wrong, files, opened, pack,
         query::Lines,
-        trials::{begun, event, in_its_own_process, is_its_own_process, limit, open, said, synced, wrong},
+        trials::{begun, event, open, said, synced, wrong},
         verify,
     },
-    store::{files::scratch, seat::tests::seat},
+    store::{
+        files::scratch,
+        seat::tests::seat,
+        trials::disk_errors::{in_a_process_that_may_not_grow_files, limit},
+    },
 };
 
 fn rotating(path: &Path, rotation: Rotation) -> Log {
@@ -209,46 +213,45 @@ fn a_chain_with_a_key_of_its_own_begins_behind_a_record_that_says_so_and_every_l
 
 #[test]
 fn an_epoch_whose_key_can_not_be_saved_begins_all_the_same_and_a_chain_does_not() {
-    in_its_own_process("audit::log::turn::tests::unsaved_child");
-}
+    in_a_process_that_may_not_grow_files(
+        "audit::log::turn::tests::an_epoch_whose_key_can_not_be_saved_begins_all_the_same_and_a_chain_does_not",
+        || {
+            // the second slot of the state lies beyond it, and the log does not
+            let full = || limit(Some(4096));
+            let (_dir, path, mut log) = begun();
+            full();
+            for target in ["c", "d"] {
+                log.turn_over(log.epoch.began + EPOCH_SECONDS);
+                append(&mut log, target);
+            }
+            let saved = seat(path.parent().unwrap()).load().unwrap().unwrap();
+            assert!(saved.before.epoch < log.head().epoch);
+            drop(log);
+            limit(None);
+            let mut log = open(&path).unwrap();
+            append(&mut log, "e");
+            assert_eq!(
+                said(&path),
+                [": epoch 0", "a", "b", ": epoch 1", "c", ": epoch 2", "d", ": epoch 3", "e"]
+            );
+            assert_eq!(wrong(&path, &log.head()), []);
 
-#[test]
-#[ignore = "run as a child by the test above"]
-fn unsaved_child() {
-    if !is_its_own_process() {
-        return;
-    }
-    // the second slot of the state lies beyond it, and the log does not
-    let full = || limit(Some(4096));
-    let (_dir, path, mut log) = begun();
-    full();
-    for target in ["c", "d"] {
-        log.turn_over(log.epoch.began + EPOCH_SECONDS);
-        append(&mut log, target);
-    }
-    let saved = seat(path.parent().unwrap()).load().unwrap().unwrap();
-    assert!(saved.before.epoch < log.head().epoch);
-    drop(log);
-    limit(None);
-    let mut log = open(&path).unwrap();
-    append(&mut log, "e");
-    assert_eq!(said(&path), [": epoch 0", "a", "b", ": epoch 1", "c", ": epoch 2", "d", ": epoch 3", "e"]);
-    assert_eq!(wrong(&path, &log.head()), []);
-
-    // whichever of the two slots is written first
-    for epochs in [0, 1] {
-        let (_dir, path, mut log) = begun();
-        for _ in 0..epochs {
-            log.advance(Because::Full);
-        }
-        full();
-        let key = VerificationKey::generate().unwrap();
-        assert!(log.begin_chain(&key).is_err(), "nobody may be shown a key that is not used");
-        assert!(said(&path).last().unwrap().ends_with(" follows"), "it was the state that failed");
-        drop(log);
-        limit(None);
-        let mut log = open(&path).unwrap();
-        append(&mut log, "c");
-        assert_eq!(wrong(&path, &log.head()), [], "{:?}", said(&path));
-    }
+            // whichever of the two slots is written first
+            for epochs in [0, 1] {
+                let (_dir, path, mut log) = begun();
+                for _ in 0..epochs {
+                    log.advance(Because::Full);
+                }
+                full();
+                let key = VerificationKey::generate().unwrap();
+                assert!(log.begin_chain(&key).is_err(), "nobody may be shown a key that is not used");
+                assert!(said(&path).last().unwrap().ends_with(" follows"), "it was the state that failed");
+                drop(log);
+                limit(None);
+                let mut log = open(&path).unwrap();
+                append(&mut log, "c");
+                assert_eq!(wrong(&path, &log.head()), [], "{:?}", said(&path));
+            }
+        },
+    );
 }

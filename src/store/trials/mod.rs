@@ -19,7 +19,7 @@ use crate::{
 mod behaviour;
 mod crash;
 mod damage;
-mod disk_errors;
+pub(crate) mod disk_errors;
 mod keychain;
 mod keychain_rekey;
 mod lockable;

@@ -2,32 +2,13 @@
 
 use std::fs;
 
-use jiff::Timestamp;
-
 use super::*;
 use crate::{
-    audit::{Action, Event, Log, Outcome, Rotation},
+    audit::{Log, Rotation, trials::event},
     chain::Head,
 };
 
 const POSITIONS: usize = 200;
-
-fn event() -> Event {
-    Event {
-        timestamp: Timestamp::now(),
-        action: Action::Vault,
-        pid: 7,
-        binary_path: "/usr/bin/tool".into(),
-        binary_hash: None,
-        service: None,
-        targets: Vec::new(),
-        outcome: Outcome::Granted,
-        reason: None,
-        detail: None,
-        uid: 1000,
-        count: None,
-    }
-}
 
 /// Opens vault and log as a start does, reads everything, leaves a record, and closes both.
 fn session(dir: &Path) -> Result<(Vec<String>, Head), String> {
@@ -37,7 +18,7 @@ fn session(dir: &Path) -> Result<(Vec<String>, Head), String> {
     let seat = vault.take_seat().unwrap();
     let mut log = Log::open(&dir.join("audit.log"), seat, &known, Rotation::default())
         .map_err(|error| error.to_string())?;
-    let _ = log.append(&event()).map_err(|error| error.to_string())?;
+    let _ = log.append(&event("x")).map_err(|error| error.to_string())?;
     vault.note_audit(log.head(), None);
     vault.close().unwrap();
     Ok((values, log.head()))
