@@ -55,7 +55,7 @@ impl Seat {
         let link = DaemonLink::open(cx)?;
         let mut link = link.ok_or_else(|| Failure::new("the daemon has just ended", "try again"))?;
         let mut ours = [0; 32];
-        getrandom::fill(&mut ours).map_err(|error| StoreError::Io(error.to_string()))?;
+        getrandom::fill(&mut ours).map_err(StoreError::from)?;
         let told = link.ask(&format!("{{\"type\":\"SEAL\",\"nonce\":\"{}\"}}\n", HEXLOWER.encode(&ours)))?;
         let foreign =
             |_| Failure::new("the process that answers does not have this vault", "restart the daemon");

@@ -246,6 +246,12 @@ pub enum StoreError {
     Io(String),
 }
 
+impl From<getrandom::Error> for StoreError {
+    fn from(error: getrandom::Error) -> Self {
+        Self::Io(error.to_string())
+    }
+}
+
 impl StoreError {
     /// What is [`Self::Damaged`] where a process that looked at the pages has ended over them.
     pub(crate) const PAGES_LOST: &str = "its pages are damaged so badly that no record can be reached";

@@ -130,7 +130,7 @@ pub(super) fn create(folder: &Folder, key: &VaultKey, store: StoreKind) -> Resul
     let file = folder.create(DRAFT, OFlags::empty())?;
     let again = file.try_clone().map_err(|error| StoreError::Io(error.to_string()))?;
     let mut vault = VaultId::default();
-    getrandom::fill(&mut vault).map_err(|error| StoreError::Io(error.to_string()))?;
+    getrandom::fill(&mut vault)?;
     let sealer = Sealer::new(key, vault);
     let db = Builder::new().create_with_backend(FileBackend::new(file).map_err(failed)?).map_err(failed)?;
     let transaction = begin(&db)?;
@@ -364,14 +364,14 @@ fn read_checkpoints(sealer: &Sealer, sealed: &[u8]) -> Result<Vec<Checkpoint>, S
 /// A new nonce.
 pub(super) fn nonce() -> Result<Nonce, StoreError> {
     let mut nonce = [0; NONCE];
-    getrandom::fill(&mut nonce).map_err(|error| StoreError::Io(error.to_string()))?;
+    getrandom::fill(&mut nonce)?;
     Ok(nonce)
 }
 
 /// As many of them, in one call of the system.
 pub(super) fn nonces(count: usize) -> Result<Vec<Nonce>, StoreError> {
     let mut nonces = vec![[0; NONCE]; count];
-    getrandom::fill(nonces.as_flattened_mut()).map_err(|error| StoreError::Io(error.to_string()))?;
+    getrandom::fill(nonces.as_flattened_mut())?;
     Ok(nonces)
 }
 

@@ -16,7 +16,7 @@ use super::{
     seal::{Label, RecordKey, Sealer, VaultId, has_value},
     vault::Vault,
 };
-use crate::secret::SecretValue;
+use crate::secret::{SecretValue, wipe_stack};
 
 /// How often a read that met a change is begun anew.
 const ATTEMPTS: usize = 8;
@@ -103,7 +103,10 @@ impl Vault {
 
     /// None if a record changed while its value was fetched.
     fn attempt(&self, carrier: &Carrier, query: &Query) -> Result<Option<Answer>, StoreError> {
-        let mut slots = self.slots(query)?;
+        let slots = self.slots(query);
+        // once for all of them, and before the keychain is waited for
+        wipe_stack();
+        let mut slots = slots?;
         let there: HashMap<RecordKey, usize> = (0..)
             .zip(&slots)
             .filter(|(_, slot)| matches!(slot.value, Value::There))
@@ -148,7 +151,8 @@ impl Vault {
         Ok(Some(answer))
     }
 
-    /// What the vault's own file says of the records.
+    /// What the vault's own file says of the records. Whoever has it calls [`wipe_stack`].
+    #[inline(never)]
     fn slots(&self, query: &Query) -> Result<Vec<Slot>, StoreError> {
         let Selection { service, names, filter } = &query.selection;
         let (places, records) = self.look_up(service, names.clone())?;
@@ -160,7 +164,7 @@ impl Vault {
             let sealed = sealed.value();
             current(sealed, &place)?;
             let damaged = |_| StoreError::Damaged("a record was changed");
-            let (label, _) = self.sealer.open_label(&place.at, sealed).map_err(damaged)?;
+            let (label, _) = self.sealer.read_label(&place.at, sealed).map_err(damaged)?;
             if label.service != *service || label.target != target {
                 return Err(StoreError::Damaged("a record has another name"));
             }
@@ -170,7 +174,7 @@ impl Vault {
             let value = match (query.values, has_value(sealed)) {
                 (false, _) => Value::Unasked,
                 (true, false) => Value::There,
-                (true, true) => Value::Here(self.sealer.open_value(&place.at, sealed).map_err(damaged)?),
+                (true, true) => Value::Here(self.sealer.read_value(&place.at, sealed).map_err(damaged)?),
             };
             let kept = if matches!(value, Value::There) { sealed.to_vec() } else { Vec::new() };
             let long = match &value {

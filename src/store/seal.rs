@@ -119,6 +119,20 @@ impl Sealer {
         label: &Label,
         value: &SecretValue,
     ) -> Result<Vec<u8>, Unsealable> {
+        let sealed = self.write_record(at, nonce, label, value);
+        wipe_stack();
+        sealed
+    }
+
+    /// Leaves the stack to be wiped.
+    #[inline(never)]
+    fn write_record(
+        &self,
+        at: &RecordKey,
+        nonce: &Nonce,
+        label: &Label,
+        value: &SecretValue,
+    ) -> Result<Vec<u8>, Unsealable> {
         let label_room = bucket(label::encoded_len(label));
         let value_room = bucket(value.expose_secret().len() + 4);
         let mut sealed = Buffer::zeroed(NONCE + 4 + label_room + TAG + value_room + TAG);
@@ -129,15 +143,14 @@ impl Sealer {
         length_place.copy_from_slice(&u32::try_from(label_room).map_err(|_| Unsealable)?.to_le_bytes());
 
         label::encode(label, first).ok_or(Unsealable)?;
-        let tag = lock(&self.label, nonce, &self.context(Use::Label, at, &[0; TAG]), first)?;
+        let tag = encrypted(&self.label, nonce, &self.context(Use::Label, at, &[0; TAG]), first)?;
 
         let secret = value.expose_secret().as_bytes();
         second.get_mut(..secret.len()).ok_or(Unsealable)?.copy_from_slice(secret);
         let length = u32::try_from(secret.len()).map_err(|_| Unsealable)?;
         second.get_mut(value_room - 4..value_room).ok_or(Unsealable)?.copy_from_slice(&length.to_le_bytes());
-        let locked = lock(&self.value, nonce, &self.context(Use::Value, at, &tag), second);
-        wipe_stack();
-        locked.map(|_| sealed.as_slice().to_vec())
+        encrypted(&self.value, nonce, &self.context(Use::Value, at, &tag), second)?;
+        Ok(sealed.as_slice().to_vec())
     }
 
     /// What the record at this place says about itself, and the nonce of its version.
@@ -312,13 +325,18 @@ pub(super) fn seal(
     context: &[u8],
     buffer: &mut [u8],
 ) -> Result<[u8; TAG], Unsealable> {
-    let tag = lock(key, nonce, context, buffer);
+    let tag = encrypted(key, nonce, context, buffer);
     wipe_stack();
     tag
 }
 
 /// As [`seal`], for several parts in a row: whoever has sealed them all calls [`wipe_stack`].
-fn lock(key: &SubKey, nonce: &Nonce, context: &[u8], buffer: &mut [u8]) -> Result<[u8; TAG], Unsealable> {
+fn encrypted(
+    key: &SubKey,
+    nonce: &Nonce,
+    context: &[u8],
+    buffer: &mut [u8],
+) -> Result<[u8; TAG], Unsealable> {
     let (text, place) = buffer.split_last_chunk_mut::<TAG>().ok_or(Unsealable)?;
     let sealed = encrypt(key, nonce, context, text);
     if sealed.is_err() {

@@ -274,7 +274,7 @@ impl Held {
         };
         let mut wrapped = [0; WRAPPED];
         let (nonce, body) = wrapped.split_first_chunk_mut::<NONCE>().ok_or(unsealable())?;
-        getrandom::fill(nonce).map_err(|error| StoreError::Io(error.to_string()))?;
+        getrandom::fill(nonce)?;
         let (text, place) = body.split_last_chunk_mut::<TAG>().ok_or(unsealable())?;
         text.copy_from_slice(key.bytes());
         let cipher = XChaCha20Poly1305::new(wrapping.expose_secret().into());

@@ -97,7 +97,7 @@ impl ItemId {
     /// A name that no item has yet.
     pub fn generate() -> Result<Self, StoreError> {
         let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(|error| StoreError::Io(error.to_string()))?;
+        getrandom::fill(&mut bytes)?;
         Ok(Self(bytes))
     }
 
@@ -159,7 +159,7 @@ impl Stretch {
     /// RFC 9106's choice where memory is not plenty (64 MiB, 3 passes), with a new salt.
     pub(super) fn fresh() -> Result<Self, StoreError> {
         let mut salt = [0; 16];
-        getrandom::fill(&mut salt).map_err(|error| StoreError::Io(error.to_string()))?;
+        getrandom::fill(&mut salt)?;
         Ok(Self { memory: 64 * 1024, passes: 3, lanes: 4, salt })
     }
 
