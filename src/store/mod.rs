@@ -46,7 +46,7 @@ pub use lockable::Lockable;
 pub use memory::Memory;
 pub use owned::OwnedVault;
 pub use rekey::Progress;
-pub use salvage::{Extent, Salvage};
+pub use salvage::{Age, Extent, Salvage};
 pub use seat::{Seat, Unreadable};
 pub use slot::Slot;
 pub use source::{ItemId, KeyMaterial, KeySource, MAX_SOURCE_SECRET, MIN_CREDENTIAL, UnknownSource};

@@ -44,6 +44,32 @@ use crate::{
     text::counted,
 };
 
+/// Whether a vault has the changes that were committed last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Age {
+    /// It has them all.
+    Current,
+    /// Changes were committed that are not in it.
+    Earlier,
+    /// `vault.head` is missing or damaged, which alone tells.
+    Untold,
+}
+
+impl Age {
+    /// Why a name that is not there may be missing.
+    fn doubt(self) -> Option<StoreError> {
+        match self {
+            Self::Current => None,
+            Self::Earlier => {
+                Some(StoreError::Damaged("names may be missing: it was put back to an earlier state"))
+            }
+            Self::Untold => Some(StoreError::Damaged(
+                "names may be missing: without an intact vault.head nobody can tell whether it was put back",
+            )),
+        }
+    }
+}
+
 /// How much of a vault is intact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
@@ -51,8 +77,8 @@ pub struct Extent {
     pub intact: u64,
     /// Records that can't.
     pub damaged: u64,
-    /// Whether changes were committed that are not in it: it was put back to an earlier state, or nobody can tell.
-    pub earlier: bool,
+    /// Whether it has every change that was committed.
+    pub age: Age,
     /// Whether nothing at all is wrong with it.
     pub whole: bool,
 }
@@ -60,12 +86,13 @@ pub struct Extent {
 impl Extent {
     /// One clause for people.
     pub fn words(&self) -> String {
-        let Self { intact, damaged, earlier, whole } = self;
+        let Self { intact, damaged, age, whole } = self;
         let records = counted(*intact, "record", "records");
-        let state = match earlier {
-            true => "; it was put back to an earlier state, and later changes are not in it",
-            false if *whole => "; no damage was found",
-            false => "",
+        let state = match age {
+            Age::Earlier => "; it was put back to an earlier state, and later changes are not in it",
+            Age::Untold => "; without an intact vault.head nobody can tell whether later changes are missing",
+            Age::Current if *whole => "; no damage was found",
+            Age::Current => "",
         };
         format!("{records} can be read, {damaged} can't{state}")
     }
@@ -121,7 +148,11 @@ impl Salvage {
         };
         // an audit state that can't be read is the log's to tell
         let logged = seat.load().map_or(0, |_| seat.generation());
-        let earlier = reached.is_none_or(|reached| header.generation < reached.max(logged));
+        let age = match reached.unwrap_or_default().max(logged) {
+            seen if header.generation < seen => Age::Earlier,
+            _ if reached.is_none() => Age::Untold,
+            _ => Age::Current,
+        };
         // what the log saves with its next epoch is never fewer than the vault itself has seen
         seat.counter().fetch_max(header.generation, Ordering::AcqRel);
         let mut unread = |what: &str| {
@@ -141,8 +172,8 @@ impl Salvage {
             extent: Extent {
                 intact: count - damaged,
                 damaged,
-                earlier,
-                whole: whole && damaged == 0 && !earlier,
+                age,
+                whole: whole && damaged == 0 && age == Age::Current,
             },
             sealer,
             header,
@@ -202,12 +233,10 @@ impl Salvage {
     /// Whether the index tells all that these names mean.
     fn certain(&self, service: &Service, names: &Names) -> Result<(), StoreError> {
         let Names::Exact(targets) = names else {
-            return match (self.extent.earlier, self.unnamed.is_empty()) {
-                (false, true) => Ok(()),
-                (true, _) => {
-                    Err(StoreError::Damaged("names may be missing: it was put back to an earlier state"))
-                }
-                (false, false) => Err(StoreError::Damaged("names may be missing: a record has lost its own")),
+            return match self.extent.age.doubt() {
+                Some(doubt) => Err(doubt),
+                None if self.unnamed.is_empty() => Ok(()),
+                None => Err(StoreError::Damaged("names may be missing: a record has lost its own")),
             };
         };
         for target in targets {
@@ -217,10 +246,8 @@ impl Salvage {
             if self.unnamed.contains(&self.sealer.record_key(service, target)) {
                 return Err(StoreError::Damaged("a record was changed"));
             }
-            if self.extent.earlier {
-                return Err(StoreError::Damaged(
-                    "a name may be missing: it was put back to an earlier state",
-                ));
+            if let Some(doubt) = self.extent.age.doubt() {
+                return Err(doubt);
             }
         }
         Ok(())

@@ -257,7 +257,13 @@ fn what_a_new_user_does_wrong_with_the_key_is_said_with_a_way_out() {
     let ask = |program: &Path| [("KEYCHAIN_AUTH_ASKPASS", program.to_str().unwrap().to_owned())];
     let missing = ask(&gone);
     let missing = missing.each_ref().map(|(name, value)| (*name, value.as_str()));
-    says(&world, &missing, &init("passphrase"), "gone, can't be started", "correct KEYCHAIN_AUTH_ASKPASS");
+    says(
+        &world,
+        &missing,
+        &init("passphrase"),
+        "gone, can't be started: there is no such file",
+        "correct KEYCHAIN_AUTH_ASKPASS",
+    );
     assert!(world.cli(&["vault", "status"]).done().contains("absent"), "nothing was made");
     for verb in ["lock", "unlock"] {
         says(&world, &[], &["vault", verb], "no daemon runs", "keychain-auth start");

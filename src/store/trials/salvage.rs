@@ -1,11 +1,12 @@
 //! A damaged vault, served for reading only: the right value or an error, never less under success, never a byte changed.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use super::{
     super::{
         disk::{RECORDS, open_shadow},
         files::Folder,
+        salvage::Age,
         seal::RecordKey,
     },
     damage::edit,
@@ -213,7 +214,7 @@ fn of_a_vault_that_was_put_back_what_is_there_is_read_and_nothing_is_missing_und
         assert_eq!(found.problems, ["it was put back to an earlier state"]);
         let before = fs::read(dir.path().join("vault.redb")).unwrap();
         let salvage = salvage(dir.path()).unwrap();
-        assert!(salvage.extent().earlier && salvage.extent().words().contains("earlier state"));
+        assert!(salvage.extent().age == Age::Earlier && salvage.extent().words().contains("earlier state"));
         assert_eq!(read(&salvage, "s", Names::Exact(targets(&["a"]))).unwrap(), ["a=1"]);
         for names in
             [Names::Exact(targets(&["b"])), Names::Exact(targets(&["a", "b"])), Names::All, prefixes(&["a"])]
@@ -231,7 +232,7 @@ fn a_whole_vault_is_salvaged_whole_and_none_is_made_where_there_is_none() {
     let dir = filled();
     let salvage = salvage(dir.path()).unwrap();
     assert_eq!(tried(&salvage), (COUNT, true));
-    assert_eq!(salvage.extent(), Extent { intact: COUNT as u64, damaged: 0, earlier: false, whole: true });
+    assert_eq!(salvage.extent(), Extent { intact: COUNT as u64, damaged: 0, age: Age::Current, whole: true });
     refuses_changes(&salvage);
     let empty = scratch();
     assert_eq!(open_taken(empty.path()).salvage(&KeyMaterial::File).err(), Some(StoreError::Absent));
@@ -249,4 +250,23 @@ fn what_the_log_of_a_salvaged_vault_notes_is_how_far_that_vault_had_come() {
     let vault = open_vault(dir.path()).unwrap();
     assert!(reached > 1, "{reached}");
     assert_eq!(reached, vault.take_seat().unwrap().generation());
+}
+
+#[test]
+fn without_an_intact_head_nobody_is_told_that_a_vault_was_put_back_nor_that_a_name_is_not_there() {
+    for damage in [|head: &Path| fs::remove_file(head).unwrap(), |head: &Path| fs::write(head, "x").unwrap()]
+    {
+        let dir = filled();
+        damage(&dir.path().join("vault.head"));
+        let salvage = salvage(dir.path()).unwrap();
+        assert_eq!(
+            salvage.extent(),
+            Extent { intact: COUNT as u64, damaged: 0, age: Age::Untold, whole: false }
+        );
+        assert!(salvage.extent().words().contains("without an intact vault.head"));
+        for names in [Names::Exact(targets(&["not there"])), Names::All] {
+            let told = read(&salvage, "s", names).unwrap_err().to_string();
+            assert!(told.contains("names may be missing") && told.contains("vault.head"), "{told}");
+        }
+    }
 }
