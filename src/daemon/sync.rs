@@ -148,7 +148,7 @@ impl LogSync {
             }
         })?;
         let (packing, files) = sync_channel::<PathBuf>(PACKING);
-        threads.start("log-pack", move || {
+        threads.start_behind("log-pack", move || {
             for file in files {
                 // one that is gone had to make room for newer ones
                 if let Err(error) = pack(&file)

@@ -6,6 +6,8 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use rustix::process::nice;
+
 /// The keeper's threads beside the one of the event loop.
 pub(super) struct Threads {
     here: Sender<()>,
@@ -23,7 +25,18 @@ impl Threads {
 
     /// Starts a thread. It never waits for the others, of which one may not come to be.
     pub(super) fn start(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        let thread = self.spawn(name, work)?;
+        let thread = self.spawn(name, || (), work)?;
+        self.running.push(thread);
+        Ok(())
+    }
+
+    /// Starts a thread whose work can wait for the processor: on a busy machine no answer waits for it.
+    pub(super) fn start_behind(
+        &mut self,
+        name: &str,
+        work: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        let thread = self.spawn(name, behind_all, work)?;
         self.running.push(thread);
         Ok(())
     }
@@ -34,14 +47,20 @@ impl Threads {
         name: &str,
         work: impl FnOnce() + Send + 'static,
     ) -> io::Result<()> {
-        self.spawn(name, work)?;
+        self.spawn(name, || (), work)?;
         self.left += 1;
         Ok(())
     }
 
-    fn spawn(&self, name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    fn spawn(
+        &self,
+        name: &str,
+        prepare: fn(),
+        work: impl FnOnce() + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
         let here = self.here.clone();
         thread::Builder::new().name(name.into()).spawn(move || {
+            prepare();
             let _ = here.send(());
             work();
         })
@@ -60,4 +79,10 @@ impl Threads {
             let _ = thread.join();
         }
     }
+}
+
+/// Puts this thread behind all others of the machine. On Linux each thread has a nice value of its own.
+fn behind_all() {
+    // where that may not be, it takes turns with them
+    let _ = nice(19);
 }

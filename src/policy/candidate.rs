@@ -178,7 +178,7 @@ fn gains_rights(opened: &Opened) -> bool {
     // where the file system keeps no capabilities, or hides them, there is nothing to gain that we could see
     let mut capabilities = [0; LONGEST_CAPABILITIES];
     let found = match rustix::fs::fgetxattr(&opened.file, "security.capability", &mut capabilities) {
-        Ok(length) => length > 0,
+        Ok(_) => true,
         Err(error) => error == rustix::io::Errno::RANGE,
     };
     opened.metadata.mode() & SETUID_OR_SETGID != 0 || found

@@ -121,6 +121,7 @@ fn a_script_is_refused_under_every_flag_and_names_its_interpreter() {
     for (line, interpreter) in [
         ("#!/bin/sh\necho", "/bin/sh"),
         ("#! /usr/bin/python3 -I\n", "/usr/bin/python3"),
+        ("#!/usr/bin/awk print\n", "/usr/bin/awk"),
         ("#!/usr/bin/env node\n", "node"),
         ("#!/usr/bin/env -S A=1 deno run\n", "deno"),
         ("#!", "an unnamed interpreter"),

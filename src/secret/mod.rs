@@ -9,21 +9,18 @@ pub use buffer::Buffer;
 use std::str;
 
 use secrecy::ExposeSecret;
-use zeroize::Zeroize;
 
 /// Longest value, in bytes of UTF-8: a TLS chain with its key fits, a file does not.
 pub const MAX_VALUE: usize = 64 * 1024;
 
-/// Words of the stack that [`wipe_stack`] overwrites: 16 KiB, more than a cipher's frames take in a debug build.
-const STACK_WORDS: usize = 2048;
+/// How much of the stack [`wipe_stack`] overwrites, in bytes: more than a cipher's frames take in a debug build.
+const STACK: usize = 16 * 1024;
 
 /// Overwrites the stack beneath the caller, where a cipher leaves the last block of a value, or its key's state. Called
 /// where the frames that it is about have just returned.
 #[inline(never)]
 pub fn wipe_stack() {
-    let mut beneath = [0_u64; STACK_WORDS];
-    beneath.zeroize();
-    std::hint::black_box(&beneath);
+    zeroize::zeroize_stack::<STACK>();
 }
 
 /// A secret's value: at most [`MAX_VALUE`] bytes of UTF-8, possibly none.

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::{
     client::{Client, found, written},
+    processes::text,
     skip::{need, skip},
     tools::{Link, compiled},
     world::{Entry, Guarded, World, is_root, spawn, wait_bounded},
@@ -106,6 +107,25 @@ fn asking(world: &World, disk: &mut SilentDisk, count: usize) -> Vec<Client> {
 fn serves_at_once(world: &World, tool: &Path) {
     for _ in 0..20 {
         assert_eq!(Client::connected(world, tool).read("s", &["k"]), found(&[("k", "v")]));
+    }
+}
+
+#[test]
+fn a_tool_and_a_library_on_a_filesystem_with_a_server_are_taken_only_from_whoever_trusts_the_server() {
+    let world = World::new();
+    let tool = world.tool("tool");
+    world.policy(&[Entry::all(&tool, &["s"])]);
+    let Some(disk) = SilentDisk::mounted(&world) else { return };
+    let (tool, served) = (text(&tool), text(&disk.tool));
+    for args in [&["register", served][..], &["trust-library", tool, served]] {
+        let refused = world.cli(args);
+        assert_eq!(refused.code, Some(1), "{args:?}: {refused:?}");
+        assert!(
+            refused.err.contains("FUSE") && refused.err.contains("--allow-foreign-filesystem"),
+            "{}",
+            refused.err
+        );
+        world.cli(&[args, &["--allow-foreign-filesystem"]].concat()).done();
     }
 }
 
