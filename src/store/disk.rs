@@ -233,7 +233,7 @@ pub(super) fn load(
     let header = read_header(&snapshot, sealer)?;
     let records = snapshot.open_table(RECORDS).map_err(failed)?;
     let Scanned { all, sum, mut waiting } = scan(&records, header.count, sealer, store, readers)?;
-    if all.len() as u64 != header.count || sum != header.sum {
+    if all.len() != header.count || sum != header.sum {
         return Err(StoreError::Damaged(ASTRAY));
     }
     let names = NameIndex::build(all)?;

@@ -4,7 +4,7 @@
 //! It makes absence authentic: a name that is here and whose record is gone from the disk is damage, never a miss;
 //! and a record of another version than the one named here is damage, never an answer.
 
-use std::{cmp::Ordering, collections::BTreeMap, iter, ops::Bound};
+use std::{collections::BTreeMap, ops::Bound};
 
 use super::{
     batch::{Names, StoreError},
@@ -21,18 +21,38 @@ pub(super) struct Place {
     pub(super) bare: bool,
 }
 
-/// A record's name and place.
-pub(super) type Named = (Service, Target, Place);
+/// Names with their places, as they are read: in any order, and possibly twice.
+#[derive(Debug, Default)]
+pub(super) struct Gathered(BTreeMap<Service, Vec<(Target, Place)>>);
 
-/// The name that a label holds, with where its record rests.
-pub(super) fn named(label: Label, at: RecordKey, nonce: Nonce) -> Named {
-    let bare = label.attributes.is_empty();
-    (label.service, label.target, Place { at, nonce, bare })
-}
+impl Gathered {
+    /// Adds the name that a label holds, with where its record rests.
+    pub(super) fn add(&mut self, label: Label, at: RecordKey, nonce: Nonce) {
+        let named = (label.target, Place { at, nonce, bare: label.attributes.is_empty() });
+        match self.0.get_mut(&label.service) {
+            Some(targets) => targets.push(named),
+            None => _ = self.0.insert(label.service, vec![named]),
+        }
+    }
 
-/// The order of names in the index.
-pub(super) fn in_order(a: &Named, b: &Named) -> Ordering {
-    (&a.0, &a.1).cmp(&(&b.0, &b.1))
+    /// Puts them in order, of which several together are then quickly put in order.
+    pub(super) fn sort(&mut self) {
+        for targets in self.0.values_mut() {
+            targets.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        }
+    }
+
+    /// Adds all of another.
+    pub(super) fn append(&mut self, others: Self) {
+        for (service, mut targets) in others.0 {
+            self.0.entry(service).or_default().append(&mut targets);
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> u64 {
+        self.0.values().map(|targets| targets.len() as u64).sum()
+    }
 }
 
 /// Names found, with their places.
@@ -45,23 +65,16 @@ type Targets<T> = BTreeMap<Target, T>;
 pub(super) struct NameIndex(BTreeMap<Service, Targets<Place>>);
 
 impl NameIndex {
-    /// Builds the index from names in any order. [`StoreError::Damaged`] if a name is there twice. Fastest from a few runs
-    /// that are sorted.
-    pub(super) fn build(mut all: Vec<Named>) -> Result<Self, StoreError> {
-        // a stable sort merges runs
-        all.sort_by(in_order);
-        if !all.is_sorted_by(|a, b| in_order(a, b) == Ordering::Less) {
-            return Err(StoreError::Damaged("two records have one name"));
-        }
-        let mut index = Self::default();
-        let mut rest = all.into_iter().peekable();
-        while let Some((service, target, place)) = rest.next() {
-            let others = iter::from_fn(|| rest.next_if(|next| next.0 == service));
-            let others = others.map(|(_, target, place)| (target, place));
-            let targets = iter::once((target, place)).chain(others).collect();
-            index.0.insert(service, targets);
-        }
-        Ok(index)
+    /// The index of these names. [`StoreError::Damaged`] if one is there twice.
+    pub(super) fn build(all: Gathered) -> Result<Self, StoreError> {
+        let index = |(service, targets): (_, Vec<_>)| {
+            let count = targets.len();
+            let targets: Targets<Place> = targets.into_iter().collect();
+            // of two under one name the later has taken the place of the earlier
+            (targets.len() == count).then_some((service, targets))
+        };
+        let all = all.0.into_iter().map(index).collect::<Option<_>>();
+        all.map(Self).ok_or(StoreError::Damaged("two records have one name"))
     }
 
     pub(super) fn get(&self, service: &Service, target: &Target) -> Option<Place> {
@@ -181,6 +194,7 @@ pub(super) fn toggle(sum: &mut Fingerprint, one: &Fingerprint) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::name::Attributes;
 
     fn service() -> Service {
         Service::parse("s").unwrap()
@@ -190,9 +204,17 @@ mod tests {
         Place { at: [number; 32], nonce: [number; 24], bare: true }
     }
 
+    fn gathered(names: &[&str]) -> Gathered {
+        let mut all = Gathered::default();
+        for name in names {
+            let (target, attributes) = (Target::parse(name).unwrap(), Attributes::new());
+            all.add(Label { service: service(), target, attributes }, [1; 32], [1; 24]);
+        }
+        all
+    }
+
     fn index(names: &[&str]) -> NameIndex {
-        let named = |name: &&str| (service(), Target::parse(name).unwrap(), place(1));
-        NameIndex::build(names.iter().map(named).collect()).unwrap()
+        NameIndex::build(gathered(names)).unwrap()
     }
 
     fn prefix(names: &[&str]) -> Names {
@@ -208,6 +230,23 @@ mod tests {
         let index = index(&["b", "a/2", "a/1", "a", "ab", "a/1/x", "c"]);
         let found = index.select(&service(), prefix(&["c", "a/", "a/1", "a/"]));
         assert_eq!(words(found), ["a/1", "a/1/x", "a/2", "c"]);
+    }
+
+    #[test]
+    fn names_from_several_readers_are_one_index_and_none_may_be_there_twice() {
+        let both = |one: &[&str], other: &[&str]| {
+            let (mut one, mut other) = (gathered(one), gathered(other));
+            one.sort();
+            other.sort();
+            one.append(other);
+            assert_eq!(one.len(), 4);
+            NameIndex::build(one)
+        };
+        let index = both(&["d", "a"], &["b", "c"]).unwrap();
+        assert_eq!(words(index.select(&service(), Names::All)), ["a", "b", "c", "d"]);
+        for (one, other) in [(["d", "a"], ["b", "d"]), (["a", "a"], ["b", "d"])] {
+            assert_eq!(both(&one, &other).err(), Some(StoreError::Damaged("two records have one name")));
+        }
     }
 
     #[test]

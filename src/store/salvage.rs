@@ -26,7 +26,7 @@ use super::{
     files::Folder,
     head::Head,
     keychain::StoreKind,
-    names::{NameIndex, Named, named, toggle},
+    names::{Gathered, NameIndex, toggle},
     seal::{Fingerprint, Label, Nonce, RecordKey, Sealer, nonce_of},
     seat::Seat,
     slot::Slot,
@@ -315,7 +315,7 @@ fn rows(snapshot: &ReadTransaction, header: &Header) -> Result<BTreeMap<RecordKe
 /// The rows, by what can be told of them.
 #[derive(Default)]
 struct Sorted {
-    named: Vec<Named>,
+    named: Gathered,
     rows: BTreeMap<RecordKey, Vec<u8>>,
     unnamed: BTreeSet<RecordKey>,
     sum: Fingerprint,
@@ -349,7 +349,7 @@ impl Sorted {
 
     fn name(&mut self, sealer: &Sealer, label: Label, at: RecordKey, nonce: Nonce) {
         toggle(&mut self.sum, &sealer.fingerprint(&at, &nonce));
-        self.named.push(named(label, at, nonce));
+        self.named.add(label, at, nonce);
     }
 }
 

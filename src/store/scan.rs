@@ -11,10 +11,10 @@ use super::{
     batch::StoreError,
     disk::{Records, failed},
     keychain::StoreKind,
-    names::{Named, in_order, named, toggle},
+    names::{Gathered, toggle},
     seal::{Fingerprint, RecordKey, Sealer, has_value},
 };
-use crate::secret::wipe_stack;
+use crate::secret::{Buffer, wipe_stack};
 
 /// From how many records on other threads help.
 const WORTH_SHARING: u64 = 2000;
@@ -24,10 +24,10 @@ pub(super) fn readers() -> usize {
     thread::available_parallelism().map_or(1, NonZeroUsize::get).min(8)
 }
 
-/// What the labels of a vault say: names as a few sorted runs.
+/// What the labels of a vault say.
 #[derive(Default)]
 pub(super) struct Scanned {
-    pub(super) all: Vec<Named>,
+    pub(super) all: Gathered,
     pub(super) sum: Fingerprint,
     /// Records whose value the keychain does not have yet.
     pub(super) waiting: BTreeSet<RecordKey>,
@@ -79,21 +79,21 @@ fn scan_share(
     store: StoreKind,
 ) -> Result<Scanned, StoreError> {
     let mut scanned = Scanned::default();
+    let (mut plain, fingerprints) = (Buffer::default(), sealer.fingerprints());
     let from = from.as_ref().map_or(Bound::Unbounded, Bound::Included);
     let to = to.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
     for entry in records.range::<&RecordKey>((from, to)).map_err(failed)? {
         let (at, sealed) = entry.map_err(failed)?;
         let at = *at.value();
-        let (label, nonce) = sealer
-            .read_label(&at, sealed.value())
-            .map_err(|_| StoreError::Damaged("a record was changed"))?;
-        toggle(&mut scanned.sum, &sealer.fingerprint(&at, &nonce));
+        let read = sealer.read_label_in(&mut plain, &at, sealed.value());
+        let (label, nonce) = read.map_err(|_| StoreError::Damaged("a record was changed"))?;
+        toggle(&mut scanned.sum, &fingerprints.of(&at, &nonce));
         if store == StoreKind::Keychain && has_value(sealed.value()) {
             scanned.waiting.insert(at);
         }
-        scanned.all.push(named(label, at, nonce));
+        scanned.all.add(label, at, nonce);
     }
-    scanned.all.sort_unstable_by(in_order);
+    scanned.all.sort();
     Ok(scanned)
 }
 
@@ -108,7 +108,7 @@ fn first_at(byte: u8) -> RecordKey {
 
 impl Scanned {
     fn add(&mut self, mut part: Self) {
-        self.all.append(&mut part.all);
+        self.all.append(part.all);
         toggle(&mut self.sum, &part.sum);
         self.waiting.append(&mut part.waiting);
     }

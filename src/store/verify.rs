@@ -12,7 +12,7 @@ use super::{
     head::Head,
     key::VaultKey,
     keychain::{HANDFUL, Keychain, StoreKind, Way},
-    names::{NameIndex, named, toggle},
+    names::{Gathered, NameIndex, toggle},
     rekey::{Progress, TELL},
     seal::{Fingerprint, RecordKey, Sealer, VaultId, has_value},
     seat::Seat,
@@ -182,7 +182,7 @@ impl Trial<'_> {
             return Ok(sum);
         };
         self.findings.keychain = self.keychain.map(|_| InKeychain::default());
-        let (mut elsewhere, mut all) = (Vec::new(), Vec::new());
+        let (mut elsewhere, mut all) = (Vec::new(), Gathered::default());
         for entry in table.iter().map_err(failed)? {
             let Ok((at, sealed)) = entry else {
                 self.findings.problems.push("the rest of the records can't be reached");
@@ -194,7 +194,7 @@ impl Trial<'_> {
                 continue;
             };
             toggle(&mut sum, &self.sealer.fingerprint(at, &nonce));
-            all.push(named(label, *at, nonce));
+            all.add(label, *at, nonce);
             match &mut self.findings.keychain {
                 Some(_) if !has_value(sealed) => elsewhere.push((*at, sealed.to_vec())),
                 found => {
