@@ -102,6 +102,14 @@ fn a_copy_of_a_shell_under_another_name_is_refused() {
 }
 
 #[test]
+fn a_program_that_is_only_as_long_as_a_shell_is_no_shell() {
+    let folder = folder();
+    let mut bytes = fs::read("/bin/sh").unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    assert!(examine(&file(folder.path(), "mytool", &bytes, 0o755)).is_ok());
+}
+
+#[test]
 fn a_hard_link_to_a_shell_is_refused_where_one_can_be_made() {
     let shell = fs::canonicalize("/bin/sh").unwrap();
     let Some(folder) =

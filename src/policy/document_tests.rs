@@ -89,6 +89,16 @@ fn an_entry_without_size_is_worth_hashing_at_any_size() {
 }
 
 #[test]
+fn what_an_entry_says_of_itself_is_told_as_it_stands_and_what_it_does_not_say_is_not() {
+    let policy = policy(&format!(
+        r#"{{"path":"/bin/a","hash":"{A}","registered_at":"2026-05-21T10:34:02Z","comment":"mine"}},{{"path":"/bin/b"}}"#
+    ));
+    let said: Vec<_> =
+        policy.entries().iter().map(|entry| (entry.registered_at(), entry.comment(), entry.size())).collect();
+    assert_eq!(said, [(Some(now()), Some("mine"), None), (None, None, None)]);
+}
+
+#[test]
 fn an_entry_ends_at_the_very_second_of_its_expiry() {
     let at = |end: &str| {
         policy(&format!(r#"{{"path":"/bin/a","hash":"{A}","expires_at":"{end}"}}"#)).recognise(
