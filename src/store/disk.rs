@@ -389,7 +389,7 @@ pub(super) fn failed(error: impl Into<redb::Error>) -> StoreError {
             StoreError::Damaged("vault.redb is not a vault file")
         }
         redb::Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            StoreError::Damaged("vault.redb is cut short")
+            StoreError::Damaged("vault.redb is cut short, or a length in it was changed")
         }
         redb::Error::Io(error) => StoreError::Io(error.to_string()),
         other => StoreError::Io(other.to_string()),

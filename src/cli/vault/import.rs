@@ -303,16 +303,24 @@ impl Doing {
     }
 }
 
+/// What to do about a store of pass that is not found.
+const NAME_STORE: &str = "name it with --store, or set PASSWORD_STORE_DIR as pass itself has it";
+
 impl PassArgs {
     /// Where `pass` keeps its entries.
     fn store(&self) -> Result<PathBuf, Failure> {
         let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let usual = || set("HOME").map(|home| home.join(".password-store"));
-        self.store
-            .clone()
-            .or_else(|| set("PASSWORD_STORE_DIR"))
-            .or_else(usual)
-            .ok_or_else(|| Failure::new("nobody knows where the store of pass is", "name it with --store"))
+        let named = self.store.clone().or_else(|| set("PASSWORD_STORE_DIR")).or_else(usual);
+        let place =
+            named.ok_or_else(|| Failure::new("nobody knows where the store of pass is", NAME_STORE))?;
+        if !place.is_dir() {
+            return Err(Failure::new(
+                format!("there is no store of pass at {}", place.display()),
+                NAME_STORE,
+            ));
+        }
+        Ok(place)
     }
 }
 

@@ -211,6 +211,17 @@ impl Drop for PassStore<'_> {
 }
 
 #[test]
+fn where_no_store_of_pass_is_its_place_is_named_with_the_way_to_name_another() {
+    let (world, _) = at_rest(&["web"]);
+    let import = ["vault", "import", "pass", "--service", "web"];
+    for (more, place) in [(&[][..], "home/.password-store"), (&["--store", "/nope"], "/nope")] {
+        let outcome = world.cli(&[&import[..], more].concat());
+        refused(&outcome, "there is no store of pass at");
+        assert!(outcome.err.contains(place) && outcome.err.contains("--store"), "{}", outcome.err);
+    }
+}
+
+#[test]
 fn a_store_of_pass_is_imported_through_the_users_gnupg() {
     let (mut world, tool) = at_rest(&["web"]);
     let Some(store) = PassStore::new(&world) else { return };
