@@ -102,6 +102,18 @@ mod tests {
     }
 
     #[test]
+    fn a_link_or_a_pipe_in_the_place_of_the_lock_is_neither_followed_nor_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (link, pipe) = (folder.path().join("link"), folder.path().join("pipe"));
+        std::os::unix::fs::symlink(folder.path().join("elsewhere"), &link).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+        for place in [&link, &pipe] {
+            assert!(FileLock::acquire(place, Duration::ZERO).is_err());
+        }
+        assert!(!folder.path().join("elsewhere").exists());
+    }
+
+    #[test]
     fn a_lock_is_waited_for_no_longer_than_it_is_held() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.lock");

@@ -138,7 +138,12 @@ fn of_several_entries_for_a_path_none_is_chosen_by_chance() {
     let refused = setup.registry.register(&tool, now());
     assert!(matches!(refused, Err(RegistryError::Draft(DraftError::Ambiguous(_)))));
     let one = Digest::parse(&format!("sha256:{}", "a".repeat(64))).unwrap();
+    let absent = Digest::parse(&format!("sha256:{}", "c".repeat(64))).unwrap();
+    let refused = setup.registry.unregister(tool.path(), Some(&absent));
+    assert!(matches!(refused, Err(RegistryError::Draft(DraftError::OtherHash(_)))));
     assert_eq!(setup.registry.unregister(tool.path(), Some(&one)).unwrap(), 1);
+    let left = setup.text();
+    assert!(!left.contains("aaaa") && left.contains("bbbb"), "{left}");
     assert_eq!(setup.registry.register(&tool, now()).unwrap(), Registration::Rehashed);
 }
 
@@ -192,6 +197,19 @@ fn grant_and_revoke_touch_exactly_what_they_name() {
     assert!(permissions.writes(&Service::parse("aws").unwrap()) && permissions.can_search());
     let refused = setup.registry.grant(Path::new("/no/such/tool"), &grant, &Terms::default());
     assert!(matches!(refused, Err(RegistryError::Draft(DraftError::UnknownPath(_)))));
+}
+
+#[test]
+fn revoke_says_what_no_entry_of_the_path_had() {
+    let setup = setup();
+    let tool = setup.candidate("tool", "1");
+    setup.registry.register(&tool, now()).unwrap();
+    let grant = Grant { read: services(&["aws"]), search: true, ..Grant::default() };
+    let _ = setup.registry.grant(tool.path(), &grant, &Terms::default()).unwrap();
+    let (absent, _) = setup.registry.revoke(tool.path(), &grant, &Lift::default()).unwrap();
+    assert_eq!(absent, Grant::default(), "it had all of it");
+    let (absent, _) = setup.registry.revoke(tool.path(), &grant, &Lift::default()).unwrap();
+    assert_eq!(absent, grant, "and has none of it now");
 }
 
 #[test]
