@@ -54,8 +54,9 @@ impl Archive {
         while self.files.len() > most {
             let oldest = self.files.remove(0);
             let place = self.place(oldest);
-            // the plain one first: who packs it meanwhile finds it gone, or what was packed is removed here
-            for place in [place.clone(), place.with_added_extension(PACKED)] {
+            // the plain one first: who packs it meanwhile finds it gone, or what was packed is removed here; and what a
+            // daemon that was killed has packed of it
+            for place in [place.clone(), draft(&place), place.with_added_extension(PACKED)] {
                 match fs::remove_file(place) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => {}
@@ -136,16 +137,22 @@ pub fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
     Ok(Box::new(BufReader::with_capacity(1 << 16, file)))
 }
 
+/// Where a file is packed.
+fn draft(plain: &Path) -> PathBuf {
+    plain.with_added_extension(format!("{PACKED}.new"))
+}
+
 /// Packs an earlier file, and removes it when what was packed unpacks to the same bytes. Slow; for a thread of its own.
 pub fn pack(plain: &Path) -> io::Result<()> {
-    let draft = plain.with_added_extension(format!("{PACKED}.new"));
+    let draft = draft(plain);
     let packed = plain.with_added_extension(PACKED);
     match fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
+    let plain_file = File::open(plain)?;
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-    let mut source = Kept { inner: File::open(plain)?, hash: Sha256::new(), failed: None };
+    let mut source = Kept { inner: plain_file, hash: Sha256::new(), failed: None };
     let mut target = Kept { inner: &file, hash: Sha256::new(), failed: None };
     let mut compressor = FrameCompressor::new(CompressionLevel::Fastest);
     compressor.set_source(&mut source);
@@ -298,8 +305,10 @@ mod tests {
         let mut archive = Archive { log: dir.path().join("audit.log"), files: Vec::new() };
         for first in [1, 5, 9] {
             fs::write(archive.place(first), "x").unwrap();
+            fs::write(draft(&archive.place(first)), "half").unwrap();
             archive.add(first, 2).unwrap();
         }
+        assert!(!draft(&archive.place(1)).exists() && draft(&archive.place(5)).exists());
         assert!(!archive.place(1).exists() && archive.place(5).exists() && archive.place(9).exists());
         assert_eq!(archive.newest(), Some(archive.place(9)));
     }
@@ -313,6 +322,10 @@ mod tests {
         fs::create_dir(&unreadable).unwrap();
         assert_eq!(pack(&unreadable).unwrap_err().kind(), io::ErrorKind::IsADirectory);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        fs::remove_dir(&unreadable).unwrap();
+        fs::write(draft(&unreadable), "half").unwrap();
+        assert_eq!(pack(&unreadable).unwrap_err().kind(), io::ErrorKind::NotFound, "it had to make room");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         // what another try left is no obstacle, and what is none of ours is
         let plain = archive.place(2);
         fs::write(&plain, "x").unwrap();

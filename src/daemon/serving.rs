@@ -65,7 +65,7 @@ pub(super) struct Beginning {
     pub(super) policy_signs: Option<OwnedFd>,
 }
 
-/// Serves until a signal or a fault ends it, and until every thread has ended that worked for it.
+/// Serves until a signal or a fault ends it, and until every thread has ended that may have something to bring to an end.
 pub(super) fn serve(
     begin: Beginning,
     listener: Listener,

@@ -24,7 +24,8 @@ use crate::{
 const DELAY: Duration = Duration::from_millis(150);
 /// How long the vault may be behind the log: an end of the log that is cut off later than that after its record shows.
 const KEEP: Duration = Duration::from_secs(2);
-/// Most earlier files that wait to be packed; what finds no place is packed after the next start.
+/// Most earlier files that wait to be packed: more than are kept, unless somebody chose so. What finds no place is packed
+/// after a next start.
 const PACKING: usize = 16;
 
 /// How the audit log is kept.
@@ -148,6 +149,7 @@ impl LogSync {
             }
         })?;
         let (packing, files) = sync_channel::<PathBuf>(PACKING);
+        // an end in the middle of a file leaves it as it is, for the next start
         threads.start_behind("log-pack", move || {
             for file in files {
                 // one that is gone had to make room for newer ones
@@ -176,8 +178,9 @@ impl LogSync {
                 sleep(DELAY).await;
             }
             for file in house.log.borrow_mut().take_unpacked() {
-                // without a place it is packed after the next start
-                let _ = self.packing.try_send(file);
+                if let Err(TrySendError::Full(file)) = self.packing.try_send(file) {
+                    tracing::warn!("{} is packed after a next start: others wait for it", file.display());
+                }
             }
             let unsynced = house.log.borrow_mut().unsynced();
             let mut work = match unsynced {

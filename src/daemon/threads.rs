@@ -30,14 +30,14 @@ impl Threads {
         Ok(())
     }
 
-    /// Starts a thread whose work can wait for the processor: on a busy machine no answer waits for it.
+    /// Starts a thread that comes behind whatever else wants the processor, and ends with the process.
     pub(super) fn start_behind(
         &mut self,
         name: &str,
         work: impl FnOnce() + Send + 'static,
     ) -> io::Result<()> {
-        let thread = self.spawn(name, behind_all, work)?;
-        self.running.push(thread);
+        self.spawn(name, behind, work)?;
+        self.left += 1;
         Ok(())
     }
 
@@ -81,8 +81,8 @@ impl Threads {
     }
 }
 
-/// Puts this thread behind all others of the machine. On Linux each thread has a nice value of its own.
-fn behind_all() {
-    // where that may not be, it takes turns with them
+/// On Linux each thread has a nice value of its own.
+fn behind() {
+    // where that may not be, it takes turns with the others
     let _ = nice(19);
 }

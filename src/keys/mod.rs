@@ -200,8 +200,5 @@ fn read_to_end(source: impl AsFd) -> io::Result<Buffer> {
 }
 
 fn words(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        kind => kind.to_string(),
-    }
+    error.kind().to_string()
 }

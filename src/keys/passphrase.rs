@@ -91,10 +91,10 @@ fn by_program(program: &OsString, prompt: &str) -> Result<Buffer, KeyError> {
     // what it complains of is for whoever sits here
     command.arg(prompt).stdin(Stdio::null());
     let done = child::run(&mut command, MAX_SOURCE_SECRET, PATIENCE);
+    let told = |why| KeyError::Program(program.to_string_lossy().into_owned(), why);
     let done = done.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
-            KeyError::Program(program.to_string_lossy().into_owned(), words(&error))
-        }
+        io::ErrorKind::NotFound => told("it, or the program in its first line, is not there".to_owned()),
+        io::ErrorKind::PermissionDenied => told(words(&error)),
         _ => failed(&error),
     })?;
     if done.output.len() > MAX_SOURCE_SECRET {

@@ -175,7 +175,8 @@ fn interpreter_of(line: &[u8]) -> String {
 }
 
 fn gains_rights(opened: &Opened) -> bool {
-    // where the file system keeps no capabilities, or hides them, there is nothing to gain that we could see
+    // where the file system keeps no capabilities, or hides them, there is nothing to gain that we could see; those that it
+    // has count, whatever is in them
     let mut capabilities = [0; LONGEST_CAPABILITIES];
     let found = match rustix::fs::fgetxattr(&opened.file, "security.capability", &mut capabilities) {
         Ok(_) => true,

@@ -9,7 +9,7 @@ use super::{
     },
     disk::{Header, failed, nonce, nonces},
     names::{NameIndex, Overlay, Place, toggle},
-    seal::{Fingerprints, Label, RecordKey, Sealer, nonce_of},
+    seal::{Label, RecordKey, Sealer, nonce_of},
     transport::PolicySeal,
 };
 use crate::name::{Attributes, Service, Target};
@@ -34,7 +34,6 @@ impl From<PendingChange> for Step {
 /// The group so far.
 pub(super) struct Group<'t, 'v> {
     pub(super) sealer: &'v Sealer,
-    pub(super) fingerprints: Fingerprints,
     pub(super) base: &'v NameIndex,
     pub(super) records: Table<'t, &'static RecordKey, &'static [u8]>,
     pub(super) outbox: Table<'t, u64, &'static [u8]>,
@@ -145,7 +144,7 @@ impl Group<'_, '_> {
     fn place(&mut self, service: &Service, target: &Target, place: Option<Place>) {
         let before = self.overlay.put(self.base, service, target, place);
         for one in [before, place].into_iter().flatten() {
-            toggle(&mut self.header.sum, &self.fingerprints.of(&one.at, &one.nonce));
+            toggle(&mut self.header.sum, &self.sealer.fingerprint(&one.at, &one.nonce));
         }
         self.header.count = self.header.count + u64::from(place.is_some()) - u64::from(before.is_some());
     }

@@ -75,7 +75,8 @@ impl SubKey {
         Self(Buffer::from(self.0.as_slice()))
     }
 
-    /// The keyed hash of this key. Made anew for each use, so that no key rests outside locked memory.
+    /// The keyed hash of this key. Made anew for each use, or for each reading of all labels, so that no key rests outside
+    /// locked memory.
     pub(super) fn prf(&self) -> Prf {
         keyed(self.expose_secret())
     }

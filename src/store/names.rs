@@ -35,7 +35,7 @@ impl Gathered {
         }
     }
 
-    /// Puts them in order, of which several together are then quickly put in order.
+    /// Sorts the names of each service: [`NameIndex::build`] merges quickly what is sorted.
     pub(super) fn sort(&mut self) {
         for targets in self.0.values_mut() {
             targets.sort_unstable_by(|a, b| a.0.cmp(&b.0));

@@ -7,7 +7,7 @@
 //! those was flipped, the label tells which one.
 //!
 //! So a name is one of four: intact; damaged; not there, which is told only where it is certain; or not to be told. The
-//! last is so for every name that is not found in a vault that was put back, and for every list of names while a record
+//! last is so for every name that is not found in a vault that was put back, or of which nobody can tell, and for every list of names while a record
 //! has lost its own. Such answers are errors, never fewer records.
 
 use std::{
@@ -47,11 +47,11 @@ use crate::{
 /// Whether a vault has the changes that were committed last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Age {
-    /// It has them all.
+    /// It has them all, as far as `vault.head` and `audit.state` know.
     Current,
     /// Changes were committed that are not in it.
     Earlier,
-    /// `vault.head` is missing or damaged, which alone tells.
+    /// `vault.head` is missing or damaged, and `audit.state` knows of no later change.
     Untold,
 }
 
@@ -324,6 +324,8 @@ struct Sorted {
 }
 
 impl Sorted {
+    /// Leaves the stack to be wiped.
+    #[inline(never)]
     fn of(all: BTreeMap<RecordKey, Vec<u8>>, sealer: &Sealer) -> Self {
         let mut sorted = Self::default();
         for (at, sealed) in all {

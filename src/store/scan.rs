@@ -70,7 +70,8 @@ pub(super) fn scan(
     })
 }
 
-/// The labels of the records from one place up to before another, or to the end.
+/// The labels of the records from one place up to before another, or to the end. Leaves the stack to be wiped.
+#[inline(never)]
 fn scan_share(
     records: &Records,
     from: Option<RecordKey>,

@@ -106,7 +106,7 @@ impl Sealer {
         self.fingerprints().of(at, nonce)
     }
 
-    /// Many of them in a row.
+    /// Many of them in a row. Whoever has made them all calls [`wipe_stack`].
     pub(super) fn fingerprints(&self) -> Fingerprints {
         Fingerprints(self.versions.prf())
     }

@@ -280,7 +280,6 @@ impl Vault {
         let gone = self.carrier.as_ref().map(|_| transaction.open_table(GONE).map_err(failed)).transpose()?;
         let mut group = Group {
             sealer: &self.sealer,
-            fingerprints: self.sealer.fingerprints(),
             base: &view.names,
             records: transaction.open_table(RECORDS).map_err(failed)?,
             outbox: transaction.open_table(disk::OUTBOX).map_err(failed)?,

@@ -261,7 +261,7 @@ fn what_a_new_user_does_wrong_with_the_key_is_said_with_a_way_out() {
         &world,
         &missing,
         &init("passphrase"),
-        "gone, can't be started: there is no such file",
+        "gone, can't be started: it, or the program in its first line, is not there",
         "correct KEYCHAIN_AUTH_ASKPASS",
     );
     assert!(world.cli(&["vault", "status"]).done().contains("absent"), "nothing was made");

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env,
+    env, fs, io,
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
 };
@@ -304,7 +304,7 @@ impl Doing {
 }
 
 /// What to do about a store of pass that is not found.
-const NAME_STORE: &str = "name it with --store, or set PASSWORD_STORE_DIR as pass itself has it";
+const NAME_STORE: &str = "name it with --store, or set PASSWORD_STORE_DIR as for pass itself";
 
 impl PassArgs {
     /// Where `pass` keeps its entries.
@@ -314,13 +314,13 @@ impl PassArgs {
         let named = self.store.clone().or_else(|| set("PASSWORD_STORE_DIR")).or_else(usual);
         let place =
             named.ok_or_else(|| Failure::new("nobody knows where the store of pass is", NAME_STORE))?;
-        if !place.is_dir() {
-            return Err(Failure::new(
-                format!("there is no store of pass at {}", place.display()),
-                NAME_STORE,
-            ));
+        match fs::metadata(&place) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(Failure::new(format!("there is no store of pass at {}", place.display()), NAME_STORE))
+            }
+            // what else is wrong with it is told by whoever reads it
+            _ => Ok(place),
         }
-        Ok(place)
     }
 }
 

@@ -71,17 +71,15 @@ fn every_thread_is_filtered_without_capabilities_and_without_a_way_to_new_ones()
 #[test]
 fn what_can_wait_for_the_processor_is_behind_everything_else_and_answers_are_not() {
     let daemon = Daemon::serving(World::new(), None);
+    let nice = |pid: u32, thread: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/task/{thread}/stat")).unwrap();
+        let (name, fields) = stat.split_once('(').unwrap().1.rsplit_once(") ").unwrap();
+        (name.to_owned(), fields.split(' ').nth(16).unwrap().to_owned())
+    };
     let lowly = |pid: u32| -> Vec<String> {
-        let stat = |thread| fs::read_to_string(format!("/proc/{pid}/task/{thread}/stat")).unwrap();
-        let named = threads(pid).into_iter().filter_map(|thread| {
-            let stat = stat(thread);
-            let (name, fields) = stat.split_once('(').unwrap().1.rsplit_once(") ").unwrap();
-            match fields.split(' ').nth(16).unwrap() {
-                "0" => None,
-                nice => Some(format!("{name} {nice}")),
-            }
-        });
-        named.collect()
+        let (_, usual) = nice(pid, pid);
+        let named = threads(pid).into_iter().map(|thread| nice(pid, thread));
+        named.filter(|(_, nice)| *nice != usual).map(|(name, nice)| format!("{name} {nice}")).collect()
     };
     assert_eq!(lowly(daemon.world.pid()), ["log-pack 19"]);
     let strangers = lowly(daemon.world.witness());
