@@ -185,6 +185,20 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_of_lines_does_not_grow_the_buffer_and_an_unfinished_line_is_not_moved_by_what_follows() {
+        let mut buffer = FrameBuffer::new();
+        buffer.push(b"first", ME).unwrap();
+        let place = buffer.bytes.as_slice().as_ptr();
+        buffer.push(b" line", ME).unwrap();
+        assert_eq!(buffer.bytes.as_slice().as_ptr(), place);
+        for _ in 0..100 {
+            buffer.push(b"\nfirst line", ME).unwrap();
+            assert_eq!(lines(&mut buffer), [Ok("first line".into())]);
+            assert!(buffer.bytes.len() < 32, "lines that were taken are kept");
+        }
+    }
+
+    #[test]
     fn a_line_of_the_full_length_passes_and_one_byte_more_does_not() {
         let mut full = "x".repeat(MAX_LINE);
         for end in ["\n", "\r\n"] {
