@@ -78,7 +78,7 @@ impl ExportReader {
     pub fn new(head: &[u8]) -> Result<Self, SourceError> {
         let mut reader = Reader::new(line(head, 1)?);
         let (mut format, mut version, mut records) = (None, None, None);
-        let read = reader.object(|reader, name| match name.as_str() {
+        let read = reader.object(Problem::NotAnObject, |reader, name| match name.as_str() {
             "format" => once(reader, &mut format),
             "version" => once(reader, &mut version),
             "records" => once(reader, &mut records),
@@ -115,7 +115,9 @@ impl ExportReader {
         let number = self.line;
         let mut reader = Reader::new(line(bytes, number)?);
         let mut members = Members::default();
-        let read = reader.object(|reader, name| members.take(reader, &name)).and_then(|()| reader.end());
+        let read = reader
+            .object(Problem::NotAnObject, |reader, name| members.take(reader, &name))
+            .and_then(|()| reader.end());
         let at = |Malformed { problem, column }| {
             let rule =
                 if problem == Problem::UnknownMember { Rule::UnknownMember } else { Rule::Json(problem) };
@@ -177,7 +179,7 @@ impl<'a> Members<'a> {
             "attributes" if self.attributes_seen => Err(reader.fail(Problem::DuplicateMember)),
             "attributes" => {
                 self.attributes_seen = true;
-                reader.object(|reader, name| {
+                reader.object(Problem::WrongType, |reader, name| {
                     let value = reader.string()?;
                     if let Ok(attributes) = &mut self.attributes
                         && let Err(error) = attributes.insert(name.as_str(), value.as_str())

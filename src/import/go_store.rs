@@ -52,7 +52,7 @@ pub fn go_store(json: &[u8], services: &[Service]) -> Result<Vec<Found>, SourceE
     let mut reader = Reader::new(text(json.strip_suffix(b"\n").unwrap_or(json))?);
     let mut found = Vec::new();
     let mut rule = None;
-    let read = reader.object(|reader, key| {
+    let read = reader.object(Problem::WrongType, |reader, key| {
         if found.len() == MAX_SECRETS {
             rule = Some(Rule::TooMany);
             return Err(reader.fail(Problem::TrailingBytes));

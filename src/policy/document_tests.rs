@@ -177,6 +177,15 @@ fn an_unknown_member_has_no_effect_and_is_said_since_it_may_be_a_misspelt_restri
 }
 
 #[test]
+fn of_many_unknown_members_the_first_few_are_named_each_once() {
+    let policy = policy(&format!(
+        r#"{{"path":"/bin/a","hash":"{A}","u1":1,"u2":1,"u1":1,"u3":1,"u4":1,"u5":1,"u6":1}}"#
+    ));
+    let said = policy.warnings()[0].to_string();
+    assert!(said.contains(r#""u1", "u2", "u3", "u4", which"#), "{said}");
+}
+
+#[test]
 fn every_known_member_of_another_type_breaks_the_file() {
     for (member, what) in [
         (r#""can_search":"true""#, "can_search must be true or false"),
@@ -239,6 +248,8 @@ fn a_fault_is_found_at_its_line_and_column_and_never_echoed() {
     assert!(!error.to_string().contains("s3cr3t"));
     let error = Policy::parse(b"{\n\"a\xff\": 1}").unwrap_err();
     assert_eq!((error.line, error.column, error.what), (2, 3, "the file is not UTF-8"));
+    let error = Policy::parse(b"{\n\"abcd\xff\": 1}").unwrap_err();
+    assert_eq!((error.line, error.column), (2, 6));
 }
 
 #[test]
@@ -271,4 +282,6 @@ fn a_library_may_have_members_that_this_version_does_not_know() {
 fn a_line_end_within_a_string_is_a_fault_at_the_end_of_its_line() {
     let error = Policy::parse(b"{\n\"protocol_version\": \"1\n\"}").unwrap_err();
     assert_eq!((error.line, error.column, error.what), (2, 23, "this is not valid JSON"));
+    let error = Policy::parse(b"{\"protocol_version\": \"1\n\"}").unwrap_err();
+    assert_eq!((error.line, error.column), (1, 24));
 }

@@ -60,10 +60,8 @@ pub(super) fn replace(target: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut draft_name = name.to_owned();
     draft_name.push(".new");
     let draft = folder.join(draft_name);
-    match fs::remove_file(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    // where it is in the way, making it anew says so
+    let _ = fs::remove_file(&draft);
     let written = write_new(&draft, bytes).and_then(|()| fs::rename(&draft, target));
     if let Err(error) = written {
         // the error that matters is the first one

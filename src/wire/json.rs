@@ -48,12 +48,13 @@ impl<'a> Reader<'a> {
         Malformed { problem: problem.into(), column: self.at + 1 }
     }
 
-    /// `{"name": …, …}`: calls `member` with each name, at its value.
+    /// `{"name": …, …}`: calls `member` with each name, at its value. What is no object is `otherwise`.
     pub(crate) fn object(
         &mut self,
+        otherwise: Problem,
         mut member: impl FnMut(&mut Self, Text<'a>) -> Result<(), Malformed>,
     ) -> Result<(), Malformed> {
-        self.expect(b'{', Problem::WrongType)?;
+        self.expect(b'{', otherwise)?;
         if self.take(b'}') {
             return Ok(());
         }
@@ -214,4 +215,17 @@ fn hex4(text: &str) -> Result<(u32, &str), Problem> {
         return Err(Problem::Escape);
     }
     Ok((u32::from_str_radix(digits, 16).map_err(|_| Problem::Escape)?, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_escape_that_json_does_not_have_is_found_at_its_column() {
+        for (text, column) in [(r#""\q""#, 3), (r#""ab\q""#, 5), (r#""\n\nab\q""#, 9)] {
+            let refused = Reader::new(text).string().err();
+            assert_eq!(refused, Some(Malformed { problem: Problem::Escape, column }), "{text}");
+        }
+    }
 }

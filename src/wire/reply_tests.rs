@@ -111,6 +111,35 @@ fn what_does_not_fit_into_a_reply_is_refused_before_it_is_recorded() {
 }
 
 #[test]
+fn a_reply_may_be_exactly_as_long_as_replies_may_be() {
+    let record = |number: usize, length: usize| Record {
+        target: Target::parse(&format!("{number:04}")).unwrap(),
+        value: SecretValue::from_buffer(Buffer::from("v".repeat(length).as_bytes())),
+        attributes: Attributes::new(),
+    };
+    let mut records = Vec::new();
+    loop {
+        records.push(record(records.len(), 0));
+        let left = MAX_REPLY - measure(&records);
+        let last = records.len() - 1;
+        records[last] = record(last, left.min(crate::secret::MAX_VALUE));
+        if left < crate::secret::MAX_VALUE {
+            break;
+        }
+    }
+    let store = Memory::new();
+    let items =
+        records.into_iter().map(|Record { target, value, .. }| WriteItem { target, value: value.unwrap() });
+    let _ = commit(
+        &store,
+        Change::Write { service: service(), items: items.collect(), attributes: Attributes::new() },
+    );
+    let read = found(&store, true);
+    let reply = Reply::released(&Fitting::of(&read).unwrap(), receipt());
+    assert_eq!(reply.as_bytes().len(), MAX_REPLY);
+}
+
+#[test]
 fn a_change_names_what_it_removed_and_nothing_of_what_it_wrote() {
     let store = store();
     let names = Names::Exact(["b", "none"].map(|name| Target::parse(name).unwrap()).to_vec());

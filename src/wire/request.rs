@@ -161,10 +161,7 @@ impl Members {
     fn read(line: &str) -> Result<(Self, usize), Malformed> {
         let mut reader = Reader::new(line);
         let mut members = Self::default();
-        reader.object(|reader, name| members.member(reader, &name)).map_err(|error| match error.problem {
-            Problem::WrongType if error.column == 1 => Malformed { problem: Problem::NotAnObject, ..error },
-            _ => error,
-        })?;
+        reader.object(Problem::NotAnObject, |reader, name| members.member(reader, &name))?;
         reader.end()?;
         Ok((members, line.len() + 1))
     }
@@ -349,7 +346,7 @@ fn values(reader: &mut Reader<'_>) -> Result<Vec<SecretValue>, Malformed> {
 
 fn attributes(reader: &mut Reader<'_>) -> Result<Attributes, Malformed> {
     let mut attributes = Attributes::new();
-    reader.object(|reader, name| {
+    reader.object(Problem::WrongType, |reader, name| {
         let value = reader.string()?;
         attributes.insert(name.as_str(), value.as_str()).map_err(|error| reader.fail(error))
     })?;
@@ -376,6 +373,18 @@ fn pair(targets: Vec<Target>, values: Vec<SecretValue>) -> Result<Vec<WriteItem>
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_that_is_no_object_is_told_from_a_member_of_the_wrong_type() {
+        for (line, problem, column) in [
+            ("[]", Problem::NotAnObject, 1),
+            (" 1", Problem::NotAnObject, 2),
+            (r#"{"type":1}"#, Problem::WrongType, 9),
+        ] {
+            let refused = Message::parse(line).err().unwrap();
+            assert_eq!((refused.problem, refused.column), (problem, column), "{line}");
+        }
+    }
 
     #[test]
     fn values_beyond_the_most_targets_are_refused_at_the_first_of_them() {
