@@ -381,7 +381,14 @@ fn an_edit_that_would_make_the_file_too_large_to_be_read_is_refused() {
     let setup = setup();
     let tool = setup.candidate("tool", "1");
     let head = r#"{"protocol_version":"1","comment":""#;
-    let full = format!("{head}{}\"}}", "x".repeat(MAX_CONFIG as usize - head.len() - 2));
+    let filled = |count: usize| format!("{head}{}\"}}", "x".repeat(count));
+    setup.write(&filled(0));
+    setup.registry.register(&tool, now()).unwrap();
+    let most = MAX_CONFIG as usize;
+    setup.write(&filled(most - setup.text().len()));
+    setup.registry.register(&tool, now()).unwrap();
+    assert!(setup.text().len() == most && setup.policy().knows_path(tool.path()), "as large as it may be");
+    let full = filled(most - head.len() - 2);
     setup.write(&full);
     let refused = setup.registry.register(&tool, now());
     assert!(matches!(&refused, Err(RegistryError::TooLarge(file)) if *file == setup.config()), "{refused:?}");

@@ -380,6 +380,7 @@ mod tests {
             ("[]", Problem::NotAnObject, 1),
             (" 1", Problem::NotAnObject, 2),
             (r#"{"type":1}"#, Problem::WrongType, 9),
+            (r#"{"type":"REQUEST"} "#, Problem::MissingMember, 20),
         ] {
             let refused = Message::parse(line).err().unwrap();
             assert_eq!((refused.problem, refused.column), (problem, column), "{line}");
