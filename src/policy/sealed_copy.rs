@@ -162,13 +162,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_policy_is_read_as_the_daemon_reads_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, uid) = (folder.path().join("config.json"), rustix::process::geteuid().as_raw());
+        assert_eq!(read_config(&config, uid).unwrap(), None);
+        replace(&config, b"{}").unwrap();
+        assert_eq!(read_config(&config, uid).unwrap(), Some(b"{}".to_vec()));
+    }
+
+    #[test]
     fn a_difference_tells_who_gains_and_who_loses_what() {
         let before = br#"{"protocol_version":"1","registered_binaries":[
             {"path":"/a","hash":"sha256:00","allowed_read_services":["s","t"],"can_search":true},
             {"path":"/gone","hash":"sha256:11","allowed_write_services":["s"]}]}"#;
         let after = br#"{"protocol_version":"1","registered_binaries":[
             {"path":"/a","hash":"sha256:22","allowed_read_services":["t"],"can_search":false,"relax":["traced"]},
-            {"path":"/new","hash":"sha256:33","allowed_read_services":["s"],"allowed_target_prefixes":[]}]}"#;
+            {"path":"/new","hash":"sha256:33","allowed_read_services":["s"],"allowed_target_prefixes":[]},
+            {"path":"/some","hash":"sha256:44","relax":[],"allowed_target_prefixes":["x/"]}]}"#;
         assert_eq!(differences(before, before), []);
         let words = |difference: &Difference| {
             format!("{}: +{:?} -{:?}", difference.path, difference.gains, difference.loses)
@@ -180,6 +190,7 @@ mod tests {
                 r#"/a: +["hash sha256:22", "relaxed check traced"] -["hash sha256:00", "read s", "search"]"#,
                 r#"/gone: +[] -["hash sha256:11", "write s"]"#,
                 r#"/new: +["hash sha256:33", "no target at all", "read s"] -[]"#,
+                r#"/some: +["hash sha256:44", "only targets that begin with x/"] -[]"#,
             ]
         );
         assert_eq!(differences(b"broken", before).len(), 3, "from nothing");

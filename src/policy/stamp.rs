@@ -44,3 +44,22 @@ impl Stamp {
         self.modified.0 < limit && self.changed.0 < limit
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_stamp_whose_two_times_are_past_by_more_than_their_grain_is_settled() {
+        let read_at = UNIX_EPOCH + Duration::from_secs(1000);
+        let limit = 1000 - i64::try_from(GRAIN.as_secs()).unwrap_or_default();
+        let settled = |modified: i64, changed: i64| {
+            let stamp = Stamp { dev: 1, ino: 1, size: 1, modified: (modified, 0), changed: (changed, 0) };
+            stamp.settled(read_at)
+        };
+        assert!(settled(limit - 1, limit - 1));
+        for (modified, changed) in [(limit, limit - 1), (limit - 1, limit), (2000, 0), (0, 2000)] {
+            assert!(!settled(modified, changed), "{modified} {changed}");
+        }
+    }
+}

@@ -388,6 +388,29 @@ mod tests {
     }
 
     #[test]
+    fn hello_status_and_lock_take_no_other_member() {
+        let key = "0".repeat(2 * CARRIED);
+        let nonce = "0".repeat(64);
+        let others = [
+            r#""action":"read""#.to_owned(),
+            r#""service":"s""#.to_owned(),
+            r#""match":"exact""#.to_owned(),
+            r#""targets":["t"]"#.to_owned(),
+            r#""values":["v"]"#.to_owned(),
+            r#""attributes":{}"#.to_owned(),
+            format!(r#""nonce":"{nonce}""#),
+            format!(r#""key":"{key}""#),
+        ];
+        for kind in ["HELLO", "STATUS", "LOCK"] {
+            assert!(Message::parse(&format!(r#"{{"type":"{kind}"}}"#)).is_ok());
+            for other in &others {
+                let refused = Message::parse(&format!(r#"{{"type":"{kind}",{other}}}"#)).err().unwrap();
+                assert_eq!(refused.problem, Problem::MisplacedMember, "{kind} {other}");
+            }
+        }
+    }
+
+    #[test]
     fn values_beyond_the_most_targets_are_refused_at_the_first_of_them() {
         let values = vec![r#""v""#; MAX_TARGETS + 1].join(",");
         let upto = format!(r#"{{"type":"REQUEST","action":"write","service":"s","values":[{values}"#);
