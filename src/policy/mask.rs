@@ -230,7 +230,9 @@ mod tests {
         assert_eq!(mask("https://a:p@ss@example.org"), "https://***@example.org");
         assert_eq!(mask("https://example.org/x?token=abc"), "https://example.org/x?token=***");
         assert_eq!(mask("Authorization: Bearer abc"), "Authorization: ***");
+        assert_eq!(mask("X-Api-Key: abc"), "X-Api-Key: ***");
         assert_eq!(mask("-phunter2"), "-p***");
+        assert_eq!(mask("-p"), "-p");
     }
 
     #[test]
@@ -260,6 +262,8 @@ mod tests {
         assert!(mask(&long).ends_with('…'));
         let late = format!("{}ghp_16C7e42F292c6912E7710c838347Ae178B4a", "x ".repeat(25));
         assert!(!mask(&late).contains("ghp_"), "a token at the cut does not leak its beginning");
+        let hidden = format!("{}{}", "a1-".repeat(21), "w".repeat(300));
+        assert_eq!(mask(&hidden), "***…", "what looks like a token only once it is cut");
     }
 
     #[test]

@@ -84,6 +84,8 @@ fn what_is_written_is_read_back_and_shows_no_secret() {
     queue.record(sighting(1), at(0));
     queue.record(Sighting { action: None, service: None, targets: Vec::new(), ..sighting(2) }, at(1));
     let bytes = queue.render();
+    let shown = queue.iter().next().unwrap().sighting().command_line.arguments().to_vec();
+    assert_eq!(shown, ["tool", "--token=***", "--password", "***"]);
     assert_eq!(PendingQueue::parse(&bytes), Some(queue));
     let text = String::from_utf8(bytes).unwrap();
     assert!(text.contains("--token=***") && !text.contains("abc\"") && !text.contains("hunter2"));
