@@ -225,6 +225,28 @@ mod tests {
     }
 
     #[test]
+    fn each_sign_of_a_token_is_enough_and_half_of_one_is_none() {
+        let unbroken = "abcdefghijklmnopqrstuvwxyzabcdefgh";
+        let mixed = "Production-environment-name-of-service-1";
+        let hexadecimal = "aaaaaaaa-bbbbbbbb-cccccccc-dddddddd";
+        let (turning, just_turning) = (format!("{}z", "z1-".repeat(11)), "zzzz-".repeat(7));
+        for token in [unbroken, mixed, hexadecimal, &turning, &just_turning] {
+            assert_eq!(mask(token), "***", "{token}");
+        }
+        for word in [
+            "sk-a",
+            "Ab1",
+            "sk-one/two/three",
+            "production/openai/organisation/project/keyname",
+            "something-withlong-wordsand-fewturns-inbetween",
+            "ThisIsACamelCaseName",
+            "lowercase1with2digits",
+        ] {
+            assert_eq!(mask(word), word);
+        }
+    }
+
+    #[test]
     fn credentials_in_urls_headers_and_short_options_are_masked() {
         assert_eq!(mask("https://alice:hunter2@example.org/x"), "https://***@example.org/x");
         assert_eq!(mask("https://a:p@ss@example.org"), "https://***@example.org");

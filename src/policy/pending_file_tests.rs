@@ -11,6 +11,7 @@ use rustix::process::geteuid;
 use super::*;
 use crate::{
     digest::Digest,
+    name::Target,
     policy::{CommandLine, Sighting},
 };
 
@@ -47,6 +48,25 @@ fn a_missing_file_is_an_empty_queue_and_the_first_update_makes_it_private() {
     let mode = |name: &str| fs::metadata(folder.path().join(name)).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode("data/pending.json"), 0o600);
     assert_eq!(file.load(Timestamp::now()).unwrap().0.len(), 1);
+    assert!(file.has_folder() && file.uid() == geteuid().as_raw());
+}
+
+#[test]
+fn a_queue_with_every_limit_used_is_read_back() {
+    let (_folder, file) = setup();
+    let now = Timestamp::now();
+    let long = "\u{1}".repeat(64);
+    let full = |number: u8| Sighting {
+        path: format!("/{number}{}", "\u{1}".repeat(4000)).into(),
+        command_line: CommandLine::masked(std::iter::repeat_n(long.as_bytes(), 32)),
+        targets: (0..8).map(|n| Target::parse(&format!("{n}{}", "\"".repeat(1000))).unwrap()).collect(),
+        ..sighting(number)
+    };
+    let fill = |queue: &mut PendingQueue| (0..128).for_each(|number| queue.record(full(number), now));
+    let (_, foreign) = file.update(COMMAND_PATIENCE, now, fill).unwrap();
+    assert_eq!(foreign, None);
+    let (queue, foreign) = file.load(now).unwrap();
+    assert_eq!((queue.len(), foreign), (128, None));
 }
 
 #[test]

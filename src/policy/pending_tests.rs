@@ -75,7 +75,40 @@ fn remove_takes_a_hash_at_every_path_or_at_one() {
     assert_eq!(queue.clone().remove(&digest, None), 2);
     assert_eq!(queue.remove(&digest, Some(Path::new("/bin/other"))), 1);
     assert_eq!(queue.remove(&Digest::new([9; 32]), None), 0);
-    assert_eq!(queue.len(), 1);
+    let left: Vec<_> = queue.iter().map(|pending| pending.sighting().path.clone()).collect();
+    assert_eq!(left, [Path::new("/bin/1")]);
+    assert!(!queue.is_empty());
+}
+
+#[test]
+fn whoever_is_registered_is_no_stranger_any_more() {
+    let mut queue = PendingQueue::default();
+    queue.record(sighting(1), at(0));
+    queue.record(sighting(2), at(0));
+    let entry = format!(r#"{{"path":"/bin/1","hash":"sha256:{}"}}"#, "01".repeat(32));
+    let config = format!(r#"{{"protocol_version":"1","registered_binaries":[{entry}]}}"#);
+    queue.forget_registered(&Policy::parse(config.as_bytes()).unwrap(), at(1));
+    let left: Vec<_> = queue.iter().map(|pending| pending.sighting().path.clone()).collect();
+    assert_eq!(left, [Path::new("/bin/2")]);
+}
+
+#[test]
+fn limits_hold_for_what_is_read_as_well() {
+    let parsed = |path: usize, targets: usize| {
+        let targets = (0..targets).map(|number| Target::parse(&format!("t{number}")).unwrap()).collect();
+        let pending = Pending {
+            sighting: Sighting { path: PathBuf::from("p".repeat(path)), targets, ..sighting(1) },
+            targets_omitted: 0,
+            count: 1,
+            first_seen: at(0),
+            last_seen: at(0),
+        };
+        let bytes = PendingQueue(vec![pending]).render();
+        assert!(!String::from_utf8_lossy(&bytes).contains("omitted"), "none is left out");
+        PendingQueue::parse(&bytes).is_some()
+    };
+    assert!(parsed(MAX_PATH, MAX_TARGETS));
+    assert!(!parsed(MAX_PATH + 1, 1) && !parsed(1, MAX_TARGETS + 1));
 }
 
 #[test]
