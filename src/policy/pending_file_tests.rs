@@ -70,6 +70,19 @@ fn a_queue_with_every_limit_used_is_read_back() {
 }
 
 #[test]
+fn a_file_larger_than_any_queue_is_none_of_ours() {
+    let (folder, file) = setup();
+    let empty = r#"{"pending":[]}"#;
+    for (size, foreign) in [(MAX_FILE, None), (MAX_FILE + 1, Some(Foreign))] {
+        let padding = " ".repeat(usize::try_from(size).unwrap() - empty.len());
+        fs::write(folder.path().join("data/pending.json"), format!("{empty}{padding}")).unwrap();
+        let private = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(folder.path().join("data/pending.json"), private).unwrap();
+        assert_eq!(file.load(Timestamp::now()).unwrap().1, foreign, "{size}");
+    }
+}
+
+#[test]
 fn without_its_folder_nobody_waits_and_nothing_is_made() {
     let (folder, file) = setup();
     fs::remove_dir(folder.path().join("data")).unwrap();

@@ -11,7 +11,7 @@ use crate::{
     chain::Head,
     name::{Attributes, Service, Target},
     policy::{decide_change, decide_query},
-    secret::SecretValue,
+    secret::{MAX_VALUE, SecretValue},
     store::{Change, Memory, Names, PendingChange, Query, Seat, Selection, Store, WriteItem},
 };
 
@@ -90,7 +90,7 @@ fn what_is_released_is_one_line_that_ends_as_it_was_measured() {
 #[test]
 fn what_does_not_fit_into_a_reply_is_refused_before_it_is_recorded() {
     // six bytes for each in JSON
-    let value = "\u{1}".repeat(crate::secret::MAX_VALUE);
+    let value = "\u{1}".repeat(MAX_VALUE);
     let (fits, beyond) = (MAX_REPLY / (6 * value.len()), MAX_REPLY / (6 * value.len()) + 1);
     let read = |count: usize| {
         let records = (0..count).map(|n| Record {
@@ -117,19 +117,12 @@ fn a_reply_may_be_exactly_as_long_as_replies_may_be() {
         value: SecretValue::from_buffer(Buffer::from("v".repeat(length).as_bytes())),
         attributes: Attributes::new(),
     };
-    let mut records = Vec::new();
-    loop {
-        records.push(record(records.len(), 0));
-        let left = MAX_REPLY - measure(&records);
-        let last = records.len() - 1;
-        records[last] = record(last, left.min(crate::secret::MAX_VALUE));
-        if left < crate::secret::MAX_VALUE {
-            break;
-        }
-    }
+    let (one, two) = (measure(&[record(0, 0)]), measure(&[record(0, 0), record(1, 0)]));
+    let full = MAX_VALUE + two - one;
+    let (count, last) = ((MAX_REPLY - one) / full, (MAX_REPLY - one) % full);
+    let records = (0..count).map(|number| record(number, MAX_VALUE)).chain([record(count, last)]);
     let store = Memory::new();
-    let items =
-        records.into_iter().map(|Record { target, value, .. }| WriteItem { target, value: value.unwrap() });
+    let items = records.map(|Record { target, value, .. }| WriteItem { target, value: value.unwrap() });
     let _ = commit(
         &store,
         Change::Write { service: service(), items: items.collect(), attributes: Attributes::new() },
