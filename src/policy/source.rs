@@ -106,8 +106,7 @@ pub struct PolicySource {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Seen {
     uid: u32,
-    /// None for a missing file.
-    stamp: Option<Stamp>,
+    stamp: Stamp,
     /// Whether the stamp was old enough to be believed.
     settled: bool,
 }
@@ -186,13 +185,9 @@ impl PolicySource {
     }
 
     fn unchanged(&self, uid: u32) -> bool {
-        let stamp = match fs::metadata(&self.path) {
-            Ok(metadata) => Some(Stamp::of(&metadata)),
-            // a dangling link is an error and not a missing file: read again
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(_) => return false,
-        };
-        stamp.is_some() && self.seen == Some(Seen { uid, stamp, settled: true })
+        // what is not there is looked for again: a link that leads nowhere is an error and no missing file
+        fs::metadata(&self.path)
+            .is_ok_and(|metadata| self.seen == Some(Seen { uid, stamp: Stamp::of(&metadata), settled: true }))
     }
 
     fn reread(&mut self, uid: u32, now: SystemTime) -> Result<(), PolicyError> {
@@ -200,7 +195,7 @@ impl PolicySource {
             if self.seal.is_some() {
                 return Err(PolicyError::Unsealed { file: self.path.clone(), found: None, broken: None });
             }
-            self.seen = Some(Seen { uid, stamp: None, settled: true });
+            self.seen = None;
             self.become_effective(Effective::Missing, Policy::empty);
             return Ok(());
         };
@@ -216,7 +211,7 @@ impl PolicySource {
             let policy = parsed.map_err(|error| PolicyError::Broken { file: self.path.clone(), error })?;
             self.become_effective(effective, || policy);
         }
-        self.seen = Some(Seen { uid, stamp: Some(loaded.stamp), settled: loaded.stamp.settled(now) });
+        self.seen = Some(Seen { uid, stamp: loaded.stamp, settled: loaded.stamp.settled(now) });
         Ok(())
     }
 
