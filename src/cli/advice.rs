@@ -102,11 +102,12 @@ pub(super) fn put_policy_back(cx: &Context) -> String {
         ),
         false => "put it back from a backup".to_owned(),
     };
-    format!("{UNSEAL}; or {back}")
+    format!("{back}; or {UNSEAL}")
 }
 
 /// How nothing needs to be put back.
-pub(super) const UNSEAL: &str = "accept any config.json again: keychain-auth policy unseal";
+pub(super) const UNSEAL: &str =
+    "accept any config.json again, which forgets the sealed one: keychain-auth policy unseal";
 
 /// How the copy of the sealed policy is put back, for who has compared it with the seal in the vault.
 pub(super) fn put_sealed_back(cx: &Context) -> String {

@@ -141,13 +141,13 @@ impl StartError {
             }
             Self::Store(error) => error.advice(),
             Self::Salvageable(_) => {
-                "nothing was changed; see what is damaged: keychain-auth vault verify; restore vault.redb and vault.head together from a backup, or read what is intact: keychain-auth start --salvage"
+                "nothing was changed; see what is damaged: keychain-auth vault verify; restore vault.redb, vault.head and audit.state together from a backup, or read what is intact: keychain-auth start --salvage"
             }
             Self::Unsalvageable(StoreError::OtherStore { .. }) => {
-                "nothing was changed; --salvage reads values that rest in vault.redb, and these rest in the keychain; start it without --salvage, and if that refuses, restore vault.redb and vault.head together from a backup"
+                "nothing was changed; --salvage reads values that rest in vault.redb, and these rest in the keychain; start it without --salvage, and if that refuses, restore vault.redb, vault.head and audit.state together from a backup"
             }
             Self::Unsalvageable(_) => {
-                "nothing was changed; restore vault.redb and vault.head together from a backup"
+                "nothing was changed; restore vault.redb, vault.head and audit.state together from a backup"
             }
             Self::Audit(_) => {
                 "make room, or mend the owner and mode (0600) of the audit log and its folder (0700)"

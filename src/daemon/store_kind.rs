@@ -26,8 +26,10 @@ impl Chosen {
     /// itself can be salvaged.
     pub(super) fn salvageable(&self, error: StartError) -> StartError {
         match error {
-            StartError::Store(error @ StoreError::Damaged(_))
-                if self.pinned && self.kind == StoreKind::Vault =>
+            StartError::Store(error)
+                if self.pinned
+                    && self.kind == StoreKind::Vault
+                    && (matches!(error, StoreError::Damaged(_)) || error.lacks_head()) =>
             {
                 StartError::Salvageable(error)
             }

@@ -64,6 +64,7 @@ fn of_many_targets_eight_are_kept_and_the_others_counted() {
     queue.record(Sighting { targets, ..sighting(1) }, at(0));
     let pending = queue.iter().next().unwrap();
     assert_eq!((pending.sighting().targets.len(), pending.targets_omitted()), (8, 1016));
+    assert_eq!(PendingQueue::parse(&queue.render()), Some(queue));
 }
 
 #[test]

@@ -1,9 +1,14 @@
 //! What to do about an error of the vault, one line: said here for a start and for every command, so that none sends people
 //! to another that meets the same error.
 
-use super::{batch::StoreError, source::KeySource};
+use super::{batch::StoreError, head::HEAD_FILE, source::KeySource};
 
 impl StoreError {
+    /// Whether `vault.head` alone is gone, beside which what is intact can be read all the same.
+    pub fn lacks_head(&self) -> bool {
+        matches!(self, Self::Missing(what) if what.starts_with(HEAD_FILE))
+    }
+
     /// One line of advice. Nothing that it names fails by the same error.
     pub fn advice(&self) -> &'static str {
         match self {
@@ -22,13 +27,13 @@ impl StoreError {
                 "nothing was changed; keychain-auth doctor says what to mend (files 0600, folder 0700, yours)"
             }
             Self::Missing(_) => {
-                "nothing was changed; restore vault.key, vault.redb and vault.head together from a backup, or move all three away to begin anew"
+                "nothing was changed; restore vault.key, vault.redb, vault.head and audit.state together from a backup, or move the whole data folder away to begin anew"
             }
             Self::KeyFile => {
                 "nothing was changed; put vault.key back from a backup that was made after the last vault rekey; without it nothing in the vault can be read"
             }
             Self::Damaged(_) => {
-                "nothing was changed; see what is damaged: keychain-auth vault verify; restore vault.redb and vault.head together from a backup"
+                "nothing was changed; see what is damaged: keychain-auth vault verify; restore vault.redb, vault.head and audit.state together from a backup"
             }
             Self::Salvaged => {
                 "see what is wrong with it: keychain-auth doctor; then start the daemon without --salvage"
@@ -43,7 +48,7 @@ impl StoreError {
                 "nothing was changed; put back the vault.key that belongs to this vault, from a backup"
             }
             Self::WrongKey => {
-                "nothing was changed; vault.key, vault.redb and vault.head are not of one vault: put back all three from one backup"
+                "nothing was changed; vault.key, vault.redb and vault.head are not of one vault: put them back from one backup, with its audit.state"
             }
             Self::OtherSource { .. } => {
                 "nothing was changed; try again with the source that it has, or change it: keychain-auth vault change-key-source --key SOURCE"

@@ -45,7 +45,7 @@ impl StoreKind {
 
 /// Refuses a folder without a key where something was sealed with one.
 pub(super) fn without_key(folder: &Folder) -> Result<(), StoreError> {
-    for name in [VAULT_FILE, HEAD_FILE] {
+    for name in [VAULT_FILE, HEAD_FILE, STATE_FILE] {
         if folder.stat(name)?.is_some() {
             return Err(missing(KEY_FILE, name));
         }

@@ -136,7 +136,7 @@ fn a_sealed_policy_whose_file_is_gone_is_put_back_or_unsealed_by_following_the_a
     fs::remove_file(world.data().join("policy.sealed")).unwrap();
     let outcome = knowing(&world, &["policy", "seal"]);
     assert!(!advice(&outcome).contains("register"), "{outcome:?}");
-    follow(&world, advice(&outcome), "accept any config.json again: ").done();
+    follow(&world, advice(&outcome), "which forgets the sealed one: ").done();
     world.cli(&["authorize", &path, "s"]).done();
     assert_eq!(Client::connected(&world, &tool).read("s", &["a"]), found(&[("a", "1")]));
 }

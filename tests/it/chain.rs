@@ -244,7 +244,7 @@ fn a_log_that_was_cut_while_no_daemon_ran_is_said_and_the_daemon_serves_on() {
 
 #[test]
 fn a_log_that_was_removed_beside_the_daemon_is_not_whole_and_what_is_gone_is_counted() {
-    let (world, tool, key) = sealed();
+    let (mut world, tool, key) = sealed();
     serve(&world, &tool);
     let last = world.audit().last().unwrap()["seq"].as_u64().unwrap();
     fs::remove_file(world.data().join("audit.log")).unwrap();
@@ -256,6 +256,11 @@ fn a_log_that_was_removed_beside_the_daemon_is_not_whole_and_what_is_gone_is_cou
         assert!(what.contains(&format!("records up to {last} are missing")), "{what}");
         assert_eq!(report["records_before_the_first"], json!(last));
     }
+    world.stop();
+    fs::remove_file(world.data().join("audit.log")).unwrap();
+    let gone = report(&world, &[]);
+    let file = gone["findings"][0]["file"].as_str().unwrap();
+    assert!(file.ends_with("/audit.log"), "what is gone has its name: {gone}");
 }
 
 #[test]

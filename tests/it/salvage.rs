@@ -139,6 +139,8 @@ fn a_vault_that_was_put_back_with_its_head_is_noticed_and_read_only_on_request()
     let (mut world, tool) = filled();
     let files = ["vault.redb", "vault.head"].map(|name| world.data().join(name));
     let older = files.each_ref().map(|path| fs::read(path).unwrap());
+    let state = world.data().join("audit.state");
+    let older_state = fs::read(&state).unwrap();
     world.start();
     assert_eq!(Client::connected(&world, &tool).write("s", &[("later", "1")]), written());
     world.stop();
@@ -164,6 +166,24 @@ fn a_vault_that_was_put_back_with_its_head_is_noticed_and_read_only_on_request()
     refused(&client.write("s", &[("t03", "new")]), "nothing was changed");
     world.stop();
     assert!(files.each_ref().map(|path| fs::read(path).unwrap()) == before, "nothing is written");
+    // as its advice says: with the state of the log from the same backup it is a vault again
+    world.write(&state, &older_state);
+    world.start_args.clear();
+    world.start();
+    assert_eq!(Client::connected(&world, &tool).read("s", &["t03", "later"]), found(&[("t03", &value(3))]));
+}
+
+#[test]
+fn a_vault_that_lacks_its_head_is_read_as_the_refusal_says_and_nobody_is_told_that_it_is_older() {
+    let (mut world, tool) = filled();
+    fs::remove_file(world.data().join("vault.head")).unwrap();
+    assert_eq!(world.try_start().err().and_then(|status| status.code()), Some(1));
+    let said = world.log();
+    assert!(said.contains("vault.head is missing") && said.contains("start --salvage"), "{said}");
+    world.start_args = vec!["--salvage".into()];
+    world.start();
+    assert!(world.log().contains("without an intact vault.head nobody can tell"), "{}", world.log());
+    assert_eq!(Client::connected(&world, &tool).read("s", &["t03"]), found(&[("t03", &value(3))]));
 }
 
 #[test]

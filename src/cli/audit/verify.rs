@@ -105,7 +105,7 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
     });
     out.end_progress();
     let verdict = verdict.map_err(|error| unreadable(&log, &error))?;
-    let report = report(&verdict, all, compared, args.key.is_some());
+    let report = report(&log, &verdict, all, compared, args.key.is_some());
     if args.json {
         out.json(&report)
     } else {
@@ -124,9 +124,16 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
     }
 }
 
-fn report(verdict: &Verdict, files: Vec<PathBuf>, compared_with: Compared, keyed: bool) -> Report {
+fn report(
+    log: &Path,
+    verdict: &Verdict,
+    files: Vec<PathBuf>,
+    compared_with: Compared,
+    keyed: bool,
+) -> Report {
     let place = |finding: &Finding| Place {
-        file: files.get(finding.file).cloned().unwrap_or_default(),
+        // a log that is gone has no file
+        file: files.get(finding.file).map_or(log, PathBuf::as_path).to_owned(),
         line: finding.line,
         what: finding.wrong.to_string(),
     };

@@ -107,7 +107,7 @@ fn unsealed(cx: &Context, base: &Base, there: bool, differ: bool) -> Failure {
         (Base::Proven(_), true) => {
             format!("accept it: keychain-auth policy seal; or {}", put_sealed_back(cx))
         }
-        (Base::Proven(_), false) => format!("{UNSEAL}; or {}", put_sealed_back(cx)),
+        (Base::Proven(_), false) => format!("{}; or {UNSEAL}", put_sealed_back(cx)),
         (_, true) => "put config.json back from a backup; or accept it, if all that is shown is yours: keychain-auth policy seal".to_owned(),
         (_, false) => format!("put config.json back from a backup; or {UNSEAL}"),
     };

@@ -97,7 +97,7 @@ impl Report {
         }
         Failure::new(
             sentence,
-            "restore vault.redb and vault.head together from a backup; keep the damaged files until then",
+            "restore vault.redb, vault.head and audit.state together from a backup; keep the damaged files until then",
         )
     }
 }

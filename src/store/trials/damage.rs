@@ -121,6 +121,18 @@ fn a_removed_truncated_or_emptied_file_is_an_error_and_stays_as_it_is() {
 }
 
 #[test]
+fn where_only_the_state_of_the_log_is_left_no_vault_and_no_key_is_made_beside_it() {
+    let (dir, _) = filled(true);
+    assert!(dir.path().join("audit.state").exists());
+    for file in FILES {
+        fs::remove_file(dir.path().join(file)).unwrap();
+    }
+    let error = open_vault(dir.path()).err();
+    assert!(matches!(&error, Some(StoreError::Missing(what)) if what.contains("audit.state")), "{error:?}");
+    assert!(FILES.iter().all(|file| !dir.path().join(file).exists()), "nothing was made");
+}
+
+#[test]
 fn an_older_copy_of_one_file_is_an_error() {
     let dir = scratch();
     let vault = open_vault(dir.path()).unwrap();
