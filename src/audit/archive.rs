@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::OFlags;
 use ruzstd::{
     decoding::StreamingDecoder,
     encoding::{CompressionLevel, FrameCompressor},
@@ -51,6 +52,7 @@ impl Archive {
     /// Takes up a file that was moved to its place, and removes the oldest ones beyond `most`.
     pub(super) fn add(&mut self, first: u64, most: usize) -> io::Result<()> {
         self.files.push(first);
+        let mut done = Ok(());
         while self.files.len() > most {
             let oldest = self.files.remove(0);
             let place = self.place(oldest);
@@ -58,23 +60,24 @@ impl Archive {
             // daemon that was killed has packed of it
             for place in [place.clone(), draft(&place), place.with_added_extension(PACKED)] {
                 match fs::remove_file(place) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    // one that is in the way keeps no other
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => done = Err(error),
                     _ => {}
                 }
             }
         }
-        Ok(())
+        done
     }
 
     /// The newest earlier file, as it is now.
     pub(super) fn newest(&self) -> Option<PathBuf> {
         let plain = self.place(*self.files.last()?);
-        Some(if plain.exists() { plain } else { plain.with_added_extension(PACKED) })
+        Some(if is_file(&plain) { plain } else { plain.with_added_extension(PACKED) })
     }
 
     /// The files that are not packed yet.
     pub(super) fn unpacked(&self) -> Vec<PathBuf> {
-        self.files.iter().map(|first| self.place(*first)).filter(|place| place.exists()).collect()
+        self.files.iter().map(|first| self.place(*first)).filter(|place| is_file(place)).collect()
     }
 }
 
@@ -86,7 +89,7 @@ pub fn files(log: &Path) -> io::Result<Vec<PathBuf>> {
         let path = log.with_added_extension(&name);
         let plain = name.strip_suffix(&format!(".{PACKED}")).map(|plain| log.with_added_extension(plain));
         // a crash came between packing and removing
-        if name.ends_with(".new") || plain.is_some_and(|plain| plain.exists()) {
+        if name.ends_with(".new") || plain.is_some_and(|plain| is_file(&plain)) {
             continue;
         }
         let first = open(&path).and_then(|reader| Lines::new(reader).next().transpose());
@@ -137,6 +140,19 @@ pub fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
     Ok(Box::new(BufReader::with_capacity(1 << 16, file)))
 }
 
+/// Whether there is a file by this name itself: what somebody put in its place, a link, a folder or a pipe, is none of ours,
+/// and hides no file that is.
+fn is_file(place: &Path) -> bool {
+    fs::symlink_metadata(place).is_ok_and(|it| it.is_file())
+}
+
+/// Opens a file and nothing else in its place: what a link leads to is not packed, and nobody is waited for at a pipe.
+fn regular(place: &Path) -> io::Result<File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(place)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no regular file")) }
+}
+
 /// Where a file is packed.
 fn draft(plain: &Path) -> PathBuf {
     plain.with_added_extension(format!("{PACKED}.new"))
@@ -145,14 +161,18 @@ fn draft(plain: &Path) -> PathBuf {
 /// Packs an earlier file, and removes it when what was packed unpacks to the same bytes. Slow; for a thread of its own.
 pub fn pack(plain: &Path) -> io::Result<()> {
     let draft = draft(plain);
-    let packed = plain.with_added_extension(PACKED);
     match fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let plain_file = File::open(plain)?;
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-    let mut source = Kept { inner: plain_file, hash: Sha256::new(), failed: None };
+    pack_from(regular(plain)?, plain, &draft)
+}
+
+/// Packs what was opened as `plain`.
+fn pack_from(source: File, plain: &Path, draft: &Path) -> io::Result<()> {
+    let packed = plain.with_added_extension(PACKED);
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
+    let mut source = Kept { inner: source, hash: Sha256::new(), failed: None };
     let mut target = Kept { inner: &file, hash: Sha256::new(), failed: None };
     let mut compressor = FrameCompressor::new(CompressionLevel::Fastest);
     compressor.set_source(&mut source);
@@ -160,12 +180,11 @@ pub fn pack(plain: &Path) -> io::Result<()> {
     compressor.compress();
     drop(compressor);
     let written = source.failed.take().or(target.failed.take()).map_or(Ok(()), Err);
-    let checked = written.and_then(|()| file.sync_all()).and_then(|()| same(&draft, source.hash));
-    if let Err(error) = checked {
-        let _ = fs::remove_file(&draft);
+    let checked = written.and_then(|()| file.sync_all()).and_then(|()| same(draft, source.hash));
+    if let Err(error) = checked.and_then(|()| fs::rename(draft, &packed)) {
+        let _ = fs::remove_file(draft);
         return Err(error);
     }
-    fs::rename(&draft, &packed)?;
     // the name is on the disk before the other one goes
     if let Some(folder) = plain.parent() {
         File::open(folder)?.sync_all()?;
@@ -320,7 +339,11 @@ mod tests {
         // a folder opens, and its first read fails
         let unreadable = archive.place(1);
         fs::create_dir(&unreadable).unwrap();
-        assert_eq!(pack(&unreadable).unwrap_err().kind(), io::ErrorKind::IsADirectory);
+        assert!(pack(&unreadable).is_err());
+        assert_eq!(
+            pack_from(File::open(&unreadable).unwrap(), &unreadable, &draft(&unreadable)).unwrap_err().kind(),
+            io::ErrorKind::IsADirectory
+        );
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         fs::remove_dir(&unreadable).unwrap();
         fs::write(draft(&unreadable), "half").unwrap();
@@ -356,9 +379,49 @@ mod tests {
                 fs::remove_file(plain).unwrap();
             })
         };
-        pack(&plain).unwrap();
+        pack_from(File::open(&plain).unwrap(), &plain, &draft(&plain)).unwrap();
         writer.join().unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_somebody_puts_in_the_place_of_a_packed_file_neither_hides_it_nor_is_packed_over_it() {
+        let dir = scratch();
+        let log = dir.path().join("audit.log");
+        let plain = Archive { log: log.clone(), files: Vec::new() }.place(7);
+        let packed = plain.with_added_extension(PACKED);
+        fs::write(&plain, "{\"seq\":7}\n").unwrap();
+        pack(&plain).unwrap();
+        let whole = fs::read(&packed).unwrap();
+        fs::write(dir.path().join("vault.key"), "key").unwrap();
+        let plant: [&dyn Fn(); 3] = [
+            &|| std::os::unix::fs::symlink("vault.key", &plain).unwrap(),
+            &|| rustix::fs::mkfifoat(rustix::fs::CWD, &plain, rustix::fs::Mode::RWXU).unwrap(),
+            &|| fs::create_dir(&plain).unwrap(),
+        ];
+        for put in plant {
+            put();
+            let archive = Archive::of(&log).unwrap();
+            assert_eq!(files(&log).unwrap(), [packed.clone()]);
+            assert_eq!((archive.newest(), archive.unpacked()), (Some(packed.clone()), Vec::new()));
+            assert!(pack(&plain).is_err());
+            assert!(fs::read(&packed).unwrap() == whole && !draft(&plain).exists());
+            let _ = fs::remove_file(&plain).or_else(|_| fs::remove_dir(&plain));
+        }
+    }
+
+    #[test]
+    fn a_draft_that_can_not_be_removed_keeps_no_file_that_had_to_go() {
+        let dir = scratch();
+        let mut archive = Archive { log: dir.path().join("audit.log"), files: Vec::new() };
+        let packed = |archive: &Archive, first| archive.place(first).with_added_extension(PACKED);
+        fs::create_dir(draft(&archive.place(1))).unwrap();
+        for first in [1, 2] {
+            fs::write(packed(&archive, first), "x").unwrap();
+        }
+        archive.add(1, 1).unwrap();
+        assert!(archive.add(2, 1).is_err(), "it is said");
+        assert!(!packed(&archive, 1).exists() && packed(&archive, 2).exists());
     }
 
     #[test]

@@ -83,7 +83,7 @@ pub(super) fn begun() -> (tempfile::TempDir, PathBuf, Log) {
 /// What a check of all files finds that knows the head.
 pub(super) fn wrong(path: &Path, head: &Head) -> Vec<Wrong> {
     let witnesses = Witnesses { head: Some(*head), ..Witnesses::default() };
-    let verdict = verify(opened(path).unwrap(), witnesses, |_| {}).unwrap();
+    let verdict = verify(opened(path).unwrap(), witnesses, false, |_| {}).unwrap();
     verdict.findings.iter().map(|finding| finding.wrong).collect()
 }
 

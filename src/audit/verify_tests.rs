@@ -49,14 +49,38 @@ impl Written {
     }
 
     fn checked(self) -> Verdict {
+        self.checked_while(false)
+    }
+
+    fn checked_while(self, live: bool) -> Verdict {
         let witnesses = Witnesses { key: Some(self.key), head: Some(self.head), checkpoints: Vec::new() };
         let file = LogFile { path: "audit.log".into(), reader: Box::new(io::Cursor::new(self.text)) };
-        verify(vec![file], witnesses, |_| {}).unwrap()
+        verify(vec![file], witnesses, live, |_| {}).unwrap()
     }
 }
 
 fn found(verdict: &Verdict) -> Vec<(u64, Wrong)> {
     verdict.findings.iter().map(|finding| (finding.line, finding.wrong)).collect()
+}
+
+#[test]
+fn half_a_line_at_the_end_is_one_that_is_being_written_only_where_a_daemon_writes_and_nothing_known_is_in_it()
+{
+    for (live, known, expected) in [
+        (true, false, vec![]),
+        (false, false, vec![(4, Wrong::NoRecord)]),
+        (true, true, vec![(4, Wrong::NoRecord), (5, Wrong::Cut { from: 4, to: 4 })]),
+    ] {
+        let mut log = Written::begun();
+        log.records(2);
+        let before = log.head;
+        log.records(1);
+        log.text.truncate(log.text.len() - 10);
+        if !known {
+            log.head = before;
+        }
+        assert_eq!(found(&log.checked_while(live)), expected, "{live} {known}");
+    }
 }
 
 #[test]

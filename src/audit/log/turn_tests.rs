@@ -40,7 +40,7 @@ fn turns(path: &Path) -> Vec<(Because, u64, u64)> {
 /// What a check says that has everything the daemon tells, and this key.
 fn checked(path: &Path, log: &mut Log, key: Option<VerificationKey>) -> Verdict {
     let witnesses = Witnesses { key, head: Some(log.head()), checkpoints: log.take_ended() };
-    verify(opened(path).unwrap(), witnesses, |_| {}).unwrap()
+    verify(opened(path).unwrap(), witnesses, false, |_| {}).unwrap()
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn a_chain_with_a_key_of_its_own_begins_behind_a_record_that_says_so_and_every_l
     let text = fs::read_to_string(&path).unwrap();
     let cut: Vec<&str> = text.split_inclusive('\n').filter(|line| !line.contains(" follows")).collect();
     let reader = Box::new(io::Cursor::new(cut.concat()));
-    let unsaid = verify(vec![LogFile { path, reader }], Witnesses::default(), |_| {}).unwrap();
+    let unsaid = verify(vec![LogFile { path, reader }], Witnesses::default(), false, |_| {}).unwrap();
     assert!(unsaid.findings.iter().any(|finding| finding.wrong == Wrong::Unannounced));
 }
 

@@ -99,7 +99,7 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
     let total: u64 = all.iter().filter_map(|path| fs::metadata(path).ok()).map(|file| file.len()).sum();
     let mut done = 0;
     let witnesses = Witnesses { key, head, checkpoints };
-    let verdict = verify(open, witnesses, |bytes| {
+    let verdict = verify(open, witnesses, matches!(compared, Compared::Daemon), |bytes| {
         done += bytes;
         out.progress(done, total);
     });

@@ -81,7 +81,7 @@ fn what_can_wait_for_the_processor_is_behind_everything_else_and_answers_are_not
         let named = threads(pid).into_iter().map(|thread| nice(pid, thread));
         named.filter(|(_, nice)| *nice != usual).map(|(name, nice)| format!("{name} {nice}")).collect()
     };
-    assert_eq!(lowly(daemon.world.pid()), ["log-pack 19"]);
+    assert_eq!(lowly(daemon.world.pid()), ["log-pack 10"]);
     let strangers = lowly(daemon.world.witness());
     assert!(matches!(&strangers[..], [one] if one.ends_with(" 19")), "{strangers:?}");
 }
