@@ -402,7 +402,7 @@ mod tests {
         for put in plant {
             put();
             let archive = Archive::of(&log).unwrap();
-            assert_eq!(files(&log).unwrap(), [packed.clone()]);
+            assert_eq!(files(&log).unwrap(), std::slice::from_ref(&packed));
             assert_eq!((archive.newest(), archive.unpacked()), (Some(packed.clone()), Vec::new()));
             assert!(pack(&plain).is_err());
             assert!(fs::read(&packed).unwrap() == whole && !draft(&plain).exists());
