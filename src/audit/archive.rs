@@ -10,7 +10,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::OFlags;
 use ruzstd::{
     decoding::StreamingDecoder,
     encoding::{CompressionLevel, FrameCompressor},
@@ -18,6 +17,7 @@ use ruzstd::{
 use sha2::{Digest, Sha256};
 
 use super::{query::Lines, tail::number};
+use crate::sys::filesystem;
 
 /// What a packed file's name ends with.
 const PACKED: &str = "zst";
@@ -85,11 +85,12 @@ impl Archive {
 /// rotated, such as `audit.log.1`, as long as they are not packed in a form that is not ours.
 pub fn files(log: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    for name in names(log)? {
-        let path = log.with_added_extension(&name);
-        let plain = name.strip_suffix(&format!(".{PACKED}")).map(|plain| log.with_added_extension(plain));
+    let names = names(log)?;
+    for name in &names {
+        let path = log.with_added_extension(name);
+        let plain = name.strip_suffix(&format!(".{PACKED}"));
         // a crash came between packing and removing
-        if name.ends_with(".new") || plain.is_some_and(|plain| is_file(&plain)) {
+        if name.ends_with(".new") || plain.is_some_and(|plain| names.iter().any(|name| name == plain)) {
             continue;
         }
         let first = open(&path).and_then(|reader| Lines::new(reader).next().transpose());
@@ -148,8 +149,7 @@ fn is_file(place: &Path) -> bool {
 
 /// Opens a file and nothing else in its place: what a link leads to is not packed, and nobody is waited for at a pipe.
 fn regular(place: &Path) -> io::Result<File> {
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(place)?;
+    let file = filesystem::open(place)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no regular file")) }
 }
 
@@ -160,16 +160,16 @@ fn draft(plain: &Path) -> PathBuf {
 
 /// Packs an earlier file, and removes it when what was packed unpacks to the same bytes. Slow; for a thread of its own.
 pub fn pack(plain: &Path) -> io::Result<()> {
-    let draft = draft(plain);
-    match fs::remove_file(&draft) {
+    match fs::remove_file(draft(plain)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    pack_from(regular(plain)?, plain, &draft)
+    pack_from(regular(plain)?, plain)
 }
 
 /// Packs what was opened as `plain`.
-fn pack_from(source: File, plain: &Path, draft: &Path) -> io::Result<()> {
+fn pack_from(source: File, plain: &Path) -> io::Result<()> {
+    let draft = &draft(plain);
     let packed = plain.with_added_extension(PACKED);
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
     let mut source = Kept { inner: source, hash: Sha256::new(), failed: None };
@@ -341,7 +341,7 @@ mod tests {
         fs::create_dir(&unreadable).unwrap();
         assert!(pack(&unreadable).is_err());
         assert_eq!(
-            pack_from(File::open(&unreadable).unwrap(), &unreadable, &draft(&unreadable)).unwrap_err().kind(),
+            pack_from(File::open(&unreadable).unwrap(), &unreadable).unwrap_err().kind(),
             io::ErrorKind::IsADirectory
         );
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
@@ -379,7 +379,7 @@ mod tests {
                 fs::remove_file(plain).unwrap();
             })
         };
-        pack_from(File::open(&plain).unwrap(), &plain, &draft(&plain)).unwrap();
+        pack_from(File::open(&plain).unwrap(), &plain).unwrap();
         writer.join().unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }

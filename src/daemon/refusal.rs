@@ -215,7 +215,7 @@ impl Refusal {
                 "the key is not that of this vault; try again: keychain-auth vault unlock"
             }
             StoreError::InUse => "another command works on the vault; try again when it has ended",
-            StoreError::Damaged(_) | StoreError::Missing(_) => {
+            StoreError::Damaged(_) | StoreError::Missing { .. } => {
                 "the vault is damaged; see what: keychain-auth vault verify"
             }
             StoreError::KeyFile | StoreError::WrongSecret(_) => {

@@ -58,7 +58,7 @@ fn open(
         let material = asking.for_slot(slot)?;
         return Ok(taken.open(&material)?);
     }
-    if let Err(error @ StoreError::Missing(_)) = taken.source() {
+    if let Err(error @ StoreError::Missing { .. }) = taken.source() {
         return Err(error.into());
     }
     let material = match asked {

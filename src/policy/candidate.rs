@@ -12,10 +12,13 @@ use std::{
 use super::{
     interpreter::{is_interpreter, runs_others},
     measure::{MeasureError, Measured, Opened, hash},
-    source::{Distrust, judge, open},
+    source::{Distrust, judge},
     stamp::Stamp,
 };
-use crate::{digest::Digest, sys::filesystem::foreign};
+use crate::{
+    digest::Digest,
+    sys::filesystem::{foreign, open},
+};
 
 /// Where interpreters live, to recognise one by its inode or bytes when it has got another name.
 const USUAL_FOLDERS: [&str; 6] =

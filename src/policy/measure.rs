@@ -9,8 +9,8 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use super::{source::open, stamp::Stamp};
-use crate::digest::Digest;
+use super::stamp::Stamp;
+use crate::{digest::Digest, sys::filesystem::open};
 
 /// How much is hashed at a time: large enough that the hash and not the call is what costs.
 const BLOCK: usize = 128 * 1024;

@@ -11,8 +11,9 @@ use jiff::Timestamp;
 use super::{
     lock::{FileLock, replace},
     pending::PendingQueue,
-    source::{judge, open},
+    source::judge,
 };
+use crate::sys::filesystem::open;
 
 /// Largest pending.json that is read, in bytes: 128 entries with every limit used and every character escaped.
 const MAX_FILE: u64 = 8 * 1024 * 1024;

@@ -1,19 +1,18 @@
 //! config.json as it is now: re-read when it changed, refused when anybody else could have written it.
 
 use std::{
-    fs::{self, File, Metadata, OpenOptions},
+    fs::{self, Metadata},
     io::{self, Read},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
 };
 
-use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 
 use super::{document::Policy, parse::ConfigError, stamp::Stamp};
-use crate::digest::Digest;
+use crate::{digest::Digest, sys::filesystem::open};
 
 /// Largest config.json, in bytes: some ten thousand entries. What is larger is a mistake or an attack on our memory.
 pub const MAX_CONFIG: u64 = 4 * 1024 * 1024;
@@ -275,12 +274,6 @@ pub(super) fn judge(metadata: &Metadata, uid: u32) -> Result<(), Distrust> {
         return Err(Distrust::Writable);
     }
     Ok(())
-}
-
-/// Opens for reading without following a link at the end, without waiting, and not for a child.
-pub(super) fn open(path: &Path) -> io::Result<File> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::{batch::StoreError, head::HEAD_FILE, source::KeySource};
 impl StoreError {
     /// Whether `vault.head` alone is gone, beside which what is intact can be read all the same.
     pub fn lacks_head(&self) -> bool {
-        matches!(self, Self::Missing(what) if what.starts_with(HEAD_FILE))
+        matches!(self, Self::Missing { file: HEAD_FILE, .. })
     }
 
     /// One line of advice. Nothing that it names fails by the same error.
@@ -26,7 +26,7 @@ impl StoreError {
             Self::Exposed(_) => {
                 "nothing was changed; keychain-auth doctor says what to mend (files 0600, folder 0700, yours)"
             }
-            Self::Missing(_) => {
+            Self::Missing { .. } => {
                 "nothing was changed; restore vault.key, vault.redb, vault.head and audit.state together from a backup, or move the whole data folder away to begin anew"
             }
             Self::KeyFile => {

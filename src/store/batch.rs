@@ -223,9 +223,14 @@ pub enum StoreError {
     /// There is no vault.
     #[error("there is no vault yet")]
     Absent,
-    /// A file of the store is missing although its partner is there.
-    #[error("{0}")]
-    Missing(String),
+    /// A file of the store is missing, although another that belongs to it is there where one is named.
+    #[error("{file} is missing{}; put it back from a backup", beside(*.partner))]
+    Missing {
+        /// Its name.
+        file: &'static str,
+        /// The other's.
+        partner: Option<&'static str>,
+    },
     /// A file or folder of the store has the wrong owner, mode or kind: others could have read or changed it.
     #[error("{0}")]
     Exposed(String),
@@ -244,6 +249,10 @@ pub enum StoreError {
     /// The disk said no. Nothing was changed.
     #[error("the vault could not be written or read: {0}")]
     Io(String),
+}
+
+fn beside(partner: Option<&str>) -> String {
+    partner.map_or_else(String::new, |partner| format!(" although {partner} is there"))
 }
 
 impl From<getrandom::Error> for StoreError {

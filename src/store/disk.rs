@@ -184,7 +184,7 @@ pub(super) fn open(folder: &Folder) -> Result<Option<Database>, StoreError> {
 /// Opens the file without writing to it. `checks` says whether all its checksums are compared; where they are not, a file
 /// that is damaged badly enough ends the process.
 pub(super) fn open_shadow(folder: &Folder, checks: bool) -> Result<Database, StoreError> {
-    let missing = || StoreError::Missing(format!("{VAULT_FILE} is missing; put it back from a backup"));
+    let missing = || StoreError::Missing { file: VAULT_FILE, partner: None };
     let file = folder.find(VAULT_FILE, OFlags::empty())?.ok_or_else(missing)?;
     if length(&file)? == 0 {
         return Err(StoreError::Damaged("vault.redb is empty"));

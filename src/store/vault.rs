@@ -467,8 +467,8 @@ fn not_behind(header: &Header, head: &Head) -> Result<(), StoreError> {
     Ok(())
 }
 
-pub(super) fn missing(name: &str, partner: &str) -> StoreError {
-    StoreError::Missing(format!("{name} is missing although {partner} is there; put it back from a backup"))
+pub(super) fn missing(file: &'static str, partner: &'static str) -> StoreError {
+    StoreError::Missing { file, partner: Some(partner) }
 }
 
 pub(super) fn closed() -> StoreError {

@@ -113,7 +113,11 @@ fn a_removed_truncated_or_emptied_file_is_an_error_and_stays_as_it_is() {
             }
             let error = open_vault(dir.path()).err().unwrap_or_else(|| panic!("{file} {left:?} opened"));
             assert_eq!(path.exists(), left.is_some(), "{file}: {error}");
-            assert_eq!(left.is_none(), matches!(error, StoreError::Missing(_)), "{file} {left:?}: {error}");
+            assert_eq!(
+                left.is_none(),
+                matches!(error, StoreError::Missing { .. }),
+                "{file} {left:?}: {error}"
+            );
             fs::copy(original.path().join(file), &path).unwrap();
             opens_whole(dir.path(), &expected).unwrap();
         }
@@ -128,7 +132,7 @@ fn where_only_the_state_of_the_log_is_left_no_vault_and_no_key_is_made_beside_it
         fs::remove_file(dir.path().join(file)).unwrap();
     }
     let error = open_vault(dir.path()).err();
-    assert!(matches!(&error, Some(StoreError::Missing(what)) if what.contains("audit.state")), "{error:?}");
+    assert!(matches!(&error, Some(StoreError::Missing { partner: Some("audit.state"), .. })), "{error:?}");
     assert!(FILES.iter().all(|file| !dir.path().join(file).exists()), "nothing was made");
 }
 
@@ -247,7 +251,7 @@ fn a_crash_while_making_a_vault_is_taken_up_again() {
     fs::write(dir.path().join("vault.redb.new"), "half").unwrap();
     // which was complete once, if there is what comes after it
     let gone = open_vault(dir.path()).err();
-    assert!(matches!(&gone, Some(StoreError::Missing(what)) if what.contains("audit.state")), "{gone:?}");
+    assert!(matches!(&gone, Some(StoreError::Missing { partner: Some("audit.state"), .. })), "{gone:?}");
     fs::remove_file(dir.path().join("audit.state")).unwrap();
     drop(open_vault(dir.path()).unwrap());
     assert_eq!(fs::read(dir.path().join("vault.key")).unwrap(), key);

@@ -1,6 +1,20 @@
-//! File systems for whose content somebody else than this kernel answers.
+//! Files as they are: no link to another, nothing that has to be waited for, and no content that somebody else than this
+//! kernel answers for.
 
-use std::os::fd::AsFd;
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::{fd::AsFd, unix::fs::OpenOptionsExt},
+    path::Path,
+};
+
+use rustix::fs::OFlags;
+
+/// Opens for reading without following a link at the end, without waiting, and not for a child.
+pub fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
+}
 
 /// The kind of file system that the file lies on, where whoever serves it can show one content to a reader and another to
 /// the processor. None for a file system of this kernel's own; one that can't be told is not taken for one.
