@@ -24,6 +24,13 @@ const PEER: &str = "org.freedesktop.DBus.Peer";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 /// The keychain's own name for what [`Trouble::Locked`] says.
 const IS_LOCKED: &str = "org.freedesktop.Secret.Error.IsLocked";
+/// What keychains say of an item that is not there: the Secret Service's own name, and how libraries for D-Bus (GLib's, Qt's)
+/// answer for a path that they don't serve.
+const NOT_THERE: [&str; 3] = [
+    "org.freedesktop.Secret.Error.NoSuchObject",
+    "org.freedesktop.DBus.Error.UnknownObject",
+    "org.freedesktop.DBus.Error.UnknownMethod",
+];
 
 /// A secret as it travels: session, parameters, value, content type.
 type Secret = (OwnedObjectPath, Vec<u8>, Vec<u8>, String);
@@ -52,6 +59,9 @@ pub(crate) enum Trouble {
     /// The collection or an item is locked, or would ask its user something.
     #[error("{IS_LOCKED}")]
     Locked,
+    /// Nothing is at the path that was asked, by the name of the error.
+    #[error("{0}")]
+    NotThere(String),
     /// An error by its name only: the words behind it are the keychain's own.
     #[error("{0}")]
     Named(String),
@@ -202,5 +212,9 @@ fn trouble(error: zbus::Error) -> Trouble {
         zbus::Error::Connection(error, _) => format!("the session bus: {}", error.kind()),
         _ => return Trouble::Unclear,
     };
-    if name == IS_LOCKED { Trouble::Locked } else { Trouble::Named(name) }
+    match name.as_str() {
+        IS_LOCKED => Trouble::Locked,
+        not_there if NOT_THERE.contains(&not_there) => Trouble::NotThere(name),
+        _ => Trouble::Named(name),
+    }
 }

@@ -92,7 +92,7 @@ async fn serve_lane(lane: OwnedFd, keychain: Rc<SecretService>) -> io::Result<()
 /// Does what is ordered. What fails is tried once more over a new connection: the keychain may have been started anew.
 async fn obey(keychain: &SecretService, vault: [u8; 16], order: &Order) -> Result<Vec<Report>, Trouble> {
     match attempt(keychain, vault, order).await {
-        Err(Trouble::Named(_) | Trouble::Unclear) => {
+        Err(Trouble::NotThere(_) | Trouble::Named(_) | Trouble::Unclear) => {
             keychain.disconnect();
             attempt(keychain, vault, order).await.inspect_err(|_| keychain.disconnect())
         }

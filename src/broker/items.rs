@@ -89,9 +89,13 @@ impl SecretService {
     pub(super) async fn delete(&self, vault: VaultId, key: Key) -> Result<(), Trouble> {
         let connected = self.connected().await?;
         connected.keychain.collection().await?;
+        let mut gone = Vec::new();
         for item in connected.search(&vault, Some(&key)).await? {
-            connected.keychain.delete(&item).await?;
+            if there(connected.keychain.delete(&item).await)?.is_none() {
+                gone.push(item);
+            }
         }
+        connected.are_not_listed(&vault, Some(&key), &gone).await?;
         if let Some((of, items)) = &mut *connected.items.borrow_mut()
             && *of == vault
         {
@@ -125,9 +129,13 @@ impl Connected {
 
     /// Notes which items there are of a vault.
     async fn find(&self, vault: VaultId) -> Result<(), Trouble> {
-        let mut items = Items::new();
+        let (mut items, mut gone) = (Items::new(), Vec::new());
         for path in self.search(&vault, None).await? {
-            let attributes = self.keychain.property(&path, "Attributes").await?;
+            // another lane, or somebody else, may have removed it since it was listed
+            let Some(attributes) = there(self.keychain.property(&path, "Attributes").await)? else {
+                gone.push(path);
+                continue;
+            };
             let key = HashMap::<String, String>::try_from(attributes)
                 .ok()
                 .and_then(|attributes| HEXLOWER.decode(attributes.get("record")?.as_bytes()).ok());
@@ -136,8 +144,24 @@ impl Connected {
                 items.entry(key).or_default().push(path);
             }
         }
+        self.are_not_listed(&vault, None, &gone).await?;
         *self.items.borrow_mut() = Some((vault, items));
         Ok(())
+    }
+
+    /// What was not there when it was asked is gone only if it is not listed any more: a keychain that lists what it does not
+    /// serve must not make records look missing, or removed.
+    async fn are_not_listed(
+        &self,
+        vault: &VaultId,
+        key: Option<&Key>,
+        gone: &[OwnedObjectPath],
+    ) -> Result<(), Trouble> {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let listed = self.search(vault, key).await?;
+        if gone.iter().any(|path| listed.contains(path)) { Err(Trouble::Unclear) } else { Ok(()) }
     }
 
     /// What the noted items of these records hold.
@@ -155,6 +179,15 @@ impl Connected {
         // what is no base64 was not written by us; the keeper then finds no item of the right version
         let opened = |(path, value): (_, Vec<u8>)| Some((*wanted.get(&path)?, BASE64.decode(&value).ok()?));
         Ok(secrets.filter_map(opened).collect())
+    }
+}
+
+/// What was asked of an item, or none if it is not there.
+fn there<T>(asked: Result<T, Trouble>) -> Result<Option<T>, Trouble> {
+    match asked {
+        Ok(said) => Ok(Some(said)),
+        Err(Trouble::NotThere(_)) => Ok(None),
+        Err(why) => Err(why),
     }
 }
 

@@ -177,6 +177,35 @@ fn what_was_done_to_items_is_found_by_vault_verify_record_by_record() {
     assert_eq!(report["damaged"][0]["what"], "its item in the keychain is missing");
 }
 
+#[test]
+fn an_item_that_is_removed_while_all_are_listed_is_no_fault_of_the_keychain() {
+    const ITEMS: u8 = 200;
+    let Some((world, keyring, _)) = at_rest(&[("a", "1")]) else { return };
+    let vault = keyring.attributes(&keyring.items(&OURS)[0])["vault"].clone();
+    let foreign: Vec<String> = (0..ITEMS).map(|number| format!("{number:02x}").repeat(32)).collect();
+    for record in &foreign {
+        keyring.make(&[("application", "keychain-auth"), ("vault", &vault), ("record", record)], b"AAAA");
+    }
+    let mut seen = Vec::new();
+    thread::scope(|scope| {
+        let removed = scope.spawn(|| {
+            for item in keyring.items(&OURS) {
+                if foreign.contains(&keyring.attributes(&item)["record"]) {
+                    keyring.remove(&item);
+                }
+            }
+        });
+        while !removed.is_finished() {
+            let (report, said) = verified(&world, &keyring);
+            assert_eq!((report["whole"].clone(), said.code), (json!(true), Some(0)), "{report}");
+            seen.push(report["keychain"]["items_foreign"].as_u64().unwrap());
+        }
+        removed.join().unwrap();
+    });
+    let between = seen.iter().filter(|&&seen| 0 < seen && seen < u64::from(ITEMS)).count();
+    assert!(between > 0, "none saw some of them gone: {seen:?}");
+}
+
 /// Nobody has its identity.
 const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
 

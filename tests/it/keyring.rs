@@ -48,7 +48,7 @@ pub fn missing() -> Option<&'static str> {
 /// A keyring with one collection, unlocked.
 pub struct Keyring {
     folder: PathBuf,
-    make: Box<dyn Fn(&Path) -> Command + Send>,
+    make: Box<dyn Fn(&Path) -> Command + Send + Sync>,
     bus: Child,
     keyring: Option<Child>,
 }
@@ -56,7 +56,7 @@ pub struct Keyring {
 impl Keyring {
     /// Starts a bus and a keyring whose files lie in `folder`, which is there. `make` gives a command that runs a program
     /// as the user of the keyring, with no environment.
-    pub fn start(folder: &Path, make: impl Fn(&Path) -> Command + Send + 'static) -> Self {
+    pub fn start(folder: &Path, make: impl Fn(&Path) -> Command + Send + Sync + 'static) -> Self {
         let socket = folder.join("bus");
         // a bus of its own that starts no keyring by itself
         let config = folder.join("bus.conf");
