@@ -9,6 +9,7 @@ use super::{
     },
     disk::{Header, failed, nonce, nonces},
     names::{NameIndex, Overlay, Place, toggle},
+    place::{TOGETHER, beside, together},
     seal::{Label, RecordKey, Sealer, nonce_of},
     transport::PolicySeal,
 };
@@ -89,9 +90,13 @@ impl Group<'_, '_> {
     ) -> Result<Vec<Target>, StoreError> {
         let mut touched = Vec::with_capacity(items.len());
         let nonces = nonces(items.len())?;
-        for (WriteItem { target, value }, nonce) in items.into_iter().zip(nonces) {
+        let mut first = None;
+        let numbered = items.into_iter().zip(nonces).zip((0..TOGETHER).cycle());
+        for ((WriteItem { target, value }, nonce), position) in numbered {
             let label = Label { service: service.clone(), target, attributes: attributes.clone() };
-            let at = self.sealer.record_key(service, &label.target);
+            first = first.filter(|_| position > 0);
+            let at = self.at(&label, position, first)?;
+            first.get_or_insert(at);
             let place = Place { at, nonce, bare: attributes.is_empty() };
             let sealed = self.sealer.seal_record(&place.at, &place.nonce, &label, &value);
             let sealed = sealed.map_err(|_| unsealable())?;
@@ -104,6 +109,29 @@ impl Group<'_, '_> {
             touched.push(label.target);
         }
         Ok(touched)
+    }
+
+    /// The place of a record that is about to be written: beside the `first` of its group, if there is one. What lay
+    /// elsewhere is removed from there.
+    fn at(
+        &mut self,
+        label: &Label,
+        position: u32,
+        first: Option<RecordKey>,
+    ) -> Result<RecordKey, StoreError> {
+        let Label { service, target, .. } = label;
+        let before = self.overlay.get(self.base, service, target).map(|place| place.at);
+        // the items of a keychain are found by the places of their records, which therefore never change
+        let first = first.filter(|_| self.gone.is_none());
+        let Some(first) = first.filter(|first| before.is_none_or(|before| !together(first, &before))) else {
+            return Ok(before.unwrap_or_else(|| self.sealer.record_key(service, target)));
+        };
+        if let Some(before) = before
+            && self.records.remove(&before).map_err(failed)?.is_none()
+        {
+            return Err(StoreError::Damaged("a record is missing"));
+        }
+        Ok(beside(&first, position, &self.sealer.record_key(service, target)))
     }
 
     fn delete(&mut self, selection: Selection) -> Result<Option<Vec<Target>>, StoreError> {

@@ -20,6 +20,7 @@ mod look;
 mod memory;
 mod names;
 mod owned;
+mod place;
 mod rekey;
 mod salvage;
 mod scan;

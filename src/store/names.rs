@@ -141,6 +141,14 @@ impl Overlay {
         }
     }
 
+    /// Where a name rests, seen through this overlay.
+    pub(super) fn get(&self, base: &NameIndex, service: &Service, target: &Target) -> Option<Place> {
+        match self.0.get(service).and_then(|targets| targets.get(target)) {
+            Some(changed) => *changed,
+            None => base.get(service, target),
+        }
+    }
+
     /// As [`NameIndex::select`], with the changes of this overlay.
     pub(super) fn select(&self, base: &NameIndex, service: &Service, names: Names) -> Found {
         let Some(changed) = self.0.get(service) else { return base.select(service, names) };

@@ -20,6 +20,7 @@ use super::{
     keychain::{HANDFUL, Keychain, Way},
     names::toggle,
     owned::OwnedVault,
+    place::{beside, position, together},
     seal::{Fingerprint, Label, RecordKey, Sealer, Unsealable, VaultId, has_value},
     slot::{KEY_FILE, Slot, SlotKeys},
     source::KeyMaterial,
@@ -137,8 +138,8 @@ impl Change<'_> {
         transaction.delete_table(RECORDS).map_err(failed)?;
         let records = transaction.open_table(RECORDS).map_err(failed)?;
         let gone = self.keychain.map(|_| transaction.open_table(GONE).map_err(failed)).transpose()?;
-        let mut anew =
-            Anew { from: self.from, to: self.to, records, gone, sum: Fingerprint::default(), count: 0 };
+        let (sum, count) = (Fingerprint::default(), 0);
+        let mut anew = Anew { from: self.from, to: self.to, records, gone, group: None, sum, count };
         let mut elsewhere = Vec::new();
         let often = if self.keychain.is_some() { HANDFUL as u64 } else { TELL };
         let mut told = 0;
@@ -202,6 +203,8 @@ struct Anew<'t> {
     records: Table<'t, &'static RecordKey, &'static [u8]>,
     /// Where the items of the old ones are noted, until they are removed; none where values rest here.
     gone: Option<Table<'t, &'static RecordKey, ()>>,
+    /// The first record of the group that is sealed anew: where it lay, and where it lies now.
+    group: Option<(RecordKey, RecordKey)>,
     sum: Fingerprint,
     count: u64,
 }
@@ -211,7 +214,12 @@ impl Anew<'_> {
     fn seal(&mut self, at: &RecordKey, sealed: &[u8], value: &SecretValue) -> Result<(), StoreError> {
         let (label, _) = self.from.open_label(at, sealed).map_err(damaged)?;
         let Label { service, target, .. } = &label;
-        let (place, nonce) = (self.to.record_key(service, target), nonce()?);
+        let (hash, nonce) = (self.to.record_key(service, target), nonce()?);
+        // they come in the order of their places, so that those of a group follow each other
+        let place = match self.group.filter(|(first, _)| together(first, at)) {
+            Some((_, first)) => beside(&first, position(at), &hash),
+            None => self.group.insert((*at, hash)).1,
+        };
         let sealed = self.to.seal_record(&place, &nonce, &label, value).map_err(|_| unsealable())?;
         self.records.insert(&place, sealed.as_slice()).map_err(failed)?;
         if let Some(gone) = &mut self.gone {

@@ -27,6 +27,7 @@ use super::{
     head::Head,
     keychain::StoreKind,
     names::{Gathered, NameIndex, toggle},
+    place::{NamePart, name_part},
     seal::{Fingerprint, Label, Nonce, RecordKey, Sealer, nonce_of},
     seat::Seat,
     slot::Slot,
@@ -108,8 +109,8 @@ pub struct Salvage {
     names: NameIndex,
     /// Sealed rows of readable labels. One whose place or nonce was changed is not among them.
     rows: BTreeMap<RecordKey, Vec<u8>>,
-    /// Where the records rest that have lost their names.
-    unnamed: BTreeSet<RecordKey>,
+    /// What the places of the records that have lost their names tell of them.
+    unnamed: BTreeSet<NamePart>,
     outbox: Vec<OutboxEntry>,
     checkpoints: Vec<Checkpoint>,
     seat: Mutex<Option<Seat>>,
@@ -243,7 +244,7 @@ impl Salvage {
             if self.names.get(service, target).is_some() {
                 continue;
             }
-            if self.unnamed.contains(&self.sealer.record_key(service, target)) {
+            if self.unnamed.contains(&name_part(&self.sealer.record_key(service, target))) {
                 return Err(StoreError::Damaged("a record was changed"));
             }
             if let Some(doubt) = self.extent.age.doubt() {
@@ -317,7 +318,7 @@ fn rows(snapshot: &ReadTransaction, header: &Header) -> Result<BTreeMap<RecordKe
 struct Sorted {
     named: Gathered,
     rows: BTreeMap<RecordKey, Vec<u8>>,
-    unnamed: BTreeSet<RecordKey>,
+    unnamed: BTreeSet<NamePart>,
     sum: Fingerprint,
     damaged: u64,
     count: u64,
@@ -342,7 +343,7 @@ impl Sorted {
                 None => {
                     let nonce = nonce_of(&sealed).copied().unwrap_or_default();
                     toggle(&mut sorted.sum, &sealer.fingerprint(&at, &nonce));
-                    sorted.unnamed.insert(at);
+                    sorted.unnamed.insert(name_part(&at));
                 }
             }
         }

@@ -24,6 +24,7 @@ mod keychain;
 mod keychain_rekey;
 mod lockable;
 mod neighbours;
+mod places;
 mod readers;
 mod rekey;
 mod salvage;
