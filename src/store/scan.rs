@@ -43,7 +43,7 @@ pub(super) fn scan(
     readers: usize,
 ) -> Result<Scanned, StoreError> {
     let readers = if count < WORTH_SHARING { 1 } else { readers };
-    // where records rest are hashes: equal shares of the places are equal shares of the work
+    // places begin with hashes: equal shares of the places are equal shares of the work
     let bound = |share: usize| u8::try_from(share * 256 / readers).ok().map(first_at);
     let read = |share: usize| {
         let scanned = scan_share(records, bound(share), bound(share + 1), sealer, store);

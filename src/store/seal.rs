@@ -8,8 +8,8 @@
 //! A record has two parts under one nonce and two keys: the **label** (service, target, attributes) and the
 //! **value**, which is bound to its label's tag. Names can be listed without a value ever being decrypted.
 //!
-//! What a reader of the disk learns: how many records there are, when they change, and their sizes in steps (64
-//! bytes, for larger values an eighth of the size at most).
+//! What a reader of the disk learns: how many records there are, when they change, which were written together, and their
+//! sizes in steps (64 bytes, for larger values an eighth of the size at most).
 
 use chacha20poly1305::{AeadInOut, KeyInit, XChaCha20Poly1305};
 use hmac::Mac;
@@ -37,7 +37,8 @@ const STEP: usize = 64;
 
 /// Random bytes that name one vault for ever. In clear on the disk.
 pub(super) type VaultId = [u8; 16];
-/// Where a record rests: a keyed hash of its service and target. Tells nothing without the key.
+/// Where a record rests: a keyed hash of its service and target, or [beside](super::place) that of another. Tells no name
+/// without the key.
 pub(super) type RecordKey = [u8; 32];
 /// Makes two sealings of the same content differ. Never used twice.
 pub(super) type Nonce = [u8; NONCE];
@@ -91,7 +92,7 @@ impl Sealer {
         }
     }
 
-    /// Where the record of a name rests. Lengths go before the names: `a`+`b:c` and `a:b`+`c` never meet.
+    /// Where the record of a name rests that is written alone. Lengths go before the names: `a`+`b:c` and `a:b`+`c` never meet.
     pub(super) fn record_key(&self, service: &Service, target: &Target) -> RecordKey {
         let mut mac = self.names.prf();
         for part in [service.as_str(), target.as_str()] {

@@ -13,6 +13,7 @@ use super::{
     key::VaultKey,
     keychain::{HANDFUL, Keychain, StoreKind, Way},
     names::{Gathered, NameIndex, toggle},
+    place::name_part,
     rekey::{Progress, TELL},
     seal::{Fingerprint, RecordKey, Sealer, VaultId, has_value},
     seat::Seat,
@@ -56,7 +57,7 @@ pub struct InKeychain {
 pub struct DamagedRecord {
     /// Its name, if that can still be read.
     pub name: Option<(Service, Target)>,
-    /// Where it lies: the beginning of its keyed hash, in hexadecimal digits.
+    /// Which it is: eight bytes of its keyed hash, in hexadecimal digits.
     pub place: String,
     /// What can't be read of it.
     pub what: &'static str,
@@ -221,7 +222,7 @@ impl Trial<'_> {
     fn broken(&mut self, at: &RecordKey, sealed: &[u8], what: &'static str) {
         let label = self.sealer.open_label(at, sealed).ok();
         let name = label.map(|(label, _)| (label.service, label.target));
-        let place = data_encoding::HEXLOWER.encode(at.get(..8).unwrap_or_default());
+        let place = data_encoding::HEXLOWER.encode(name_part(at).get(..8).unwrap_or_default());
         self.findings.damaged.push(DamagedRecord { name, place, what });
     }
 
