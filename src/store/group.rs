@@ -91,11 +91,11 @@ impl Group<'_, '_> {
         let mut touched = Vec::with_capacity(items.len());
         let nonces = nonces(items.len())?;
         let mut first = None;
-        let numbered = items.into_iter().zip(nonces).zip((0..TOGETHER).cycle());
-        for ((WriteItem { target, value }, nonce), position) in numbered {
+        let numbered = items.into_iter().zip(nonces).zip(0..);
+        for ((WriteItem { target, value }, nonce), number) in numbered {
             let label = Label { service: service.clone(), target, attributes: attributes.clone() };
-            first = first.filter(|_| position > 0);
-            let at = self.at(&label, position, first)?;
+            first = first.filter(|_| number % TOGETHER > 0);
+            let at = self.at(&label, first)?;
             first.get_or_insert(at);
             let place = Place { at, nonce, bare: attributes.is_empty() };
             let sealed = self.sealer.seal_record(&place.at, &place.nonce, &label, &value);
@@ -113,12 +113,7 @@ impl Group<'_, '_> {
 
     /// The place of a record that is about to be written: beside the `first` of its group, if there is one. What lay
     /// elsewhere is removed from there.
-    fn at(
-        &mut self,
-        label: &Label,
-        position: u32,
-        first: Option<RecordKey>,
-    ) -> Result<RecordKey, StoreError> {
+    fn at(&mut self, label: &Label, first: Option<RecordKey>) -> Result<RecordKey, StoreError> {
         let Label { service, target, .. } = label;
         let before = self.overlay.get(self.base, service, target).map(|place| place.at);
         // the items of a keychain are found by the places of their records, which therefore never change
@@ -131,7 +126,7 @@ impl Group<'_, '_> {
         {
             return Err(StoreError::Damaged("a record is missing"));
         }
-        Ok(beside(&first, position, &self.sealer.record_key(service, target)))
+        Ok(beside(&first, &self.sealer.record_key(service, target)))
     }
 
     fn delete(&mut self, selection: Selection) -> Result<Option<Vec<Target>>, StoreError> {

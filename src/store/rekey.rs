@@ -20,7 +20,7 @@ use super::{
     keychain::{HANDFUL, Keychain, Way},
     names::toggle,
     owned::OwnedVault,
-    place::{beside, position, together},
+    place::{beside, together},
     seal::{Fingerprint, Label, RecordKey, Sealer, Unsealable, VaultId, has_value},
     slot::{KEY_FILE, Slot, SlotKeys},
     source::KeyMaterial,
@@ -217,7 +217,7 @@ impl Anew<'_> {
         let (hash, nonce) = (self.to.record_key(service, target), nonce()?);
         // they come in the order of their places, so that those of a group follow each other
         let place = match self.group.filter(|(first, _)| together(first, at)) {
-            Some((_, first)) => beside(&first, position(at), &hash),
+            Some((_, first)) => beside(&first, &hash),
             None => self.group.insert((*at, hash)).1,
         };
         let sealed = self.to.seal_record(&place, &nonce, &label, value).map_err(|_| unsealable())?;
