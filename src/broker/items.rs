@@ -88,7 +88,6 @@ impl SecretService {
     /// Removes every item of a record.
     pub(super) async fn delete(&self, vault: VaultId, key: Key) -> Result<(), Trouble> {
         let connected = self.connected().await?;
-        connected.keychain.collection().await?;
         let mut gone = Vec::new();
         for item in connected.search(&vault, Some(&key)).await? {
             if there(connected.keychain.delete(&item).await)?.is_none() {
@@ -124,7 +123,12 @@ impl Connected {
     /// The items of a vault, or of one record of it, in whichever collection they are.
     async fn search(&self, vault: &VaultId, key: Option<&Key>) -> Result<Vec<OwnedObjectPath>, Trouble> {
         let (unlocked, locked) = self.keychain.search(&attributes(vault, key)).await?;
-        if locked.is_empty() { Ok(unlocked) } else { Err(Trouble::Locked) }
+        if !locked.is_empty() {
+            return Err(Trouble::Locked);
+        }
+        // KeePassXC lists none of a collection that is locked: what it did not list would be taken for what is not there
+        self.keychain.collection().await?;
+        Ok(unlocked)
     }
 
     /// Notes which items there are of a vault.
