@@ -57,7 +57,18 @@ fn waiting(hash: &Digest, cx: &Context, out: &mut Output) -> Result<PathBuf, Fai
             "several programs with this hash wait for approval",
             format!("keychain-auth approve {hash} PATH, with a path of keychain-auth list-pending"),
         )),
-        (None, _) => Err(Failure::new(
+        (None, _) => Err(not_waiting(hash, cx)?),
+    }
+}
+
+fn not_waiting(hash: &Digest, cx: &Context) -> Result<Failure, Failure> {
+    let policy = cx.policy_source().current(cx.uid)?;
+    match policy.entries().iter().find(|entry| entry.digest() == Some(hash)) {
+        Some(entry) => Ok(Failure::new(
+            format!("{} is registered with this hash already", entry.path().display()),
+            "see what it may do: keychain-auth list",
+        )),
+        None => Ok(Failure::new(
             "no program with this hash waits for approval",
             format!("start the program once more, or: keychain-auth approve {hash} PATH"),
         )),

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     audit::{self, Action, Event, Log, Outcome, Rotation},
     chain::VerificationKey,
-    daemon::{Lock, LockError},
+    daemon::{Lock, LockError, salvageable},
     import::Batch,
     keys::KeyError,
     name::{Service, Target},
@@ -56,7 +56,8 @@ impl Owner {
         command: impl Into<String>,
     ) -> Result<Self, Failure> {
         let (taken, material) = opening(cx)?;
-        Ok(Self::over(taken.reaching(keychain).open_owned(&material)?, cx, command))
+        let opened = taken.reaching(keychain).open_owned(&material);
+        Ok(Self::over(opened.map_err(|error| unopened(cx, error))?, cx, command))
     }
 
     /// As [`open`](Self::open), for who needs no value: names, seal of the policy and memory of the log are in the vault's
@@ -187,17 +188,40 @@ impl Owner {
     }
 
     fn event(&self, action: Action, service: Option<Service>) -> Event {
-        let detail = format!("by the owner of the vault, who gave its key: {}", self.command);
-        Event { service, ..own_event(action, self.uid, detail) }
+        owner_event(action, service, self.uid, &self.command)
     }
+}
+
+/// What a record says of who acts.
+pub(super) fn owner_event(action: Action, service: Option<Service>, uid: u32, command: &str) -> Event {
+    let detail = format!("by the owner of the vault, who gave its key: {command}");
+    Event { service, ..own_event(action, uid, detail) }
 }
 
 /// Every name that is there, by service, sorted, for a command that only looks: it leaves no record, and not a byte of the
 /// data folder is written.
 pub(super) fn names(cx: &Context) -> Result<Vec<(Service, Vec<Target>)>, Failure> {
     let (taken, material) = opening(cx)?;
-    Ok(taken.reaching(Keychain::unasked()).names(&material)?)
+    let taken = taken.reaching(Keychain::unasked());
+    let names = taken.names(&material);
+    // its lock is free again for the look at what is left
+    drop(taken);
+    names.map_err(|error| unopened(cx, error))
 }
+
+/// The failure of whoever can't open the vault, with the way that is left to what is intact of it.
+pub(super) fn unopened(cx: &Context, error: StoreError) -> Failure {
+    let left = salvageable(&cx.paths.data_dir, &error);
+    let failure = Failure::from(error);
+    match left {
+        true => Failure::new(failure.sentence(), format!("{}; or {TAKE_OUT}", failure.advice())),
+        false => failure,
+    }
+}
+
+/// The way to what is intact of a damaged vault.
+pub(super) const TAKE_OUT: &str =
+    "take out what is intact: keychain-auth vault export --salvage --output FILE";
 
 /// Whether the vault is there and nobody has it: said before anybody is asked for a key or a secret.
 pub(super) fn free(cx: &Context) -> Result<(), Failure> {
@@ -219,7 +243,7 @@ pub(super) fn take(cx: &Context) -> Result<Taken, Failure> {
 }
 
 /// The vault, taken from whoever else would use it, and what opens it.
-fn opening(cx: &Context) -> Result<(Taken, KeyMaterial), Failure> {
+pub(super) fn opening(cx: &Context) -> Result<(Taken, KeyMaterial), Failure> {
     let taken = take(cx)?;
     taken.source()?;
     let slot = taken.slot().ok_or(StoreError::Absent)?;
@@ -247,7 +271,7 @@ pub(super) fn alone(cx: &Context) -> Result<Lock, Failure> {
     Ok(lock)
 }
 
-fn own_event(action: audit::Action, uid: u32, detail: String) -> Event {
+pub(super) fn own_event(action: audit::Action, uid: u32, detail: String) -> Event {
     Event {
         timestamp: Timestamp::now(),
         action,

@@ -206,6 +206,17 @@ fn approve_refuses_a_file_that_has_another_hash_by_now() {
 }
 
 #[test]
+fn approve_says_of_what_was_approved_that_it_is_registered() {
+    let home = home();
+    let tool = home.tool("tool", "1");
+    let seen = digest_of(&tool);
+    home.pend(&tool, seen);
+    home.done(&["approve", &seen.to_string()]);
+    let again = home.run(&["approve", &seen.to_string()]);
+    assert!(again.sentence().contains("tool is registered with this hash already"), "{}", again.sentence());
+}
+
+#[test]
 fn approve_asks_which_path_when_several_have_the_hash() {
     let home = home();
     let (a, b) = (home.tool("a", "same"), home.tool("b", "same"));

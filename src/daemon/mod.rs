@@ -32,4 +32,6 @@ mod writer;
 pub(crate) use cage::live_as_broker;
 pub(crate) use lock::{Lock, LockError};
 pub use start::{Opening, StartError, run};
+pub(crate) use store_kind::salvageable;
 pub use sync::{AuditSettings, Durability};
+pub(crate) use vault_key::survives;

@@ -125,6 +125,16 @@ pub enum StartError {
 }
 
 impl StartError {
+    /// What was met while a vault was salvaged.
+    pub(crate) fn of_salvage(self) -> Self {
+        match self {
+            Self::Store(error @ (StoreError::Damaged(_) | StoreError::OtherStore { .. })) => {
+                Self::Unsalvageable(error)
+            }
+            error => error,
+        }
+    }
+
     /// One line of advice.
     pub fn advice(&self) -> &'static str {
         match self {
@@ -141,10 +151,10 @@ impl StartError {
             }
             Self::Store(error) => error.advice(),
             Self::Salvageable(_) => {
-                "nothing was changed; see what is damaged: keychain-auth vault verify; restore vault.redb, vault.head and audit.state together from a backup, or read what is intact: keychain-auth start --salvage"
+                "nothing was changed; see what is damaged: keychain-auth vault verify; restore vault.redb, vault.head and audit.state together from a backup, or read what is intact, keychain-auth start --salvage, or take it out, keychain-auth vault export --salvage --output FILE"
             }
             Self::Unsalvageable(StoreError::OtherStore { .. }) => {
-                "nothing was changed; --salvage reads values that rest in vault.redb, and these rest in the keychain; start it without --salvage, and if that refuses, restore vault.redb, vault.head and audit.state together from a backup"
+                "nothing was changed; --salvage reads values that rest in vault.redb, and these rest in the keychain; leave --salvage out, and if that is refused, restore vault.redb, vault.head and audit.state together from a backup"
             }
             Self::Unsalvageable(_) => {
                 "nothing was changed; restore vault.redb, vault.head and audit.state together from a backup"

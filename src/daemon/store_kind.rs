@@ -27,15 +27,19 @@ impl Chosen {
     pub(super) fn salvageable(&self, error: StartError) -> StartError {
         match error {
             StartError::Store(error)
-                if self.pinned
-                    && self.kind == StoreKind::Vault
-                    && (matches!(error, StoreError::Damaged(_)) || error.lacks_head()) =>
+                if self.pinned && self.kind == StoreKind::Vault && error.may_leave_something() =>
             {
                 StartError::Salvageable(error)
             }
             error => error,
         }
     }
+}
+
+/// Whether something can be read of a vault that could not be opened for this reason: only one that is known to keep its
+/// values itself can be salvaged.
+pub(crate) fn salvageable(data_dir: &Path, error: &StoreError) -> bool {
+    error.may_leave_something() && matches!(pinned(data_dir), Ok(Some(StoreKind::Vault)))
 }
 
 /// The kind that a vault is pinned to, else the one that was asked for, else the vault's own file. A vault that is pinned to

@@ -21,13 +21,8 @@ pub(super) fn open_store(
 ) -> Result<Lockable, StartError> {
     let asking = Asking { var, passphrase: opening.passphrase.as_ref().map(AsFd::as_fd) };
     if opening.salvage {
-        let salvaged = salvage(data_dir, opening.source, &asking).map_err(|error| match error {
-            StartError::Store(error @ (StoreError::Damaged(_) | StoreError::OtherStore { .. })) => {
-                StartError::Unsalvageable(error)
-            }
-            error => error,
-        });
-        return Ok(Lockable::salvaged(salvaged?)?);
+        let salvaged = salvage(data_dir, opening.source, &asking).map_err(StartError::of_salvage)?;
+        return Ok(Lockable::salvaged(salvaged)?);
     }
     match open(data_dir, keychain, opening.source, &asking) {
         // nobody asked for a store, so that nobody can be told to ask for none
@@ -81,8 +76,8 @@ fn salvage(data_dir: &Path, asked: Option<KeySource>, asking: &Asking<'_>) -> Re
     Ok(taken.salvage(&material)?)
 }
 
-/// Tries it in a child first: what is damaged badly enough ends it.
-fn survives(taken: &Taken, material: &KeyMaterial) -> Result<(), StartError> {
+/// Tries to salvage in a child first: what is damaged badly enough ends it.
+pub(crate) fn survives(taken: &Taken, material: &KeyMaterial) -> Result<(), StartError> {
     let survived = trial::in_child(|_| {
         // an error is told by the parent, who meets the same
         drop(dispatcher::with_default(&Dispatch::none(), || taken.try_salvage(material)));

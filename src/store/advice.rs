@@ -4,9 +4,9 @@
 use super::{batch::StoreError, head::HEAD_FILE, source::KeySource};
 
 impl StoreError {
-    /// Whether `vault.head` alone is gone, beside which what is intact can be read all the same.
-    pub fn lacks_head(&self) -> bool {
-        matches!(self, Self::Missing { file: HEAD_FILE, .. })
+    /// Whether there may be something left that can be salvaged: damage, or a `vault.head` that alone is gone.
+    pub fn may_leave_something(&self) -> bool {
+        matches!(self, Self::Damaged(_) | Self::Missing { file: HEAD_FILE, .. })
     }
 
     /// One line of advice. Nothing that it names fails by the same error.
@@ -48,7 +48,7 @@ impl StoreError {
                 "nothing was changed; put back the vault.key that belongs to this vault, from a backup"
             }
             Self::WrongKey => {
-                "nothing was changed; vault.key, vault.redb and vault.head are not of one vault: put them back from one backup, with its audit.state"
+                "nothing was changed; vault.key and vault.redb are not of one vault: put them back from one backup, with its audit.state"
             }
             Self::OtherSource { .. } => {
                 "nothing was changed; try again with the source that it has, or change it: keychain-auth vault change-key-source --key SOURCE"

@@ -204,7 +204,7 @@ pub enum StoreError {
     #[error("the vault is served for reading only, by start --salvage; nothing can be changed")]
     Salvaged,
     /// The key does not open this vault.
-    #[error("the vault can't be decrypted with the key at hand, or vault.head was changed")]
+    #[error("the vault can't be decrypted with the key at hand")]
     WrongKey,
     /// The vault was made with a key from another source than the one that was given.
     #[error("the vault's key comes from the source {pinned}, not from {asked}")]

@@ -8,6 +8,7 @@ use super::{
     disk::{self, EARLIER, VAULT_FILE},
     files::Folder,
     head::{HEAD_FILE, Head},
+    key::VaultKey,
     keychain::{StoreKind, Way},
     scan::readers,
     seal::Sealer,
@@ -67,6 +68,21 @@ pub(super) fn without_vault(folder: &Folder) -> Result<bool, StoreError> {
     Ok(true)
 }
 
+/// Sees to it that the head, if there is one, was made with one of these keys. Where only the vault was, the head is what was
+/// changed.
+pub(super) fn head_fits(folder: &Folder, keys: &[&VaultKey]) -> Result<(), StoreError> {
+    for key in keys {
+        if Head::fits(folder, key)? {
+            return Ok(());
+        }
+    }
+    let db = disk::open_shadow(folder, true)?;
+    match keys.iter().any(|key| disk::identify(&db, key).is_ok()) {
+        true => Err(StoreError::Damaged("vault.head was changed, or is that of another vault")),
+        false => Err(StoreError::WrongKey),
+    }
+}
+
 /// Where the values of the vault rest. None if there is no vault.
 ///
 /// The file is not checked first, which would take as long as opening it: one that is damaged badly enough ends the
@@ -89,9 +105,7 @@ pub(super) fn names(
     if without_vault(folder)? {
         return Ok(Vec::new());
     }
-    if !keys.fit(folder)? {
-        return Err(StoreError::WrongKey);
-    }
+    keys.fit(folder)?;
     let db = disk::open_shadow(folder, true)?;
     let (vault, key, other) = keys.identify(&db)?;
     let keys = both(&key, other.as_ref());

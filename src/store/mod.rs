@@ -45,7 +45,7 @@ pub use carry::MAX_WAITING;
 pub use keychain::{Items, Keychain, StoreKind, Take, UnknownStore};
 pub use lockable::Lockable;
 pub use memory::Memory;
-pub use owned::OwnedVault;
+pub use owned::{NamesByService, OwnedSalvage, OwnedVault};
 pub use rekey::Progress;
 pub use salvage::{Age, Extent, Salvage};
 pub use seat::{Seat, Unreadable};

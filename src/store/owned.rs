@@ -12,6 +12,7 @@ use super::{
     },
     group::Step,
     rekey::Progress,
+    salvage::{Extent, Salvage},
     seat::Seat,
     transport::PolicySeal,
     vault::Vault,
@@ -20,6 +21,9 @@ use crate::{
     chain::{Checkpoint, Head},
     name::{Attributes, Service, Target},
 };
+
+/// Names by service, sorted.
+pub type NamesByService = Vec<(Service, Vec<Target>)>;
 
 /// An open vault whose owner acts on it directly.
 pub struct OwnedVault(Vault);
@@ -31,7 +35,7 @@ impl OwnedVault {
 
     /// Every name that is there, by service, sorted. Names are not values; who shows them leaves a line
     /// with [`note_all`](Self::note_all).
-    pub fn names(&self) -> Vec<(Service, Vec<Target>)> {
+    pub fn names(&self) -> NamesByService {
         self.0.names()
     }
 
@@ -159,5 +163,55 @@ impl OwnedVault {
     fn perform(&self, step: Step) -> Result<Committed, StoreError> {
         let mut outcomes = self.0.perform(vec![step]);
         outcomes.pop().unwrap_or_else(|| Err(StoreError::Io("nothing was done".to_owned())))
+    }
+}
+
+/// What is intact of a damaged vault, in the hands of its owner. No byte of the vault changes, so that it can't keep a line
+/// either: who reads hands in how the line of it becomes durable elsewhere.
+pub struct OwnedSalvage(Salvage);
+
+impl OwnedSalvage {
+    pub(super) fn new(salvage: Salvage) -> Self {
+        Self(salvage)
+    }
+
+    /// How much is intact.
+    pub fn extent(&self) -> Extent {
+        self.0.extent()
+    }
+
+    /// Every name whose record is intact, by service, sorted; and those whose record is damaged, as far as they can be told.
+    pub fn names(&self) -> (NamesByService, NamesByService) {
+        self.0.names_by_state()
+    }
+
+    /// Reads these names with their values and attributes, once `record` has made the line of it durable.
+    ///
+    /// [`StoreError::Damaged`] if one of them is damaged. At most [`MAX_ANSWER`](super::MAX_ANSWER) bytes.
+    pub fn read<E: From<StoreError>>(
+        &self,
+        service: &Service,
+        targets: Vec<Target>,
+        record: impl FnOnce(&[Target]) -> Result<(), E>,
+    ) -> Result<Vec<Record>, E> {
+        record(&targets)?;
+        let selection =
+            Selection { service: service.clone(), names: Names::Exact(targets), filter: Attributes::new() };
+        Ok(self.0.find(&Query { selection, values: true })?.into_records())
+    }
+
+    /// The lines that may not have reached the log.
+    pub fn outbox(&self) -> Result<Outbox, StoreError> {
+        self.0.outbox()
+    }
+
+    /// The place of the audit chain's key; none where it was taken already.
+    pub fn take_seat(&self) -> Option<Seat> {
+        self.0.take_seat()
+    }
+
+    /// What the vault knows of the audit log.
+    pub fn audit_memory(&self) -> Result<AuditMemory, StoreError> {
+        self.0.audit_memory()
     }
 }

@@ -27,6 +27,7 @@ use super::{
     head::Head,
     keychain::StoreKind,
     names::{Gathered, NameIndex, toggle},
+    owned::NamesByService,
     place::{NamePart, name_part},
     seal::{Fingerprint, Label, Nonce, RecordKey, Sealer, nonce_of},
     seat::Seat,
@@ -39,7 +40,7 @@ use super::{
 };
 use crate::{
     chain::{self, Checkpoint},
-    name::Service,
+    name::{Attributes, Service, Target},
     policy::Authorized,
     secret::wipe_stack,
     text::counted,
@@ -213,7 +214,26 @@ impl Salvage {
         self.seat.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn find(&self, query: &Query) -> Result<Committed, StoreError> {
+    /// The names of what can be read, and of what can't, as far as those are left.
+    pub(super) fn names_by_state(&self) -> (NamesByService, NamesByService) {
+        let (mut intact, mut damaged) = (Vec::new(), Vec::new());
+        for (service, targets) in self.names.all() {
+            let opens = |target: &Target| {
+                let names = Names::Exact(vec![target.clone()]);
+                let selection = Selection { service: service.clone(), names, filter: Attributes::new() };
+                self.find(&Query { selection, values: true }).is_ok()
+            };
+            let (here, lost): (Vec<_>, Vec<_>) = targets.into_iter().partition(opens);
+            for (names, all) in [(here, &mut intact), (lost, &mut damaged)] {
+                if !names.is_empty() {
+                    all.push((service.clone(), names));
+                }
+            }
+        }
+        (intact, damaged)
+    }
+
+    pub(super) fn find(&self, query: &Query) -> Result<Committed, StoreError> {
         let Selection { service, names, filter } = &query.selection;
         self.certain(service, names)?;
         let mut answer = Answer::default();

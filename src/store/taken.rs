@@ -12,7 +12,7 @@ use super::{
     key::VaultKey,
     keychain::{Keychain, StoreKind, Way},
     look,
-    owned::OwnedVault,
+    owned::{OwnedSalvage, OwnedVault},
     rekey::{self, Progress},
     salvage::Salvage,
     seal::VaultId,
@@ -124,6 +124,11 @@ impl Taken {
         Salvage::open(self.folder, slot, material)
     }
 
+    /// As [`salvage`](Self::salvage), for the vault's owner.
+    pub fn salvage_owned(self, material: &KeyMaterial) -> Result<OwnedSalvage, StoreError> {
+        self.salvage(material).map(OwnedSalvage::new)
+    }
+
     /// Whether [`Taken::salvage`] would succeed, without taking the folder.
     pub fn try_salvage(&self, material: &KeyMaterial) -> Result<(), StoreError> {
         self.source()?;
@@ -168,12 +173,9 @@ impl Taken {
 }
 
 impl SlotKeys {
-    /// Whether the head, if there is one, was made with one of the keys.
-    pub(super) fn fit(&self, folder: &Folder) -> Result<bool, StoreError> {
-        if Head::fits(folder, &self.current)? {
-            return Ok(true);
-        }
-        self.next.as_ref().map_or(Ok(false), |next| Head::fits(folder, next))
+    /// Sees to it that the head, if there is one, was made with one of the keys.
+    pub(super) fn fit(&self, folder: &Folder) -> Result<(), StoreError> {
+        look::head_fits(folder, &both(&self.current, self.next.as_ref()))
     }
 
     /// Which vault it is, the one of the keys that it has, and the other one, while a change of keys is not finished.

@@ -115,9 +115,7 @@ impl Vault {
         if look::without_vault(&folder)? {
             disk::create(&folder, &keys.current, way.made())?;
         }
-        if !keys.fit(&folder)? {
-            return Err(StoreError::WrongKey);
-        }
+        keys.fit(&folder)?;
         let db = disk::open(&folder)?.ok_or_else(|| missing(VAULT_FILE, KEY_FILE))?;
         let keychain = way.to(disk::store_kind(&db)?)?;
         let (vault, key) = keys.settle(&db, &folder, slot, wrapping.as_ref())?;
@@ -135,9 +133,7 @@ impl Vault {
         if folder.stat(HEAD_FILE)?.is_none() {
             return Err(missing(HEAD_FILE, VAULT_FILE));
         }
-        if !Head::fits(&folder, key)? {
-            return Err(StoreError::WrongKey);
-        }
+        look::head_fits(&folder, &[key])?;
         let db = disk::open(&folder)?.ok_or_else(|| missing(VAULT_FILE, HEAD_FILE))?;
         let vault = disk::identify(&db, key)?;
         let way = keychain.map_or(Way::OwnFile, Way::Items);

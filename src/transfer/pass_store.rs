@@ -100,7 +100,10 @@ fn decrypt(file: &Path) -> Result<Result<crate::secret::Buffer, Refusal>, Transf
         child::run(&mut command, MAX_VALUE + 1, PATIENCE)
     };
     let done = match run("gpg2") {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => run("gpg"),
+        // a folder of PATH that can't be entered is told in place of a program that is nowhere
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
+            run("gpg")
+        }
         done => done,
     };
     match done {

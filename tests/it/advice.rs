@@ -196,7 +196,7 @@ fn a_vault_in_the_keychain_is_listed_as_advised_and_never_said_to_be_started_wit
     world.stop();
     let outcome = world.cli(&["start", "--salvage"]);
     assert!(outcome.err.contains("rest in the keychain"), "{outcome:?}");
-    assert!(advice(&outcome).contains("start it without --salvage"), "{outcome:?}");
+    assert!(advice(&outcome).contains("leave --salvage out"), "{outcome:?}");
     assert!(!outcome.err.contains("without --store"), "{outcome:?}");
     // one that is damaged is not sent to what is refused above
     let good = fs::read(world.data().join("vault.redb")).unwrap();

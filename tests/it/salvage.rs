@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Client, assert_refused, found, written},
+    moving::age_keys,
+    processes::text,
     world::{Entry, World},
 };
 
@@ -104,7 +106,8 @@ fn what_is_intact_of_a_damaged_vault_is_served_on_request_and_nothing_is_changed
     assert_eq!(status["vault"]["state"], "salvaged");
     assert_eq!(status["vault"]["salvage"], "29 records can be read, 1 can't");
     assert!(world.cli(&["status"]).done().contains("SALVAGED, for reading only"));
-    assert!(world.cli(&["vault", "status"]).done().contains("THE VAULT IS DAMAGED"));
+    let vault = world.cli(&["vault", "status"]).done();
+    assert!(vault.contains("THE VAULT IS DAMAGED") && vault.contains("29 records can be read"), "{vault}");
     let doctor = world.cli(&["doctor"]);
     assert!(doctor.code == Some(1) && doctor.out.contains("THE VAULT IS DAMAGED"), "{}", doctor.out);
     let lock = world.cli(&["vault", "lock"]);
@@ -184,6 +187,89 @@ fn a_vault_that_lacks_its_head_is_read_as_the_refusal_says_and_nobody_is_told_th
     world.start();
     assert!(world.log().contains("without an intact vault.head nobody can tell"), "{}", world.log());
     assert_eq!(Client::connected(&world, &tool).read("s", &["t03"]), found(&[("t03", &value(3))]));
+}
+
+#[test]
+fn what_is_intact_of_a_damaged_vault_is_exported_for_a_new_one_and_what_is_not_is_named() {
+    let (world, _) = filled();
+    let damaged = damage(&world);
+    let before =
+        ["vault.redb", "vault.key", "vault.head"].map(|name| fs::read(world.data().join(name)).unwrap());
+    let (recipient, identity) = age_keys(&world, "key.txt");
+    let out = world.tmp("out.age");
+    let export = ["vault", "export", "-o", text(&out), "-r", &recipient];
+    let refused = world.cli(&export);
+    assert!(refused.code == Some(1) && refused.err.contains("vault export --salvage"), "{refused:?}");
+    let salvaged = world.cli(&[&export[..], &["--salvage"]].concat());
+    assert_eq!(salvaged.code, Some(0), "{salvaged:?}");
+    assert!(salvaged.out.starts_with("Exported 29 secrets to "), "{salvaged:?}");
+    assert!(
+        salvaged.err.contains(&format!("left out, since its record is damaged: s  {damaged}")),
+        "{salvaged:?}"
+    );
+    assert!(salvaged.err.contains("29 records can be read, 1 can't"), "{salvaged:?}");
+    let after =
+        ["vault.redb", "vault.key", "vault.head"].map(|name| fs::read(world.data().join(name)).unwrap());
+    assert!(before == after, "nothing of the vault is written");
+    let records = world.audit();
+    let exported: Vec<&Value> = records.iter().filter(|record| record["action"] == "export").collect();
+    let names: Vec<&Value> =
+        exported.iter().flat_map(|record| record["targets"].as_array().unwrap()).collect();
+    assert!(names.len() == COUNT - 1 && !names.contains(&&json!(damaged)), "{exported:?}");
+    assert!(exported[0]["detail"].as_str().unwrap().contains("vault export --salvage"), "{exported:?}");
+    world.cli(&["audit", "verify"]).done();
+    // a service that is not there is no file without a word
+    let none = world.tmp("none.age");
+    let missing =
+        world.cli(&["vault", "export", "-o", text(&none), "-r", &recipient, "--salvage", "--service", "t"]);
+    assert!(
+        missing.code == Some(1) && missing.err.contains("no secret of the service t can be read"),
+        "{missing:?}"
+    );
+    assert!(!none.exists());
+
+    let mut other = World::new();
+    let tool = other.tool("tool");
+    other.policy(&[Entry::all(&tool, &["s"])]);
+    other.cli(&["vault", "init"]).done();
+    let (file, key) = (other.tmp("in.age"), other.tmp("key.txt"));
+    other.write(&file, &fs::read(&out).unwrap());
+    other.write(&key, &fs::read(&identity).unwrap());
+    other.cli(&["vault", "import", "export", text(&file), "-i", text(&key), "--apply"]).done();
+    other.start();
+    let mut client = Client::connected(&other, &tool);
+    for number in (0..COUNT).filter(|number| format!("t{number:02}") != damaged) {
+        let name = format!("t{number:02}");
+        assert_eq!(client.read("s", &[&name]), found(&[(&name, &value(number))]));
+    }
+    assert_eq!(client.read("s", &[&damaged]), found(&[]));
+}
+
+#[test]
+fn beside_a_daemon_or_where_nothing_is_left_no_salvaged_export_is_made() {
+    let (mut world, _) = filled();
+    let (recipient, _) = age_keys(&world, "key.txt");
+    let out = world.tmp("out.age");
+    let export = ["vault", "export", "--salvage", "-o", text(&out), "-r", &recipient];
+    world.start_args = vec!["--salvage".into()];
+    world.start();
+    let beside = world.cli(&export);
+    assert!(beside.code == Some(1) && beside.err.contains("the daemon"), "{beside:?}");
+    world.stop();
+    // what was found whole is exported too, and nobody is sent to another vault
+    let whole = world.cli(&export);
+    assert!(whole.code == Some(0) && whole.err.contains("no damage was found"), "{whole:?}");
+    assert!(!whole.err.contains("move the data folder"), "{whole:?}");
+    fs::remove_file(&out).unwrap();
+    let path = world.data().join("vault.redb");
+    let mut garbage = fs::read(&path).unwrap();
+    for (at, byte) in garbage.iter_mut().enumerate().skip(4096) {
+        *byte = (at * 31 % 251) as u8;
+    }
+    world.write(&path, &garbage);
+    let beyond = world.cli(&export);
+    assert!(beyond.code == Some(1) && beyond.err.contains("can't be salvaged"), "{beyond:?}");
+    assert!(!out.exists());
 }
 
 #[test]

@@ -24,8 +24,8 @@ use crate::{
     audit::Action,
     import::MAX_SECRETS,
     keys::export_passphrase,
-    name::Service,
-    store::{Keychain, StoreError},
+    name::{Service, Target},
+    store::{Keychain, NamesByService, Record, StoreError},
     transfer::{ExportFile, Sealing, TransferError},
 };
 
@@ -49,21 +49,38 @@ pub(in super::super) struct Args {
     /// Encrypt nothing, after a confirmation typed on the terminal
     #[arg(long, conflicts_with = "recipient")]
     plaintext: bool,
+    /// Export what is intact of a damaged vault, and say what is not; nothing of the vault is changed
+    #[arg(long)]
+    salvage: bool,
 }
 
 pub(super) fn run(args: &Args, cx: &Context, keychain: Keychain, out: &mut Output) -> Result<(), Failure> {
-    // whatever is wrong with the command line is said before anybody is asked for a passphrase
-    if args.output.as_os_str() == "-" {
-        return Err(Failure::new(
-            "an export is a file of its own, never standard output",
-            "name the file: keychain-auth vault export --output secrets.age",
-        ));
-    }
-    ExportFile::look(&args.output)?;
     let secrecy = args.secrecy()?;
     let words = secrecy.words();
     let owner = Owner::open(cx, keychain, format!("vault export, {words}"))?;
     let (owner, names) = chosen(owner, &args.service, Action::Export)?;
+    let file = fill(args, secrecy, names, &mut |service, some| owner.read(service, some), out)?;
+    owner.close()?;
+    args.finish(file, &words, out)
+}
+
+/// Hands out some records of a service, after the record of that.
+pub(super) type HandOut<'r> = &'r mut dyn FnMut(&Service, Vec<Target>) -> Result<Vec<Record>, Failure>;
+
+/// A file that is whole, and has its name when it is finished.
+pub(super) struct Filled {
+    file: ExportFile,
+    count: usize,
+}
+
+/// Writes all of these, as `read` hands them out.
+pub(super) fn fill(
+    args: &Args,
+    secrecy: Secrecy,
+    names: NamesByService,
+    read: HandOut<'_>,
+    out: &mut Output,
+) -> Result<Filled, Failure> {
     let count: usize = names.iter().map(|(_, targets)| targets.len()).sum();
     if count > MAX_SECRETS {
         return Err(Failure::new(
@@ -79,7 +96,7 @@ pub(super) fn run(args: &Args, cx: &Context, keychain: Keychain, out: &mut Outpu
     let mut written = 0;
     for (service, targets) in names {
         for some in targets.chunks(MAX_READ) {
-            let found = owner.read(&service, some.to_vec())?;
+            let found = read(&service, some.to_vec())?;
             // the head has promised them all
             if found.len() != some.len() {
                 return Err(StoreError::Damaged("a record is missing").into());
@@ -90,23 +107,37 @@ pub(super) fn run(args: &Args, cx: &Context, keychain: Keychain, out: &mut Outpu
         }
     }
     out.end_progress();
-    owner.close()?;
-    file.finish()?;
-    let secrets = counted(count as u64, "secret", "secrets");
-    out.line(&format!("Exported {secrets} to {}, {words}", args.output.display()));
-    Ok(())
+    Ok(Filled { file, count })
 }
 
 /// How the file shall be closed to others, with nothing asked yet.
-enum Secrecy {
+pub(super) enum Secrecy {
     Ready(Sealing),
     /// By a passphrase, that of a descriptor where there is one.
     Passphrase(Option<OwnedFd>),
 }
 
 impl Args {
-    /// A passphrase, unless it was said otherwise.
-    fn secrecy(&self) -> Result<Secrecy, Failure> {
+    /// Whether only what is intact is wanted.
+    pub(super) fn salvages(&self) -> bool {
+        self.salvage
+    }
+
+    /// The wanted services; none means all.
+    pub(super) fn services(&self) -> &[Service] {
+        &self.service
+    }
+
+    /// A passphrase, unless it was said otherwise. Whatever else is wrong with the command line is said here too, before
+    /// anybody is asked for a passphrase.
+    pub(super) fn secrecy(&self) -> Result<Secrecy, Failure> {
+        if self.output.as_os_str() == "-" {
+            return Err(Failure::new(
+                "an export is a file of its own, never standard output",
+                "name the file: keychain-auth vault export --output secrets.age",
+            ));
+        }
+        ExportFile::look(&self.output)?;
         if self.plaintext {
             return Ok(Secrecy::Ready(Sealing::Plain));
         }
@@ -115,10 +146,18 @@ impl Args {
         }
         Ok(Secrecy::Passphrase(self.export_passphrase_fd.map(passphrase_descriptor).transpose()?))
     }
+
+    /// Gives the file its name, and says so.
+    pub(super) fn finish(&self, filled: Filled, words: &str, out: &mut Output) -> Result<(), Failure> {
+        filled.file.finish()?;
+        let secrets = counted(filled.count as u64, "secret", "secrets");
+        out.line(&format!("Exported {secrets} to {}, {words}", self.output.display()));
+        Ok(())
+    }
 }
 
 impl Secrecy {
-    fn words(&self) -> String {
+    pub(super) fn words(&self) -> String {
         match self {
             Self::Ready(Sealing::Recipients(all)) => {
                 format!("encrypted to {}", counted(all.len() as u64, "recipient", "recipients"))

@@ -7,6 +7,7 @@ mod list;
 mod locking;
 mod plan;
 mod rekey;
+mod salvage;
 mod state;
 mod verify;
 
@@ -21,8 +22,8 @@ use super::{
 };
 use crate::{
     audit::Action,
-    name::{Service, Target},
-    store::Keychain,
+    name::Service,
+    store::{Keychain, NamesByService},
 };
 
 #[derive(Subcommand)]
@@ -57,13 +58,15 @@ pub(super) fn run(command: &Command, cx: &Context, out: &mut Output) -> Result<(
         Command::Verify(args) => verify::run(args, cx, values::way()?, out),
         Command::Rekey => rekey::rekey(cx, values::way()?, out),
         Command::Import(source) if source.applies() => import::run(source, cx, values::way()?, out),
-        Command::Export(args) => export::run(args, cx, values::way()?, out),
+        Command::Export(args) if !args.salvages() => export::run(args, cx, values::way()?, out),
         _ => {
             close_to_others()?;
             match command {
                 Command::Init(args) => init::run(args, cx, out),
                 Command::ChangeKeySource(args) => rekey::change(args, cx, out),
                 Command::List(args) => list::run(args, cx, out),
+                // what is salvaged is never in the keychain
+                Command::Export(args) => salvage::run(args, cx, out),
                 // a dry run asks the keychain for no value
                 Command::Import(source) => import::run(source, cx, Keychain::unasked(), out),
                 _ => locking::unlock(cx, out),
@@ -71,9 +74,6 @@ pub(super) fn run(command: &Command, cx: &Context, out: &mut Output) -> Result<(
         }
     }
 }
-
-/// Names by service, sorted.
-type NamesByService = Vec<(Service, Vec<Target>)>;
 
 /// The names of the wanted services, or all. A service that is not there is an error: it may be misspelt. That was told to
 /// somebody too, and has its record.

@@ -4,7 +4,7 @@ use super::super::{
     context::{Context, descriptor},
     failure::Failure,
     output::Output,
-    owner::{Owner, alone, take, vault_record},
+    owner::{Owner, alone, take, unopened, vault_record},
     words::counted,
 };
 use crate::{
@@ -32,7 +32,7 @@ pub(super) fn rekey(cx: &Context, keychain: Keychain, out: &mut Output) -> Resul
     let record = vault_record(cx, "vault given another key");
     let vault = taken.rekey(&material, record, &mut |done, all| out.steps(done, all));
     out.end_progress();
-    let vault = vault?;
+    let vault = vault.map_err(|error| unopened(cx, error))?;
     let count = vault.count();
     let owner = Owner::over(vault, cx, "vault rekey");
     owner.carry(out);
@@ -67,7 +67,7 @@ pub(super) fn change(args: &ChangeArgs, cx: &Context, out: &mut Output) -> Resul
             if let KeyMaterial::Keychain(item, _) = new {
                 let _ = forget_item(item);
             }
-            return Err(error.into());
+            return Err(unopened(cx, error));
         }
     };
     Owner::over(vault, cx, "vault change-key-source").close()?;

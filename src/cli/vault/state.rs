@@ -26,6 +26,9 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     key_means: Option<&'static str>,
     data_path: String,
+    /// How much of a damaged vault can be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    salvage: Option<String>,
 }
 
 pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
@@ -39,6 +42,7 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
         Some(status) => (Some(status.vault.unwrap_or_default()), status.keychain),
         None => (None, None),
     };
+    let salvage = vault.as_ref().and_then(|vault| vault.salvage.clone());
     let damaged = vault.as_ref().is_none_or(|vault| vault.damaged != Some(false));
     let state = match (source, vault) {
         (None, _) => "absent".to_owned(),
@@ -51,6 +55,7 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
         key_source: source.map(|source| source.to_string()),
         key_means: source.map(|source| source.means()),
         data_path: cx.paths.data_dir.display().to_string(),
+        salvage,
     };
     if args.json {
         out.json(&report);
@@ -82,5 +87,8 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
         out.line(&format!("key_source      {source}: {means}"));
     }
     out.line(&format!("data_path       {}", report.data_path));
+    if let Some(extent) = &report.salvage {
+        out.line(&format!("salvage         {extent}"));
+    }
     Ok(())
 }

@@ -6,7 +6,7 @@ use super::super::{
     context::Context,
     failure::Failure,
     output::{Output, Style},
-    owner::take,
+    owner::{TAKE_OUT, take},
     words::counted,
 };
 use crate::{
@@ -95,10 +95,11 @@ impl Report {
                 "put the items back from a backup of the keychain, or write these secrets anew",
             );
         }
-        Failure::new(
-            sentence,
-            "restore vault.redb, vault.head and audit.state together from a backup; keep the damaged files until then",
-        )
+        let restore = "restore vault.redb, vault.head and audit.state together from a backup; keep the damaged files until then";
+        match self.keychain.is_none() && self.problems.is_empty() && self.records_whole > 0 {
+            true => Failure::new(sentence, format!("{restore}; or {TAKE_OUT}")),
+            false => Failure::new(sentence, restore),
+        }
     }
 }
 

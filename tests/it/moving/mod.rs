@@ -86,7 +86,7 @@ fn file(world: &World, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
 }
 
 /// A pair of age keys: the recipient, and the file with its identity.
-fn age_keys(world: &World, name: &str) -> (String, PathBuf) {
+pub fn age_keys(world: &World, name: &str) -> (String, PathBuf) {
     let identity = age::x25519::Identity::generate();
     let secret = format!("# created for a test\n{}\n", identity.to_string().expose_secret());
     (identity.to_public().to_string(), file(world, name, secret))

@@ -7,7 +7,8 @@ use super::super::{
 use crate::{store::KeySource, text::word};
 
 pub(super) fn rows(files: &[OwnFile], source: Option<KeySource>, uid: u32) -> Vec<Row> {
-    let mut rows: Vec<Row> = files.iter().map(|file| row(file, uid)).collect();
+    let judged = |file| lost(file, files).unwrap_or_else(|| row(file, uid));
+    let mut rows: Vec<Row> = files.iter().map(judged).collect();
     // what others could use is not read: their rows say so
     let unread = |file: &OwnFile| {
         let exposed = |seen: Seen| exposure(file.role, &seen, uid).is_some();
@@ -52,6 +53,27 @@ fn wanted(role: Role) -> Wanted {
     };
     let exact = matches!(role, Role::DataFolder | Role::Vault | Role::Key | Role::Head | Role::AuditState);
     Wanted { name, kind, mode: if kind == Kind::Folder { 0o700 } else { 0o600 }, exact, means }
+}
+
+/// The row of a file of the vault that is gone: one beside it is never there without it.
+fn lost(file: &OwnFile, files: &[OwnFile]) -> Option<Row> {
+    let there =
+        |role: Role| files.iter().any(|other| other.role == role && matches!(other.seen, Ok(Some(_))));
+    let beside = match file.role {
+        Role::Key | Role::Head => [Role::Vault, Role::Head],
+        Role::Vault => [Role::Head, Role::AuditState],
+        _ => return None,
+    };
+    let beside = beside.into_iter().find(|other| *other != file.role && there(*other))?;
+    let Ok(None) = file.seen else { return None };
+    let Wanted { name, means, .. } = wanted(file.role);
+    let found = format!("missing, although {} is there", wanted(beside).name);
+    Some(
+        Row::ok(Area::Files, name, found, means).but(
+            State::Bad,
+            "restore vault.key, vault.redb, vault.head and audit.state together from a backup",
+        ),
+    )
 }
 
 fn row(file: &OwnFile, uid: u32) -> Row {

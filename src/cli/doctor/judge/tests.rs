@@ -263,7 +263,7 @@ fn what_the_store_refuses_to_open_is_bad() {
 }
 
 #[test]
-fn a_missing_file_is_no_matter_but_a_vault_and_its_key_belong_together() {
+fn a_missing_file_is_no_matter_but_those_of_a_vault_belong_together() {
     let without = |missing: &[Role]| {
         let rows = remarks(|facts| {
             for file in facts.files.iter_mut().filter(|file| missing.contains(&file.role)) {
@@ -273,9 +273,11 @@ fn a_missing_file_is_no_matter_but_a_vault_and_its_key_belong_together() {
         rows.into_iter().map(|row| (row.state, row.name)).collect::<Vec<_>>()
     };
     assert_eq!(without(&ROLES.map(|(role, _)| role)), []);
-    let source = (State::Bad, "key source".to_owned());
-    assert_eq!(without(&[Role::Key]), vec![source.clone()]);
-    assert_eq!(without(&[Role::Vault]), [source]);
+    let bad = |name: &str| (State::Bad, name.to_owned());
+    assert_eq!(without(&[Role::Key]), [bad("vault.key"), bad("key source")]);
+    assert_eq!(without(&[Role::Vault]), [bad("vault.redb"), bad("key source")]);
+    assert_eq!(without(&[Role::Head]), [bad("vault.head")]);
+    assert_eq!(without(&[Role::Vault, Role::Head, Role::AuditState]), [bad("key source")], "a key alone");
     let unreadable = |facts: &mut Facts| {
         facts.files = vec![OwnFile {
             role: Role::Key,
