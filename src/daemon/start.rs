@@ -296,11 +296,11 @@ fn open_log(store: &Lockable, paths: &Paths, rotation: Rotation, uid: u32) -> Re
 /// Says that a damaged vault is served, before any of it is.
 fn record_salvage(store: &Lockable, log: &mut Log, uid: u32) -> Result<(), AuditError> {
     let Some(extent) = store.salvage() else { return Ok(()) };
-    let mend = if extent.whole { "start" } else { "restore it from a backup, and start" };
-    tracing::error!(
-        "SALVAGE: the vault is served for reading only: {}; {mend} without --salvage",
-        extent.words()
-    );
+    let mend = match extent.whole {
+        true => "start without --salvage",
+        false => "restore it from a backup, or take out what is intact: keychain-auth vault export --salvage",
+    };
+    tracing::error!("SALVAGE: the vault is served for reading only: {}; {mend}", extent.words());
     let own = std::env::current_exe().unwrap_or_default();
     let shown = Shown { pid: std::process::id(), uid, path: own.display().to_string(), digest: None };
     let event = event(&shown, Outcome::Granted, "");

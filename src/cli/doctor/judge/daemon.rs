@@ -133,7 +133,7 @@ fn vault(vault: &VaultState, keychain: Option<&KeychainState>) -> Row {
     if let Some(extent) = &vault.salvage {
         let means = format!("THE VAULT IS DAMAGED and served for reading only: {extent}");
         return Row::ok(Area::Daemon, "vault", vault.state.as_str(), means)
-            .but(State::Bad, "restore it from a backup, and start the daemon without --salvage");
+            .but(State::Bad, "stop the daemon, and restore the vault from a backup, or take out what is intact: keychain-auth vault export --salvage --output FILE");
     }
     let means = match keychain.and_then(KeychainState::refuses) {
         _ if vault.state == "locked" => {
