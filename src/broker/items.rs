@@ -8,6 +8,7 @@ use std::{
 };
 
 use data_encoding::{BASE64, HEXLOWER};
+use tokio::task::JoinSet;
 use zbus::OwnedObjectPath;
 
 use super::protocol::{Key, VaultId};
@@ -17,6 +18,10 @@ use crate::desktop_keychain::{BusAddress, Keychain, Trouble};
 const LABEL: &str = "keychain-auth item";
 /// The attribute by which everything of ours is found.
 const APPLICATION: (&str, &str) = ("application", "keychain-auth");
+
+/// How many items are asked at once what they are: one after the other, each would wait for whatever the keychain writes to
+/// its disk for another lane in between.
+const AT_ONCE: usize = 64;
 
 /// The items of each record. More than one only if somebody else has made the others.
 type Items = HashMap<Key, Vec<OwnedObjectPath>>;
@@ -132,20 +137,31 @@ impl Connected {
     }
 
     /// Notes which items there are of a vault.
-    async fn find(&self, vault: VaultId) -> Result<(), Trouble> {
+    async fn find(self: &Rc<Self>, vault: VaultId) -> Result<(), Trouble> {
         let (mut items, mut gone) = (Items::new(), Vec::new());
-        for path in self.search(&vault, None).await? {
-            // another lane, or somebody else, may have removed it since it was listed
-            let Some(attributes) = there(self.keychain.property(&path, "Attributes").await)? else {
-                gone.push(path);
-                continue;
-            };
-            let key = HashMap::<String, String>::try_from(attributes)
-                .ok()
-                .and_then(|attributes| HEXLOWER.decode(attributes.get("record")?.as_bytes()).ok());
-            // what has another form is none of ours, whatever it says
-            if let Some(Ok(key)) = key.map(Key::try_from) {
-                items.entry(key).or_default().push(path);
+        for some in self.search(&vault, None).await?.chunks(AT_ONCE) {
+            let mut asked = JoinSet::new();
+            for path in some.iter().cloned() {
+                let connected = Rc::clone(self);
+                asked.spawn_local(async move {
+                    let attributes = connected.keychain.property(&path, "Attributes").await;
+                    (path, there(attributes))
+                });
+            }
+            while let Some(told) = asked.join_next().await {
+                let (path, attributes) = told.map_err(|_| Trouble::Unclear)?;
+                // another lane, or somebody else, may have removed it since it was listed
+                let Some(attributes) = attributes? else {
+                    gone.push(path);
+                    continue;
+                };
+                let key = HashMap::<String, String>::try_from(attributes)
+                    .ok()
+                    .and_then(|attributes| HEXLOWER.decode(attributes.get("record")?.as_bytes()).ok());
+                // what has another form is none of ours, whatever it says
+                if let Some(Ok(key)) = key.map(Key::try_from) {
+                    items.entry(key).or_default().push(path);
+                }
             }
         }
         self.are_not_listed(&vault, None, &gone).await?;
