@@ -9,7 +9,7 @@ use std::{
 
 use data_encoding::{BASE64, HEXLOWER};
 use tokio::task::JoinSet;
-use zbus::OwnedObjectPath;
+use zbus::{OwnedObjectPath, OwnedVariant};
 
 use super::protocol::{Key, VaultId};
 use crate::desktop_keychain::{BusAddress, Keychain, Trouble};
@@ -150,17 +150,12 @@ impl Connected {
             }
             while let Some(told) = asked.join_next().await {
                 let (path, attributes) = told.map_err(|_| Trouble::Unclear)?;
-                // another lane, or somebody else, may have removed it since it was listed
-                let Some(attributes) = attributes? else {
-                    gone.push(path);
-                    continue;
-                };
-                let key = HashMap::<String, String>::try_from(attributes)
-                    .ok()
-                    .and_then(|attributes| HEXLOWER.decode(attributes.get("record")?.as_bytes()).ok());
-                // what has another form is none of ours, whatever it says
-                if let Some(Ok(key)) = key.map(Key::try_from) {
-                    items.entry(key).or_default().push(path);
+                match attributes?.map(record_of) {
+                    Some(Some(key)) => items.entry(key).or_default().push(path),
+                    // what has another form is none of ours, whatever it says
+                    Some(None) => {}
+                    // another lane, or somebody else, may have removed it since it was listed
+                    None => gone.push(path),
                 }
             }
         }
@@ -200,6 +195,13 @@ impl Connected {
         let opened = |(path, value): (_, Vec<u8>)| Some((*wanted.get(&path)?, BASE64.decode(&value).ok()?));
         Ok(secrets.filter_map(opened).collect())
     }
+}
+
+/// The record that an item is of, by its attributes.
+fn record_of(attributes: OwnedVariant) -> Option<Key> {
+    let attributes = HashMap::<String, String>::try_from(attributes).ok()?;
+    let key = HEXLOWER.decode(attributes.get("record")?.as_bytes()).ok()?;
+    key.try_into().ok()
 }
 
 /// What was asked of an item, or none if it is not there.

@@ -4,6 +4,7 @@ use std::{io, path::Path};
 
 use super::text::word;
 use crate::{
+    daemon::StartError,
     paths::NoHome,
     policy::{
         CandidateError, Distrust, DraftError, LibraryError, MeasureError, PendingError, PolicyError,
@@ -179,6 +180,12 @@ impl From<PendingError> for Failure {
             PendingError::Io { file, .. } => format!("ls -ld {}", word(file)),
         };
         Self::new(error.to_string(), advice)
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        Self::new(error.to_string(), error.advice())
     }
 }
 

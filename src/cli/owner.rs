@@ -20,8 +20,8 @@ use crate::{
     name::{Service, Target},
     paths::Paths,
     store::{
-        AuditMemory, KeyMaterial, Keychain, MAX_REMOVED, OwnedVault, PolicySeal, Record, RenderRecord, Seat,
-        StoreError, Taken,
+        AuditMemory, KeyMaterial, Keychain, MAX_REMOVED, NamesByService, Outbox, OwnedVault, PolicySeal,
+        Record, RenderRecord, Seat, StoreError, Taken,
     },
     sys::{locked, process},
 };
@@ -72,7 +72,7 @@ impl Owner {
     }
 
     /// Every name that is there, by service, sorted.
-    pub(super) fn names(&self) -> Vec<(Service, Vec<Target>)> {
+    pub(super) fn names(&self) -> NamesByService {
         self.vault.names()
     }
 
@@ -166,11 +166,8 @@ impl Owner {
         _alone: &Lock,
         act: impl FnOnce(&mut Log) -> Result<(), audit::AuditError>,
     ) -> Result<(), Failure> {
-        let outbox = self.vault.outbox()?;
-        let seat = self.vault.take_seat().unwrap_or_else(Seat::nowhere);
-        let known = self.vault.audit_memory()?.head;
-        let mut log = Log::open(&self.paths.audit_log(), seat, &known, Rotation::default())?;
-        log.replay(&outbox)?;
+        let (outbox, memory) = (self.vault.outbox()?, self.vault.audit_memory()?);
+        let mut log = open_log(&self.paths, self.vault.take_seat(), &memory, &outbox)?;
         act(&mut log)?;
         if let Some(unsynced) = log.unsynced()? {
             self.vault.settle(unsynced.sync()?);
@@ -192,6 +189,19 @@ impl Owner {
     }
 }
 
+/// The audit log, which no daemon has, with what the vault knows of it and has for it.
+pub(super) fn open_log(
+    paths: &Paths,
+    seat: Option<Seat>,
+    memory: &AuditMemory,
+    outbox: &Outbox,
+) -> Result<Log, audit::AuditError> {
+    let seat = seat.unwrap_or_else(Seat::nowhere);
+    let mut log = Log::open(&paths.audit_log(), seat, &memory.head, Rotation::default())?;
+    log.replay(outbox)?;
+    Ok(log)
+}
+
 /// What a record says of who acts.
 pub(super) fn owner_event(action: Action, service: Option<Service>, uid: u32, command: &str) -> Event {
     let detail = format!("by the owner of the vault, who gave its key: {command}");
@@ -200,7 +210,7 @@ pub(super) fn owner_event(action: Action, service: Option<Service>, uid: u32, co
 
 /// Every name that is there, by service, sorted, for a command that only looks: it leaves no record, and not a byte of the
 /// data folder is written.
-pub(super) fn names(cx: &Context) -> Result<Vec<(Service, Vec<Target>)>, Failure> {
+pub(super) fn names(cx: &Context) -> Result<NamesByService, Failure> {
     let (taken, material) = opening(cx)?;
     let taken = taken.reaching(Keychain::unasked());
     let names = taken.names(&material);

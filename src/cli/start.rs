@@ -59,8 +59,7 @@ pub(super) fn run(args: &Args, cx: Context, out: &mut Output) -> Result<(), Fail
     let audit = AuditSettings { durability: args.audit_durability, rotation };
     let Args { key: source, store, salvage, .. } = *args;
     let opening = Opening { source, store, passphrase: cx.passphrase, salvage, audit };
-    daemon::run(cx.paths, args.hardening, opening, |name| env::var_os(name))
-        .map_err(|error| Failure::new(error.to_string(), error.advice()))?;
+    daemon::run(cx.paths, args.hardening, opening, |name| env::var_os(name))?;
     operator_log::finish();
     Ok(())
 }

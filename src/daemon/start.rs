@@ -304,7 +304,7 @@ fn record_salvage(store: &Lockable, log: &mut Log, uid: u32) -> Result<(), Audit
     let own = std::env::current_exe().unwrap_or_default();
     let shown = Shown { pid: std::process::id(), uid, path: own.display().to_string(), digest: None };
     let event = event(&shown, Outcome::Granted, "");
-    let detail = Some(format!("vault opened for salvage: {}", extent.words()).into());
+    let detail = Some(extent.opened().into());
     log.append(&Event { detail, ..event }).map(drop)
 }
 

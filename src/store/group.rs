@@ -91,10 +91,11 @@ impl Group<'_, '_> {
         let mut touched = Vec::with_capacity(items.len());
         let nonces = nonces(items.len())?;
         let mut first = None;
-        let numbered = items.into_iter().zip(nonces).zip(0..);
-        for ((WriteItem { target, value }, nonce), number) in numbered {
+        for (number, (WriteItem { target, value }, nonce)) in items.into_iter().zip(nonces).enumerate() {
             let label = Label { service: service.clone(), target, attributes: attributes.clone() };
-            first = first.filter(|_| number % TOGETHER > 0);
+            if number % TOGETHER == 0 {
+                first = None;
+            }
             let at = self.at(&label, first)?;
             first.get_or_insert(at);
             let place = Place { at, nonce, bare: attributes.is_empty() };
@@ -116,9 +117,9 @@ impl Group<'_, '_> {
     fn at(&mut self, label: &Label, first: Option<RecordKey>) -> Result<RecordKey, StoreError> {
         let Label { service, target, .. } = label;
         let before = self.overlay.get(self.base, service, target).map(|place| place.at);
+        let elsewhere = |first: &RecordKey| before.is_none_or(|before| !together(first, &before));
         // the items of a keychain are found by the places of their records, which therefore never change
-        let first = first.filter(|_| self.gone.is_none());
-        let Some(first) = first.filter(|first| before.is_none_or(|before| !together(first, &before))) else {
+        let Some(first) = first.filter(|first| self.gone.is_none() && elsewhere(first)) else {
             return Ok(before.unwrap_or_else(|| self.sealer.record_key(service, target)));
         };
         if let Some(before) = before

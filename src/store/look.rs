@@ -10,6 +10,7 @@ use super::{
     head::{HEAD_FILE, Head},
     key::VaultKey,
     keychain::{StoreKind, Way},
+    names::NamesByService,
     scan::readers,
     seal::Sealer,
     seat::{STATE_FILE, Seat},
@@ -18,7 +19,6 @@ use super::{
     taken::both,
     vault::missing,
 };
-use crate::name::{Service, Target};
 
 impl Slot {
     /// Reads the slot of a data folder that somebody else may hold. None if there is no vault;
@@ -100,7 +100,7 @@ pub(super) fn names(
     slot: &Slot,
     material: &KeyMaterial,
     way: Way,
-) -> Result<Vec<(Service, Vec<Target>)>, StoreError> {
+) -> Result<NamesByService, StoreError> {
     let (keys, _) = slot.open(material)?;
     if without_vault(folder)? {
         return Ok(Vec::new());

@@ -60,6 +60,9 @@ pub(super) type Found = Vec<(Target, Place)>;
 
 type Targets<T> = BTreeMap<Target, T>;
 
+/// Names by service, both sorted.
+pub type NamesByService = Vec<(Service, Vec<Target>)>;
+
 /// Every name, by service.
 #[derive(Debug, Default)]
 pub(super) struct NameIndex(BTreeMap<Service, Targets<Place>>);
@@ -97,7 +100,7 @@ impl NameIndex {
     }
 
     /// Every name, by service, sorted.
-    pub(super) fn all(&self) -> Vec<(Service, Vec<Target>)> {
+    pub(super) fn all(&self) -> NamesByService {
         self.0.iter().map(|(service, targets)| (service.clone(), targets.keys().cloned().collect())).collect()
     }
 
@@ -153,14 +156,8 @@ impl Overlay {
     pub(super) fn select(&self, base: &NameIndex, service: &Service, names: Names) -> Found {
         let Some(changed) = self.0.get(service) else { return base.select(service, names) };
         if let Names::Exact(wanted) = names {
-            let current = |target: &Target| match changed.get(target) {
-                Some(place) => *place,
-                None => base.get(service, target),
-            };
-            return wanted
-                .into_iter()
-                .filter_map(|target| current(&target).map(|place| (target, place)))
-                .collect();
+            let found = |target: Target| self.get(base, service, &target).map(|place| (target, place));
+            return wanted.into_iter().filter_map(found).collect();
         }
         let added: Targets<Place> =
             changed.iter().filter_map(|(target, place)| Some((target.clone(), (*place)?))).collect();

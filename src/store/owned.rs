@@ -11,6 +11,7 @@ use super::{
         StoreError, WriteItem,
     },
     group::Step,
+    names::NamesByService,
     rekey::Progress,
     salvage::{Extent, Salvage},
     seat::Seat,
@@ -21,9 +22,6 @@ use crate::{
     chain::{Checkpoint, Head},
     name::{Attributes, Service, Target},
 };
-
-/// Names by service, sorted.
-pub type NamesByService = Vec<(Service, Vec<Target>)>;
 
 /// An open vault whose owner acts on it directly.
 pub struct OwnedVault(Vault);

@@ -26,8 +26,7 @@ use super::{
     files::Folder,
     head::Head,
     keychain::StoreKind,
-    names::{Gathered, NameIndex, toggle},
-    owned::NamesByService,
+    names::{Gathered, NameIndex, NamesByService, toggle},
     place::{NamePart, name_part},
     seal::{Fingerprint, Label, Nonce, RecordKey, Sealer, nonce_of},
     seat::Seat,
@@ -97,6 +96,11 @@ impl Extent {
             Age::Current => "",
         };
         format!("{records} can be read, {damaged} can't{state}")
+    }
+
+    /// What the audit log says before any of it is served or handed out.
+    pub fn opened(&self) -> String {
+        format!("vault opened for salvage: {}", self.words())
     }
 }
 

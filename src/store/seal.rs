@@ -92,7 +92,8 @@ impl Sealer {
         }
     }
 
-    /// Where the record of a name rests that is written alone. Lengths go before the names: `a`+`b:c` and `a:b`+`c` never meet.
+    /// Where the record of a name rests that is written alone. Lengths go before the names: `a`+`b:c` and `a:b`+`c` never
+    /// meet.
     pub(super) fn record_key(&self, service: &Service, target: &Target) -> RecordKey {
         let mut mac = self.names.prf();
         for part in [service.as_str(), target.as_str()] {

@@ -12,6 +12,7 @@ use super::{
     key::VaultKey,
     keychain::{Keychain, StoreKind, Way},
     look,
+    names::NamesByService,
     owned::{OwnedSalvage, OwnedVault},
     rekey::{self, Progress},
     salvage::Salvage,
@@ -22,7 +23,6 @@ use super::{
     vault::Vault,
     verify::{self, Findings},
 };
-use crate::name::{Service, Target};
 
 /// A data folder that no other process can open a vault in, with what its `vault.key` says. Its key is not known yet.
 pub struct Taken {
@@ -54,7 +54,7 @@ impl Taken {
     }
 
     /// Every name that is there, by service, sorted, for who only looks: nothing is written, so it leaves no line.
-    pub fn names(&self, material: &KeyMaterial) -> Result<Vec<(Service, Vec<Target>)>, StoreError> {
+    pub fn names(&self, material: &KeyMaterial) -> Result<NamesByService, StoreError> {
         self.source()?;
         let slot = self.slot.as_ref().ok_or(StoreError::Absent)?;
         look::names(&self.folder, slot, material, self.way.clone())

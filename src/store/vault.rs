@@ -20,7 +20,7 @@ use super::{
     key::VaultKey,
     keychain::{Keychain, StoreKind, Way},
     look,
-    names::{Found, NameIndex, Overlay, Place},
+    names::{Found, NameIndex, NamesByService, Overlay, Place},
     scan::readers,
     seal::{RecordKey, Sealer, VaultId},
     seat::Seat,
@@ -380,7 +380,7 @@ impl Vault {
     }
 
     /// Every name, by service.
-    pub(super) fn names(&self) -> Vec<(Service, Vec<Target>)> {
+    pub(super) fn names(&self) -> NamesByService {
         self.view.read().unwrap_or_else(PoisonError::into_inner).names.all()
     }
 

@@ -8,7 +8,7 @@ use crate::{
     client::{Client, found, written},
     keychain,
     keys::{PASSPHRASE, askpass, cli_with},
-    salvage::{damage, filled},
+    salvage::{damage, filled, garbage},
     sealed_policy::{knowing, sealed},
     world::{Entry, Outcome, World, run},
 };
@@ -166,10 +166,7 @@ fn a_vault_that_is_whole_is_said_to_be_so_when_it_is_served_for_reading_only() {
 fn a_vault_that_is_beyond_salvage_is_not_advised_to_be_salvaged() {
     let (world, _) = filled();
     let path = world.data().join("vault.redb");
-    let mut bytes = fs::read(&path).unwrap();
-    for (at, byte) in bytes.iter_mut().enumerate().skip(4096) {
-        *byte = (at * 31 % 251) as u8;
-    }
+    let bytes = garbage(&fs::read(&path).unwrap());
     for damaged in [bytes.as_slice(), &bytes[..bytes.len() / 2]] {
         world.write(&path, damaged);
         let first = world.cli(&["start"]);

@@ -54,6 +54,12 @@ pub fn damage(world: &World) -> String {
     panic!("no step hits a value");
 }
 
+/// The same length with garbage in place of everything but the first page: no record can be reached.
+pub fn garbage(file: &[u8]) -> Vec<u8> {
+    let garbage = |(at, byte): (usize, &u8)| if at < 4096 { *byte } else { (at * 31 % 251) as u8 };
+    file.iter().enumerate().map(garbage).collect()
+}
+
 fn prefix(action: &str) -> Value {
     json!({"type": "REQUEST", "action": action, "service": "s", "targets": ["t"], "match": "prefix"})
 }
@@ -193,8 +199,9 @@ fn a_vault_that_lacks_its_head_is_read_as_the_refusal_says_and_nobody_is_told_th
 fn what_is_intact_of_a_damaged_vault_is_exported_for_a_new_one_and_what_is_not_is_named() {
     let (world, _) = filled();
     let damaged = damage(&world);
-    let before =
-        ["vault.redb", "vault.key", "vault.head"].map(|name| fs::read(world.data().join(name)).unwrap());
+    let files =
+        || ["vault.redb", "vault.key", "vault.head"].map(|name| fs::read(world.data().join(name)).unwrap());
+    let before = files();
     let (recipient, identity) = age_keys(&world, "key.txt");
     let out = world.tmp("out.age");
     let export = ["vault", "export", "-o", text(&out), "-r", &recipient];
@@ -208,9 +215,7 @@ fn what_is_intact_of_a_damaged_vault_is_exported_for_a_new_one_and_what_is_not_i
         "{salvaged:?}"
     );
     assert!(salvaged.err.contains("29 records can be read, 1 can't"), "{salvaged:?}");
-    let after =
-        ["vault.redb", "vault.key", "vault.head"].map(|name| fs::read(world.data().join(name)).unwrap());
-    assert!(before == after, "nothing of the vault is written");
+    assert!(before == files(), "nothing of the vault is written");
     let records = world.audit();
     let exported: Vec<&Value> = records.iter().filter(|record| record["action"] == "export").collect();
     let names: Vec<&Value> =
@@ -262,11 +267,7 @@ fn beside_a_daemon_or_where_nothing_is_left_no_salvaged_export_is_made() {
     assert!(!whole.err.contains("move the data folder"), "{whole:?}");
     fs::remove_file(&out).unwrap();
     let path = world.data().join("vault.redb");
-    let mut garbage = fs::read(&path).unwrap();
-    for (at, byte) in garbage.iter_mut().enumerate().skip(4096) {
-        *byte = (at * 31 % 251) as u8;
-    }
-    world.write(&path, &garbage);
+    world.write(&path, &garbage(&fs::read(&path).unwrap()));
     let beyond = world.cli(&export);
     assert!(beyond.code == Some(1) && beyond.err.contains("can't be salvaged"), "{beyond:?}");
     assert!(!out.exists());
@@ -278,11 +279,7 @@ fn a_vault_that_is_beyond_salvage_or_not_there_stops_the_daemon_and_stays_as_it_
     world.start_args = vec!["--salvage".into()];
     let path = world.data().join("vault.redb");
     let bytes = fs::read(&path).unwrap();
-    let mut garbage = bytes.clone();
-    for (at, byte) in garbage.iter_mut().enumerate().skip(4096) {
-        *byte = (at * 31 % 251) as u8;
-    }
-    for damaged in [garbage, bytes[..bytes.len() / 2].to_vec(), Vec::new()] {
+    for damaged in [garbage(&bytes), bytes[..bytes.len() / 2].to_vec(), Vec::new()] {
         world.write(&path, &damaged);
         assert_eq!(world.try_start().err().and_then(|status| status.code()), Some(1), "{}", world.log());
         assert!(!world.log().contains("panicked"), "{}", world.log());

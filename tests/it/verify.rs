@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::{
     client::{Client, written},
+    salvage::garbage,
     world::{Entry, World},
 };
 
@@ -41,12 +42,7 @@ fn verify_names_what_is_damaged_without_a_value_and_survives_any_damage() {
         named += damaged.iter().filter(|one| one["service"] == "SERVICE").count();
     }
     assert!(found > 5 && named > 0, "{found} found, {named} named");
-    // garbage in place of everything but the first page
-    let mut garbage = bytes.clone();
-    for (at, byte) in garbage.iter_mut().enumerate().skip(4096) {
-        *byte = (at * 31 % 251) as u8;
-    }
-    world.write(&path, &garbage);
+    world.write(&path, &garbage(&bytes));
     let outcome = world.cli(&["vault", "verify"]);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     assert!(!outcome.err.contains("panicked") || outcome.err.contains("damaged"), "{outcome:?}");

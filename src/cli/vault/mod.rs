@@ -78,18 +78,29 @@ pub(super) fn run(command: &Command, cx: &Context, out: &mut Output) -> Result<(
 /// The names of the wanted services, or all. A service that is not there is an error: it may be misspelt. That was told to
 /// somebody too, and has its record.
 fn chosen(owner: Owner, wanted: &[Service], action: Action) -> Result<(Owner, NamesByService), Failure> {
-    let all = owner.names();
-    if wanted.is_empty() {
-        return Ok((owner, all));
+    match of_services(owner.names(), wanted) {
+        Ok(names) => Ok((owner, names)),
+        Err(service) => {
+            owner.record_nothing(action, Some(service))?;
+            owner.close()?;
+            Err(Failure::new(
+                format!("the vault has no secret of the service {service}"),
+                "see what there is: keychain-auth vault list",
+            ))
+        }
     }
-    let missing = wanted.iter().find(|service| !all.iter().any(|(there, _)| there == *service));
-    if let Some(service) = missing {
-        owner.record_nothing(action, Some(service))?;
-        owner.close()?;
-        return Err(Failure::new(
-            format!("the vault has no secret of the service {service}"),
-            "see what there is: keychain-auth vault list",
-        ));
+}
+
+/// The names of the wanted services, or all; or the first of those that has none.
+fn of_services(all: NamesByService, wanted: &[Service]) -> Result<NamesByService, &Service> {
+    match wanted.iter().find(|service| !all.iter().any(|(there, _)| there == *service)) {
+        Some(missing) => Err(missing),
+        None => Ok(limited(all, wanted)),
     }
-    Ok((owner, all.into_iter().filter(|(service, _)| wanted.contains(service)).collect()))
+}
+
+/// Those of the wanted services, or all.
+fn limited(mut all: NamesByService, wanted: &[Service]) -> NamesByService {
+    all.retain(|(service, _)| wanted.is_empty() || wanted.contains(service));
+    all
 }

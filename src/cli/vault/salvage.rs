@@ -5,15 +5,16 @@ use super::{
         context::Context,
         failure::Failure,
         output::Output,
-        owner::{alone, opening, own_event, owner_event},
+        owner::{alone, open_log, opening, own_event, owner_event},
     },
     export::{Args, fill},
+    limited, of_services,
 };
 use crate::{
-    audit::{Action, AuditError, Event, Log, Rotation},
+    audit::{Action, AuditError, Event, Log},
     daemon::{self, Lock, StartError},
     name::{Service, Target},
-    store::{NamesByService, OwnedSalvage, Record, Seat},
+    store::{NamesByService, OwnedSalvage, Record},
 };
 
 pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
@@ -21,7 +22,7 @@ pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Fai
     let words = secrecy.words();
     let mut salvaged = Salvaged::open(cx, format!("vault export --salvage, {words}"))?;
     let (intact, damaged) = salvaged.vault.names();
-    let (intact, lost) = (salvaged.wanted(intact, args.services())?, wanted(damaged, args.services()));
+    let (intact, lost) = (salvaged.wanted(intact, args.services())?, limited(damaged, args.services()));
     let filled = fill(args, secrecy, intact, &mut |service, some| salvaged.read(service, some), out)?;
     args.finish(filled, &words, out)?;
     salvaged.say_what_is_missing(&lost, out);
@@ -43,27 +44,22 @@ impl Salvaged {
         let alone = alone(cx)?;
         let (taken, material) = opening(cx)?;
         let opened = daemon::survives(&taken, &material).and_then(|()| Ok(taken.salvage_owned(&material)?));
-        let opened = opened.map_err(StartError::of_salvage);
-        let vault = opened.map_err(|error| Failure::new(error.to_string(), error.advice()))?;
-        let seat = vault.take_seat().unwrap_or_else(Seat::nowhere);
-        let known = vault.audit_memory()?.head;
-        let log = Log::open(&cx.paths.audit_log(), seat, &known, Rotation::default()).map_err(unrecorded)?;
-        let detail = format!("vault opened for salvage: {}", vault.extent().words());
-        let mut salvaged = Self { vault, log, uid: cx.uid, command, _alone: alone };
-        let outbox = salvaged.vault.outbox()?;
-        salvaged.log.replay(&outbox).map_err(unrecorded)?;
-        salvaged.record(&own_event(Action::Vault, cx.uid, detail))?;
-        Ok(salvaged)
+        let vault = opened.map_err(StartError::of_salvage)?;
+        let (outbox, memory) = (vault.outbox()?, vault.audit_memory()?);
+        let mut log = open_log(&cx.paths, vault.take_seat(), &memory, &outbox).map_err(unrecorded)?;
+        record(&mut log, &own_event(Action::Vault, cx.uid, vault.extent().opened()))?;
+        Ok(Self { vault, log, uid: cx.uid, command, _alone: alone })
     }
 
     /// The names of the wanted services, or all. Where there are none, that was told to somebody too, and has its record.
     fn wanted(&mut self, names: NamesByService, services: &[Service]) -> Result<NamesByService, Failure> {
-        let chosen = wanted(names, services);
-        let missing = services.iter().find(|service| !chosen.iter().any(|(there, _)| there == *service));
-        if missing.is_none() && !chosen.is_empty() {
-            return Ok(chosen);
-        }
-        self.record(&owner_event(Action::Export, missing.cloned(), self.uid, &self.command))?;
+        let missing = match of_services(names, services) {
+            Ok(names) if !names.is_empty() => return Ok(names),
+            Ok(_) => None,
+            Err(missing) => Some(missing),
+        };
+        let event = owner_event(Action::Export, missing.cloned(), self.uid, &self.command);
+        record(&mut self.log, &event)?;
         let of = missing.map_or_else(String::new, |service| format!(" of the service {service}"));
         Err(Failure::new(
             format!("no secret{of} can be read"),
@@ -75,10 +71,6 @@ impl Salvaged {
         let event = owner_event(Action::Export, Some(service.clone()), self.uid, &self.command);
         let Self { vault, log, .. } = self;
         vault.read(service, targets, |targets| record(log, &Event { targets: targets.to_vec(), ..event }))
-    }
-
-    fn record(&mut self, event: &Event) -> Result<(), Failure> {
-        record(&mut self.log, event)
     }
 
     fn say_what_is_missing(&self, lost: &NamesByService, out: &mut Output) {
@@ -95,11 +87,6 @@ impl Salvaged {
             );
         }
     }
-}
-
-fn wanted(names: NamesByService, services: &[Service]) -> NamesByService {
-    let all = services.is_empty();
-    names.into_iter().filter(|(service, _)| all || services.contains(service)).collect()
 }
 
 /// The record is on the disk when this returns.

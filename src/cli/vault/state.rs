@@ -33,10 +33,7 @@ struct Report {
 
 pub(super) fn run(args: &Args, cx: &Context, out: &mut Output) -> Result<(), Failure> {
     // in the words of a start, which would fail so
-    let slot = Slot::peek(&cx.paths.data_dir).map_err(|error| {
-        let error = StartError::from(error);
-        Failure::new(error.to_string(), error.advice())
-    })?;
+    let slot = Slot::peek(&cx.paths.data_dir).map_err(StartError::from)?;
     let source = slot.map(|slot| slot.source());
     let (vault, keychain) = match cx.daemon() {
         Some(status) => (Some(status.vault.unwrap_or_default()), status.keychain),

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::super::row::{Area, Row, State};
 use crate::cli::{
+    owner::TAKE_OUT,
     status_query::{
         AuditStatus, DaemonStatus, Found, KeychainState, PolicyState, Protection, RAISE_LOCKED, SecretMemory,
         VaultState,
@@ -133,7 +134,7 @@ fn vault(vault: &VaultState, keychain: Option<&KeychainState>) -> Row {
     if let Some(extent) = &vault.salvage {
         let means = format!("THE VAULT IS DAMAGED and served for reading only: {extent}");
         return Row::ok(Area::Daemon, "vault", vault.state.as_str(), means)
-            .but(State::Bad, "stop the daemon, and restore the vault from a backup, or take out what is intact: keychain-auth vault export --salvage --output FILE");
+            .but(State::Bad, format!("stop the daemon, and restore the vault from a backup, or {TAKE_OUT}"));
     }
     let means = match keychain.and_then(KeychainState::refuses) {
         _ if vault.state == "locked" => {

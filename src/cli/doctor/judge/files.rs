@@ -57,15 +57,15 @@ fn wanted(role: Role) -> Wanted {
 
 /// The row of a file of the vault that is gone: one beside it is never there without it.
 fn lost(file: &OwnFile, files: &[OwnFile]) -> Option<Row> {
-    let there =
-        |role: Role| files.iter().any(|other| other.role == role && matches!(other.seen, Ok(Some(_))));
-    let beside = match file.role {
-        Role::Key | Role::Head => [Role::Vault, Role::Head],
-        Role::Vault => [Role::Head, Role::AuditState],
+    let Ok(None) = file.seen else { return None };
+    let there = |role| files.iter().any(|other| other.role == role && matches!(other.seen, Ok(Some(_))));
+    let later = match file.role {
+        Role::Key => &[Role::Vault, Role::Head][..],
+        Role::Head => &[Role::Vault],
+        Role::Vault => &[Role::Head, Role::AuditState],
         _ => return None,
     };
-    let beside = beside.into_iter().find(|other| *other != file.role && there(*other))?;
-    let Ok(None) = file.seen else { return None };
+    let beside = *later.iter().find(|other| there(**other))?;
     let Wanted { name, means, .. } = wanted(file.role);
     let found = format!("missing, although {} is there", wanted(beside).name);
     Some(
